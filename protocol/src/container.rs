@@ -1,0 +1,282 @@
+//! The guest part of an OCI spec: what the agent needs to make a container, already checked by the host, host paths
+//! gone. The agent checks it again where its own safety depends on it, for it trusts the server but not the bundle.
+//!
+//! Paths named `destination`, `cwd` and the like are absolute paths in the container; a `SharePath` is relative to
+//! the root of the virtio-fs share. Numbers are the guest kernel's own (device numbers, signal and capability bits).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A container to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    pub rootfs: Rootfs,
+    pub process: ProcessSpec,
+    /// Each kind at most once. A kind that is missing is shared with the sandbox (the guest's own).
+    pub namespaces: Vec<Namespace>,
+    /// Only with a user namespace.
+    pub uid_mappings: Vec<IdMapping>,
+    pub gid_mappings: Vec<IdMapping>,
+    /// Set in the container's own UTS namespace.
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    /// In order.
+    pub mounts: Vec<Mount>,
+    /// Beside the default ones (null zero full random urandom tty, ptmx, and the links of /dev).
+    pub devices: Vec<DeviceNode>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub sysctl: BTreeMap<String, String>,
+    pub resources: Resources,
+}
+
+/// A path below the share's root: relative, no empty, `.` or `..` component.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SharePath(String);
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a path below the share")]
+pub struct SharePathError(String);
+
+impl TryFrom<String> for SharePath {
+    type Error = SharePathError;
+
+    fn try_from(path: String) -> Result<Self, SharePathError> {
+        let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        if path.split('/').all(plain) { Ok(Self(path)) } else { Err(SharePathError(path)) }
+    }
+}
+
+impl From<SharePath> for String {
+    fn from(path: SharePath) -> String {
+        path.0
+    }
+}
+
+impl SharePath {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rootfs {
+    pub source: SharePath,
+    /// The host's mount is read-only as well.
+    pub readonly: bool,
+    pub propagation: Option<Propagation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamespaceKind {
+    Pid,
+    Network,
+    Mount,
+    Ipc,
+    Uts,
+    User,
+    Cgroup,
+    Time,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespace {
+    pub kind: NamespaceKind,
+    pub place: NamespacePlace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamespacePlace {
+    /// A fresh one for this container.
+    New,
+    /// The sandbox's own, which the pod's containers share.
+    Sandbox,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMapping {
+    pub container: u32,
+    pub host: u32,
+    pub size: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Resolved inside the rootfs (RESOLVE_IN_ROOT); made when missing, a file when the source is one.
+    pub destination: String,
+    pub source: MountSource,
+    /// `MOUNT_ATTR_*` bits (linux/mount.h) to set on the mount itself, and on its children with `recursive_set`.
+    pub set: u64,
+    /// Bits to clear.
+    pub clear: u64,
+    /// The same, for the mount and all mounts below it.
+    pub recursive_set: u64,
+    pub recursive_clear: u64,
+    /// Superblock flags by name for fsconfig (ro, sync, dirsync, lazytime, mand, silent …), given without value.
+    pub super_flags: Vec<String>,
+    /// `key=value` or `key` of the filesystem (size=, mode=, newinstance …), unknown options included.
+    pub data: Vec<String>,
+    pub propagation: Option<Propagation>,
+    /// tmpfs only: start with a copy of what the rootfs has there.
+    pub copy_up: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum MountSource {
+    /// A directory or file of the share.
+    Bind { path: SharePath, recursive: bool },
+    /// A new filesystem of the guest: proc, sysfs, tmpfs, devpts, mqueue. `source` is the name it shows.
+    Filesystem { kind: String, source: String },
+    /// The container's cgroup2 hierarchy (the spec says `cgroup` or `cgroup2`).
+    Cgroup,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Propagation {
+    pub mode: PropagationMode,
+    pub recursive: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PropagationMode {
+    Private,
+    Shared,
+    Slave,
+    Unbindable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceNode {
+    pub path: String,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+/// cgroup2 limits; `None` leaves the kernel's default. `Some(Limit::Max)` writes `max`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resources {
+    /// memory.max, bytes.
+    pub memory_max: Option<Limit>,
+    /// memory.low, bytes.
+    pub memory_low: Option<Limit>,
+    /// memory.swap.max, bytes (swap alone: the spec's sum minus the limit).
+    pub memory_swap_max: Option<Limit>,
+    /// cpu.weight, 1 to 10000.
+    pub cpu_weight: Option<u64>,
+    /// cpu.max: quota and period in microseconds.
+    pub cpu_quota: Option<Limit>,
+    pub cpu_period: Option<u64>,
+    /// cpu.max.burst, microseconds.
+    pub cpu_burst: Option<u64>,
+    /// cpu.idle.
+    pub cpu_idle: Option<bool>,
+    /// pids.max.
+    pub pids_max: Option<Limit>,
+    /// Further files of the container's cgroup: plain names with a controller's prefix, written after the others.
+    pub unified: BTreeMap<String, String>,
+    /// Device access, in order; empty allows what the default list of runc allows.
+    pub devices: Vec<DeviceRule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limit {
+    Max,
+    Value(u64),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceRule {
+    pub allow: bool,
+    /// `None`: both.
+    pub kind: Option<DeviceKind>,
+    /// `None`: any.
+    pub major: Option<u32>,
+    pub minor: Option<u32>,
+    pub read: bool,
+    pub write: bool,
+    pub mknod: bool,
+}
+
+/// A process to run: the container's first, or one by `exec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// At least one. `args[0]` is looked up in the PATH of `env` inside the rootfs when it has no slash.
+    pub args: Vec<String>,
+    /// `KEY=value`, in order.
+    pub env: Vec<String>,
+    /// Absolute; made when missing (as root), entered as the user.
+    pub cwd: String,
+    pub user: User,
+    pub terminal: bool,
+    /// Columns and rows at the start; only with a terminal.
+    pub console_size: Option<(u16, u16)>,
+    /// `None`: keep what the agent has (as when the spec has no capabilities: all five sets empty in runc terms).
+    pub capabilities: Option<Capabilities>,
+    /// Each kind at most once.
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+    /// Permission bits; `None` leaves 0022.
+    pub umask: Option<u32>,
+}
+
+/// Five sets as bit masks, bit N = capability number N of linux/capability.h.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub inheritable: u64,
+    pub permitted: u64,
+    pub ambient: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// `RLIMIT_*` of x86_64 (asm-generic/resource.h): 0 to 15.
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! How much one side takes from the other. Each is far above honest use and far below what hurts.
+
+use std::time::Duration;
+
+/// Containers in one sandbox.
+pub const CONTAINERS: usize = 256;
+/// Processes made by `Exec` that one container may hold at once.
+pub const EXECS: usize = 1024;
+/// Bytes of the JSON of a `ContainerSpec` or `ProcessSpec`.
+pub const CONTAINER_SPEC: usize = 3 << 20;
+/// Bytes of a `config.json` (a spec of 10 MB is read, then refused or split).
+pub const CONFIG_JSON: u64 = 16 << 20;
+/// Bytes of one control packet to or from the VMM; the console's tail must fit.
+pub const PACKET: usize = 64 << 10;
+/// File descriptors in one control packet (SCM_MAX_FD is 253).
+pub const PACKET_FDS: usize = 64;
+/// Bytes of one greeting or stdio header line, newline included.
+pub const LINE: usize = 512;
+/// Bytes of entropy in one `AddEntropy`.
+pub const ENTROPY: usize = 512;
+/// Bytes of the console's tail kept and reported.
+pub const CONSOLE_TAIL: usize = 16 << 10;
+/// virtio-mmio slots of a machine.
+pub const SLOTS: usize = 16;
+/// vCPUs of a machine.
+pub const VCPUS: u8 = 32;
+/// Guest memory: the least that boots, and the most that fits below the 32-bit device hole.
+pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=3072;
+
+/// From VMM spawn to the agent's greeting. Generous: software emulation of nested virtualization is 100x slower.
+pub const BOOT: Duration = Duration::from_secs(60);
+/// For one RPC that does bounded work in the guest.
+pub const RPC: Duration = Duration::from_secs(60);
+/// For one control request to the VMM.
+pub const CONTROL: Duration = Duration::from_secs(20);
+/// For the guest to power off when asked, before it is killed.
+pub const SHUTDOWN: Duration = Duration::from_secs(5);

@@ -1,0 +1,1 @@
+//! The host side of Bulkhead: bundles in, running containers out.

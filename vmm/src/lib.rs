@@ -1,0 +1,1 @@
+//! The Bulkhead virtual machine monitor: one KVM microVM, its devices and its jail.
