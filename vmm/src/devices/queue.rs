@@ -1,0 +1,158 @@
+//! Queues: what the driver writes into registers, and what the device gets at DRIVER_OK.
+//!
+//!   registers ──▶ `QueueSetup` (claims) ──activate──▶ `ActiveQueue` (checked once, then immutable)
+//!
+//! An active queue's rings lie in guest memory and its size is a power of two within the device's bound, whatever
+//! the guest writes later. Chains come from virtio-queue: at most the queue's size in descriptors, or 65535 in one
+//! indirect table, never more than 4 GiB; a device must still cap what it copies. Lengths in a chain are claims.
+
+use std::{ops::Deref, sync::Arc};
+
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemory};
+use vmm_sys_util::eventfd::EventFd;
+
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("queue {index} is not ready")]
+    NotReady { index: usize },
+    #[error("queue {index} has size {size}, at most {max} and a power of two is allowed")]
+    Size { index: usize, size: u32, max: u16 },
+    #[error("the {ring} of queue {index} at {address:#x} is misaligned or outside of guest memory")]
+    Address { index: usize, ring: &'static str, address: u64 },
+    /// The driver broke the ring (an index out of range); the device asks for reset.
+    #[error("ring of queue {index}")]
+    Ring { index: usize, source: virtio_queue::Error },
+}
+
+/// What the driver has claimed so far about one queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueSetup {
+    pub size: u32,
+    pub ready: bool,
+    pub descriptors: u64,
+    pub avail: u64,
+    pub used: u64,
+}
+
+impl QueueSetup {
+    /// The only way from claims to a queue (virtio 1.2, 2.7: sizes and alignments of a split ring).
+    pub fn activate<M: GuestMemory>(
+        &self,
+        index: usize,
+        max: u16,
+        event_idx: bool,
+        kick: Arc<EventFd>,
+        memory: &M,
+    ) -> Result<ActiveQueue, QueueError> {
+        if !self.ready {
+            return Err(QueueError::NotReady { index });
+        }
+        let refused = QueueError::Size { index, size: self.size, max };
+        let Ok(size) = u16::try_from(self.size) else { return Err(refused) };
+        if size > max || !size.is_power_of_two() {
+            return Err(refused);
+        }
+        let entries = usize::from(size);
+        let rings = [
+            ("descriptor table", self.descriptors, 16, 16 * entries),
+            ("available ring", self.avail, 2, 6 + 2 * entries),
+            ("used ring", self.used, 4, 6 + 8 * entries),
+        ];
+        for (ring, address, align, len) in rings {
+            // virtio-queue takes address 0 as "not set".
+            if address == 0
+                || !address.is_multiple_of(align)
+                || !memory.check_range(GuestAddress(address), len)
+            {
+                return Err(QueueError::Address { index, ring, address });
+            }
+        }
+        let wrong = |source| QueueError::Ring { index, source };
+        let mut queue = Queue::new(max).map_err(wrong)?;
+        queue.try_set_size(size).map_err(wrong)?;
+        queue.try_set_desc_table_address(GuestAddress(self.descriptors)).map_err(wrong)?;
+        queue.try_set_avail_ring_address(GuestAddress(self.avail)).map_err(wrong)?;
+        queue.try_set_used_ring_address(GuestAddress(self.used)).map_err(wrong)?;
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        Ok(ActiveQueue { index, queue, kick })
+    }
+}
+
+/// One queue between DRIVER_OK and reset. Memory is passed to each call, so that any view of it will do.
+#[derive(Debug)]
+pub struct ActiveQueue {
+    index: usize,
+    queue: Queue,
+    kick: Arc<EventFd>,
+}
+
+impl ActiveQueue {
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Readable when the driver has rung the doorbell; non-blocking, read it empty (`clear_kick`).
+    pub fn kick(&self) -> &EventFd {
+        &self.kick
+    }
+
+    pub fn clear_kick(&self) {
+        // EAGAIN: a spurious wake-up.
+        let _ = self.kick.read();
+    }
+
+    /// The next available chain. An error means that the driver broke the ring: call `Interrupt::fail`.
+    pub fn pop<M>(&mut self, memory: M) -> Result<Option<DescriptorChain<M>>, QueueError>
+    where
+        M: Clone + Deref,
+        M::Target: GuestMemory,
+    {
+        let index = self.index;
+        let mut available = self.queue.iter(memory).map_err(|source| QueueError::Ring { index, source })?;
+        Ok(available.next())
+    }
+
+    /// Puts the chain popped last back; the next `pop` returns it again.
+    pub fn undo_pop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Returns a chain to the driver; `len` bytes of its writable part were written.
+    pub fn push<M: GuestMemory>(&mut self, memory: &M, head: u16, len: u32) -> Result<(), QueueError> {
+        let index = self.index;
+        self.queue.add_used(memory, head, len).map_err(|source| QueueError::Ring { index, source })
+    }
+
+    /// Whether the driver wants an interrupt for what was pushed since the last call.
+    pub fn needs_interrupt<M: GuestMemory>(&mut self, memory: &M) -> bool {
+        // The driver's "no interrupt" flag counts only without EVENT_IDX (virtio 1.2, 2.7.7.2), and virtio-queue
+        // leaves it to us.
+        if !self.queue.event_idx_enabled() {
+            let flags = memory.read_obj::<u16>(GuestAddress(self.queue.avail_ring())).unwrap_or(0);
+            return u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0;
+        }
+        self.queue.needs_notification(memory).unwrap_or(true)
+    }
+
+    /// Asks for kicks again; true when chains came in meanwhile and must be processed first.
+    pub fn enable_kicks<M: GuestMemory>(&mut self, memory: &M) -> Result<bool, QueueError> {
+        let index = self.index;
+        self.queue.enable_notification(memory).map_err(|source| QueueError::Ring { index, source })
+    }
+
+    pub fn disable_kicks<M: GuestMemory>(&mut self, memory: &M) -> Result<(), QueueError> {
+        let index = self.index;
+        self.queue.disable_notification(memory).map_err(|source| QueueError::Ring { index, source })
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
