@@ -1,1 +1,14 @@
 //! The host side of Bulkhead: bundles in, running containers out.
+//!
+//!   cli ─▶ spec (config.json → host part + guest part) ─▶ sandbox (one server per pod: VMM, agent, share)
+//!    └──▶ proxy (the host process that stands for one container process)
+//!
+//! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod log;
+pub mod spec;
+pub mod state;
+pub mod time;

@@ -1,3 +1,7 @@
-//! Entry point.
+//! `bulkhead`: parse, run, print the error, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(bulkhead_runtime::cli::main())
+}

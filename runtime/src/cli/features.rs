@@ -1,0 +1,43 @@
+//! `bulkhead features`: what this build supports, for callers that ask before they use it (CRI-O, containerd,
+//! docker). Known at compile time, and read from the tables that the spec is checked with, so it cannot say more.
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::{error::Error, spec};
+
+/// Print the supported parts of the OCI runtime spec as JSON
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+impl Args {
+    pub(super) fn run(self, _context: &Context) -> Result<u8, Error> {
+        println!("{:#}", features());
+        Ok(0)
+    }
+}
+
+fn features() -> Value {
+    let off = json!({"enabled": false});
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": [],
+        "mountOptions": spec::mount_option_names().collect::<Vec<_>>(),
+        "linux": {
+            "namespaces": spec::namespace_names().collect::<Vec<_>>(),
+            "capabilities": spec::capability_names().collect::<Vec<_>>(),
+            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": off,
+            "apparmor": off,
+            "selinux": off,
+            "intelRdt": off,
+            "mountExtensions": {"idmap": off},
+            "netDevices": off
+        },
+        "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")}
+    })
+}
+
+#[cfg(test)]
+mod tests;

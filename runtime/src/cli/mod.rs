@@ -1,0 +1,169 @@
+//! The command line: runc's, so that podman, docker, CRI-O and containerd can call it in runc's place.
+//!
+//!   argv ─clap─▶ Cli ─▶ Context (root, log, config: what the global flags say) ─▶ Command::run ─▶ exit code
+//!
+//! One file per command: its flags as a struct `Args`, and `run(self, &Context)`. A new command is such a file and
+//! one line in `Command`. Help comes from the doc comments.
+
+mod features;
+mod spec;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::Config,
+    error::Error,
+    log::{Format, Log, LogOptions},
+};
+
+/// Run OCI containers, each in a microVM of its own
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulkhead",
+    version = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"),
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Log debug messages
+    #[arg(long)]
+    debug: bool,
+    /// Append log entries to this file; errors go to standard error as well
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// Format of the entries in the log file
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: Format,
+    /// Directory for the state of containers [default: /run/bulkhead, or $XDG_RUNTIME_DIR/bulkhead without root]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Read `cgroupsPath` as slice:prefix:name
+    #[arg(long)]
+    systemd_cgroup: bool,
+    /// Accepted for callers of runc: auto, true or false
+    #[arg(long, value_name = "MODE", value_parser = ["auto", "true", "false"], default_value = "auto")]
+    rootless: String,
+    /// Who places processes in cgroups
+    #[arg(long, value_enum, value_name = "NAME", default_value = "cgroupfs")]
+    cgroup_manager: CgroupManager,
+    /// Configuration file [default: /etc/bulkhead/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// crun's flag: podman passes `disabled` for `--cgroups=disabled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Spec(spec::Args),
+    Features(features::Args),
+}
+
+impl Command {
+    fn run(self, context: &Context) -> Result<u8, Error> {
+        match self {
+            Self::Spec(args) => args.run(context),
+            Self::Features(args) => args.run(context),
+        }
+    }
+
+    /// The exit code for a failure of the runtime itself. For `exec` it is 255, which no other error of runc's is:
+    /// callers tell it from the code of the process.
+    fn failure_code(&self) -> u8 {
+        1
+    }
+}
+
+/// What the global flags say.
+#[derive(Debug)]
+pub struct Context {
+    /// Holds one directory per container.
+    pub root: PathBuf,
+    pub log: Log,
+    pub cgroup_manager: CgroupManager,
+    config: Option<PathBuf>,
+}
+
+impl Context {
+    /// The configuration. Read only by the commands that need it: a bad file must not keep anyone from `delete`.
+    ///
+    /// # Errors
+    /// As `Config::load`.
+    pub fn config(&self) -> Result<Config, Error> {
+        Ok(Config::load(self.config.as_deref())?)
+    }
+
+    /// `--config`, to be handed to a server.
+    pub fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+}
+
+/// Parses the arguments of this process, runs the command, reports its error and returns the exit code.
+pub fn main() -> u8 {
+    match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => {
+            // Help and version are "errors" of clap's that go to standard output.
+            let code = u8::from(error.use_stderr());
+            let _ = error.print();
+            code
+        }
+    }
+}
+
+impl Cli {
+    fn run(self) -> u8 {
+        let failure_code = self.command.failure_code();
+        let options = LogOptions { path: self.log, format: self.log_format, debug: self.debug };
+        let log = match Log::open(options.clone()) {
+            Ok(log) => log,
+            Err(source) => {
+                let path = options.path.as_deref().unwrap_or(Path::new("")).display();
+                let error = Error::io(format!("open log {path}"), source);
+                eprintln!("bulkhead: {}", error.chain());
+                return failure_code;
+            }
+        };
+        let cgroup_manager = if self.systemd_cgroup { CgroupManager::Systemd } else { self.cgroup_manager };
+        let root = self.root.unwrap_or_else(default_root);
+        let context = Context { root, log, cgroup_manager, config: self.config };
+        match self.command.run(&context) {
+            Ok(code) => code,
+            Err(error) => {
+                report(&context.log, &error);
+                failure_code
+            }
+        }
+    }
+}
+
+/// Says it once. The hint is for people, on standard error; a caller's log has the chain in one line.
+fn report(log: &Log, error: &Error) {
+    log.error(&error.chain());
+    if let Some(hint) = error.hint() {
+        eprintln!("  hint: {hint}");
+    }
+}
+
+fn default_root() -> PathBuf {
+    let user_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
+    user_dir.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use super::*;
+
+/// A context that logs nowhere.
+pub(super) fn context() -> Context {
+    let options = LogOptions { path: None, format: Format::Text, debug: false };
+    Context {
+        root: "/nonexistent".into(),
+        log: Log::open(options).unwrap(),
+        cgroup_manager: CgroupManager::Cgroupfs,
+        config: None,
+    }
+}
+
+fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("bulkhead").chain(arguments.iter().copied()))
+}
+
+#[test]
+fn the_table_of_arguments_is_consistent() {
+    <Cli as clap::CommandFactory>::command().debug_assert();
+}
+
+#[test]
+fn the_version_is_three_words_and_a_line_with_the_spec() {
+    let error = parse(&["--version"]).unwrap_err();
+    assert_eq!(error.to_string(), format!("bulkhead version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(error.kind(), clap::error::ErrorKind::DisplayVersion);
+    assert_eq!(parse(&["-v"]).unwrap_err().kind(), clap::error::ErrorKind::DisplayVersion);
+}
+
+#[test]
+fn the_global_flags_of_runc_and_crun_are_taken_before_the_command() {
+    let cli = parse(&[
+        "--debug",
+        "--log",
+        "/l",
+        "--log-format=json",
+        "--root",
+        "/r",
+        "--systemd-cgroup",
+        "--rootless=auto",
+        "--cgroup-manager",
+        "disabled",
+        "--config=/c",
+        "features",
+    ])
+    .unwrap();
+    assert!(cli.debug && cli.systemd_cgroup);
+    assert_eq!((cli.log, cli.log_format), (Some("/l".into()), Format::Json));
+    assert_eq!((cli.root, cli.config), (Some("/r".into()), Some("/c".into())));
+    assert_eq!(cli.cgroup_manager, CgroupManager::Disabled);
+}
+
+#[test]
+fn the_log_format_is_text_unless_asked_for_json() {
+    assert_eq!(parse(&["features"]).unwrap().log_format, Format::Text);
+    assert!(parse(&["--log-format=xml", "features"]).is_err());
+}
+
+#[test]
+fn a_value_that_a_flag_does_not_know_is_refused() {
+    assert!(parse(&["--rootless=maybe", "features"]).is_err());
+    assert!(parse(&["--cgroup-manager=mine", "features"]).is_err());
+    assert!(parse(&["checkpoint"]).is_err());
+}

@@ -1,0 +1,192 @@
+//! The operator's configuration: `/etc/bulkhead/config.toml`, or the file of `--config`.
+//!
+//!   TOML ─RawConfig (private, unknown fields refused)─▶ TryFrom: every field checked ─▶ Config
+//!
+//! Without a file the defaults hold: artefacts are looked for beside the executable (`<prefix>/bin/bulkhead` →
+//! `<prefix>/libexec/bulkhead`, `<prefix>/share/bulkhead`). A file of `--config` must exist.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use bulkhead_protocol::limits;
+use serde::Deserialize;
+
+/// Read when there is no `--config`.
+pub const DEFAULT_PATH: &str = "/etc/bulkhead/config.toml";
+/// Bytes of a configuration file.
+const SIZE_MAX: u64 = 1 << 20;
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The VMM's executable. Default: `<prefix>/libexec/bulkhead/bulkhead-vmm`.
+    pub vmm: PathBuf,
+    /// The guest kernel, an ELF vmlinux with a PVH note. Default: `<prefix>/share/bulkhead/vmlinux`.
+    pub kernel: PathBuf,
+    /// The guest image that holds the agent. Default: `<prefix>/share/bulkhead/initramfs.img`.
+    pub initramfs: PathBuf,
+    /// Memory of a sandbox in MiB, 48 to 3072. Default: 512.
+    pub memory_mib: u32,
+    /// vCPUs that are online at the start, 1 to `max_vcpus`. Default: 1.
+    pub vcpus: u8,
+    /// vCPUs a sandbox may grow to, 1 to 32. Default: `vcpus`.
+    pub max_vcpus: u8,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    vmm: Option<PathBuf>,
+    kernel: Option<PathBuf>,
+    initramfs: Option<PathBuf>,
+    memory_mib: Option<u32>,
+    vcpus: Option<u8>,
+    max_vcpus: Option<u8>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read configuration {}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("configuration {} is larger than {SIZE_MAX} bytes", .path.display())]
+    TooLarge { path: PathBuf },
+    #[error("parse configuration {}", .path.display())]
+    Parse { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration {}: {field}: {reason}", .path.display())]
+    Field { path: PathBuf, field: &'static str, reason: String },
+    #[error("find the executable's own path")]
+    Executable { source: io::Error },
+    #[error("open the guest kernel {}", .path.display())]
+    Kernel { path: PathBuf, source: io::Error },
+    #[error("open the guest image {}", .path.display())]
+    Initramfs { path: PathBuf, source: io::Error },
+    #[error("open the VMM {}", .path.display())]
+    Vmm { path: PathBuf, source: io::Error },
+}
+
+impl ConfigError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Kernel { .. } => Some("install Bulkhead's kernel, or set `kernel` in the configuration"),
+            Self::Initramfs { .. } => {
+                Some("install Bulkhead's guest image, or set `initramfs` in the configuration")
+            }
+            Self::Vmm { .. } => {
+                Some("install bulkhead-vmm beside the runtime, or set `vmm` in the configuration")
+            }
+            Self::Parse { .. } => Some("docs/configuration.md lists the fields"),
+            Self::Read { .. } | Self::TooLarge { .. } | Self::Field { .. } | Self::Executable { .. } => None,
+        }
+    }
+}
+
+/// What a sandbox is made from, open for reading: later replacement of the files changes nothing.
+#[derive(Debug)]
+pub struct Artefacts {
+    pub vmm: File,
+    pub kernel: File,
+    pub initramfs: File,
+}
+
+impl Config {
+    /// Reads `explicit`, else the default file when there is one, else takes the defaults.
+    ///
+    /// # Errors
+    /// Unreadable, not TOML, an unknown field, or a value out of its range.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let exe = std::env::current_exe().map_err(|source| ConfigError::Executable { source })?;
+        let path = explicit.unwrap_or(Path::new(DEFAULT_PATH));
+        let raw = match read(path) {
+            Ok(text) => parse(path, &text)?,
+            Err(ConfigError::Read { source, .. })
+                if explicit.is_none() && source.kind() == io::ErrorKind::NotFound =>
+            {
+                RawConfig::default()
+            }
+            Err(error) => return Err(error),
+        };
+        raw.check(path, &prefix_of(&exe))
+    }
+
+    /// Opens the VMM, the kernel and the image.
+    ///
+    /// # Errors
+    /// The first that is missing, not a regular file, or not readable.
+    pub fn open_artefacts(&self) -> Result<Artefacts, ConfigError> {
+        let path = &self.vmm;
+        let vmm = open_regular(path).map_err(|source| ConfigError::Vmm { path: path.clone(), source })?;
+        let path = &self.kernel;
+        let kernel =
+            open_regular(path).map_err(|source| ConfigError::Kernel { path: path.clone(), source })?;
+        let path = &self.initramfs;
+        let initramfs =
+            open_regular(path).map_err(|source| ConfigError::Initramfs { path: path.clone(), source })?;
+        Ok(Artefacts { vmm, kernel, initramfs })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    if fs::metadata(path).map_err(failed)?.len() > SIZE_MAX {
+        return Err(ConfigError::TooLarge { path: path.to_owned() });
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+fn parse(path: &Path, text: &str) -> Result<RawConfig, ConfigError> {
+    toml::from_str(text)
+        .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+/// `<prefix>` of `<prefix>/bin/bulkhead`.
+fn prefix_of(exe: &Path) -> PathBuf {
+    exe.parent().and_then(Path::parent).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+impl RawConfig {
+    fn check(self, path: &Path, prefix: &Path) -> Result<Config, ConfigError> {
+        let refuse = |field, reason| ConfigError::Field { path: path.to_owned(), field, reason };
+        let artefact = |field, given: Option<PathBuf>, default: &str| match given {
+            None => Ok(prefix.join(default)),
+            Some(given) if given.is_absolute() => Ok(given),
+            Some(given) => Err(refuse(field, format!("{} is not an absolute path", given.display()))),
+        };
+        let memory_mib = self.memory_mib.unwrap_or(512);
+        if !limits::MEMORY_MIB.contains(&memory_mib) {
+            let (least, most) = (limits::MEMORY_MIB.start(), limits::MEMORY_MIB.end());
+            return Err(refuse("memory_mib", format!("{memory_mib} is not between {least} and {most}")));
+        }
+        let vcpus = self.vcpus.unwrap_or(1);
+        let max_vcpus = self.max_vcpus.unwrap_or(vcpus);
+        if !(1..=limits::VCPUS).contains(&max_vcpus) {
+            return Err(refuse("max_vcpus", format!("{max_vcpus} is not between 1 and {}", limits::VCPUS)));
+        }
+        if !(1..=max_vcpus).contains(&vcpus) {
+            return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
+        }
+        Ok(Config {
+            vmm: artefact("vmm", self.vmm, "libexec/bulkhead/bulkhead-vmm")?,
+            kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
+            initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,
+            memory_mib,
+            vcpus,
+            max_vcpus,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

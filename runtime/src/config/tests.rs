@@ -1,0 +1,103 @@
+use super::*;
+
+fn check(text: &str) -> Result<Config, ConfigError> {
+    let path = Path::new("/etc/bulkhead/config.toml");
+    parse(path, text)?.check(path, Path::new("/usr"))
+}
+
+fn refusal(text: &str) -> String {
+    crate::error::Error::from(check(text).unwrap_err()).chain()
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults_beside_the_executable() {
+    let config = check("").unwrap();
+    assert_eq!(config.vmm, Path::new("/usr/libexec/bulkhead/bulkhead-vmm"));
+    assert_eq!(config.kernel, Path::new("/usr/share/bulkhead/vmlinux"));
+    assert_eq!(config.initramfs, Path::new("/usr/share/bulkhead/initramfs.img"));
+    assert_eq!((config.memory_mib, config.vcpus, config.max_vcpus), (512, 1, 1));
+}
+
+#[test]
+fn the_prefix_is_two_levels_above_the_executable() {
+    assert_eq!(prefix_of(Path::new("/opt/bh/bin/bulkhead")), Path::new("/opt/bh"));
+    assert_eq!(prefix_of(Path::new("/bulkhead")), Path::new("/"));
+}
+
+#[test]
+fn vmm_is_taken_when_absolute_and_refused_when_not() {
+    assert_eq!(check("vmm = '/x/vmm'").unwrap().vmm, Path::new("/x/vmm"));
+    assert!(refusal("vmm = 'x/vmm'").ends_with("vmm: x/vmm is not an absolute path"));
+}
+
+#[test]
+fn kernel_is_taken_when_absolute_and_refused_when_not() {
+    assert_eq!(check("kernel = '/x/vmlinux'").unwrap().kernel, Path::new("/x/vmlinux"));
+    assert!(refusal("kernel = 'vmlinux'").ends_with("kernel: vmlinux is not an absolute path"));
+}
+
+#[test]
+fn initramfs_is_taken_when_absolute_and_refused_when_not() {
+    assert_eq!(check("initramfs = '/x/i.img'").unwrap().initramfs, Path::new("/x/i.img"));
+    assert!(refusal("initramfs = ''").contains("initramfs: "));
+}
+
+#[test]
+fn memory_is_taken_within_what_boots_and_refused_outside() {
+    assert_eq!(check("memory_mib = 48").unwrap().memory_mib, 48);
+    assert_eq!(check("memory_mib = 3072").unwrap().memory_mib, 3072);
+    assert!(refusal("memory_mib = 47").ends_with("memory_mib: 47 is not between 48 and 3072"));
+    assert!(refusal("memory_mib = 3073").ends_with("memory_mib: 3073 is not between 48 and 3072"));
+}
+
+#[test]
+fn vcpus_are_taken_up_to_max_vcpus_which_follows_them_by_default() {
+    let config = check("vcpus = 4").unwrap();
+    assert_eq!((config.vcpus, config.max_vcpus), (4, 4));
+    assert!(refusal("vcpus = 0").ends_with("max_vcpus: 0 is not between 1 and 32"));
+    assert!(refusal("vcpus = 4\nmax_vcpus = 2").ends_with("vcpus: 4 is not between 1 and max_vcpus, 2"));
+}
+
+#[test]
+fn max_vcpus_are_taken_up_to_the_limit() {
+    assert_eq!(check("max_vcpus = 32").unwrap().max_vcpus, 32);
+    assert!(refusal("max_vcpus = 33").ends_with("max_vcpus: 33 is not between 1 and 32"));
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_name() {
+    assert!(refusal("memory = 3").contains("unknown field `memory`"));
+}
+
+#[test]
+fn a_wrong_type_is_refused_by_name() {
+    assert!(refusal("memory_mib = 'big'").contains("memory_mib"), "{}", refusal("memory_mib = 'big'"));
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let error = Config::load(Some(Path::new("/nonexistent/config.toml"))).unwrap_err();
+    assert!(matches!(error, ConfigError::Read { .. }));
+}
+
+#[test]
+fn missing_artefacts_are_named_with_a_hint() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let config = Config { vmm: path("vmm"), kernel: path("k"), initramfs: path("i"), ..check("").unwrap() };
+    let failure = || {
+        let error = config.open_artefacts().unwrap_err();
+        assert!(error.hint().is_some());
+        error.to_string()
+    };
+    assert!(failure().starts_with("open the VMM "));
+    fs::write(path("vmm"), "").unwrap();
+    assert!(failure().starts_with("open the guest kernel "));
+    fs::create_dir(path("k")).unwrap();
+    assert!(failure().starts_with("open the guest kernel "));
+    fs::remove_dir(path("k")).unwrap();
+    fs::write(path("k"), "").unwrap();
+    assert!(failure().starts_with("open the guest image "));
+    fs::write(path("i"), "").unwrap();
+    config.open_artefacts().unwrap();
+}

@@ -1,0 +1,70 @@
+//! The one error that reaches `main`: a chain of step, object and cause, with a hint where the reader can act.
+//!
+//! Each module has its own enum; this one holds them and adds what was being done (`create web`). A message never
+//! repeats its cause: `chain` joins them once, at the edge.
+
+use std::{error::Error as _, io};
+
+use bulkhead_protocol::id::IdError;
+
+use crate::{config::ConfigError, spec::SpecError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What the user asked for, above all else: `create web`.
+    #[error("{step}")]
+    Step { step: String, source: Box<Error> },
+    #[error(transparent)]
+    Id(#[from] IdError),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `what` says step and object: `open log /run/x.log`.
+    #[error("{what}")]
+    Io { what: String, source: io::Error },
+    /// A combination of flags, or of flags and spec, that makes no sense.
+    #[error("{message}")]
+    Usage { message: String, hint: Option<&'static str> },
+    /// `doctor` has already printed what is wrong.
+    #[error("{failed} of {total} checks failed")]
+    Doctor { failed: usize, total: usize },
+}
+
+impl Error {
+    /// Names what was being done when this happened.
+    #[must_use]
+    pub fn during(self, step: impl Into<String>) -> Self {
+        Self::Step { step: step.into(), source: Box::new(self) }
+    }
+
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), source }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Step { source, .. } => source.hint(),
+            Self::Spec(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Usage { hint, .. } => *hint,
+            Self::Id(_) | Self::Io { .. } | Self::Doctor { .. } => None,
+        }
+    }
+
+    /// The messages from the outermost step to the first cause, joined by colons.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! The host cgroup of a sandbox: server, VMM and proxies together, so that a caller can account for the pod as a whole.
+//!
+//! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`. Only directories that were not there before are ours to
+//! remove: each has a line in the journal before it is made.
+
+use std::{
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+use bulkhead_protocol::id::ContainerId;
+
+use crate::state::{Entry, Journal, StateError};
+
+/// Where the unified hierarchy is mounted.
+pub const ROOT: &str = "/sys/fs/cgroup";
+
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("cgroupsPath {path:?} is not a path below the hierarchy")]
+    Path { path: String },
+    #[error("cgroupsPath {path:?} is not slice:prefix:name")]
+    Systemd { path: String },
+    #[error("make cgroup {}", .path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("put process {pid} into cgroup {}", .path.display())]
+    Enter { path: PathBuf, pid: u32, source: io::Error },
+    #[error(transparent)]
+    Journal(#[from] StateError),
+}
+
+/// True when `/sys/fs/cgroup` is the unified hierarchy, which is the only one we use.
+pub fn is_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(ROOT).is_ok_and(|fs| fs.f_type == CGROUP2_SUPER_MAGIC)
+}
+
+/// The directory for a container: what its spec says, read as the cgroup manager reads it.
+///
+/// # Errors
+/// When the spec's value would leave the hierarchy, or is not of the systemd form when that is asked for.
+pub fn resolve(cgroups_path: Option<&str>, id: &ContainerId, systemd: bool) -> Result<PathBuf, CgroupError> {
+    let relative = match cgroups_path {
+        None | Some("") => format!("bulkhead/{id}"),
+        Some(path) if systemd => systemd_path(path)?,
+        // crun and runc put a relative path below the hierarchy's root as well.
+        Some(path) => path.trim_start_matches('/').to_owned(),
+    };
+    let plain = Path::new(&relative).components().all(|part| matches!(part, Component::Normal(_)));
+    if relative.is_empty() || !plain || relative.contains('\0') {
+        return Err(CgroupError::Path { path: cgroups_path.unwrap_or_default().to_owned() });
+    }
+    Ok(Path::new(ROOT).join(relative))
+}
+
+/// `machine-a.slice:libpod:web` → `machine.slice/machine-a.slice/libpod-web.scope`.
+fn systemd_path(path: &str) -> Result<String, CgroupError> {
+    let refuse = || CgroupError::Systemd { path: path.to_owned() };
+    let mut parts = path.split(':');
+    let (Some(slice), Some(prefix), Some(name), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(refuse());
+    };
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let stem = slice.strip_suffix(".slice").ok_or_else(refuse)?;
+    if name.is_empty() || [slice, prefix, name].iter().any(|part| part.contains('/')) {
+        return Err(refuse());
+    }
+    let mut expanded = String::new();
+    // `-` is the root slice, which has no directory.
+    for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]).filter(|(end, _)| *end > 0) {
+        expanded.push_str(&stem[..end]);
+        expanded.push_str(".slice/");
+    }
+    let unit = match (prefix, name.strip_suffix(".slice")) {
+        (_, Some(_)) => name.to_owned(),
+        ("", None) => format!("{name}.scope"),
+        (prefix, None) => format!("{prefix}-{name}.scope"),
+    };
+    Ok(expanded + &unit)
+}
+
+/// Makes the directory and its missing parents.
+///
+/// # Errors
+/// The first that cannot be made; those before it are in the journal.
+pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    missing.reverse();
+    for dir in missing {
+        journal.append(&Entry::Cgroup { path: dir.to_owned() })?;
+        match fs::create_dir(dir) {
+            Ok(()) => {}
+            // Another container has just made the same parent.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(CgroupError::Make { path: dir.to_owned(), source }),
+        }
+    }
+    Ok(())
+}
+
+/// Moves a process, with all its threads, into the cgroup.
+///
+/// # Errors
+/// When the kernel refuses, or the process is gone.
+pub fn enter(path: &Path, pid: u32) -> Result<(), CgroupError> {
+    fs::write(path.join("cgroup.procs"), pid.to_string())
+        .map_err(|source| CgroupError::Enter { path: path.to_owned(), pid, source })
+}
+
+#[cfg(test)]
+mod tests;

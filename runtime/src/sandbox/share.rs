@@ -1,0 +1,163 @@
+//! The pod's share: a directory tree of bind mounts that is the VMM's root and that the guest sees as one filesystem.
+//!
+//!   <state>/share/            read-only, so that a guest cannot fill the host's /run
+//!     <id>/rootfs             bind of the bundle's rootfs
+//!     <id>/mounts/<n>         binds of its volumes, read-only where the spec says so
+//!
+//! All of it is mounted in a mount namespace that the server makes for itself: when the server and the VMM are gone, by
+//! whatever cause, so are the mounts. The namespace is a slave of the host's, so later host mounts arrive, and none of
+//! ours leave. The share itself is a shared mount: what the server adds later shows up in the VMM's jail.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use bulkhead_protocol::container::SharePath;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    thread::UnshareFlags,
+};
+use serde::{Deserialize, Serialize};
+
+/// One host path that the guest may see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// Absolute; a directory or a regular file.
+    pub source: PathBuf,
+    pub share: SharePath,
+    pub directory: bool,
+    pub read_only: bool,
+    /// With `read_only`: the mounts below it as well.
+    pub read_only_recursive: bool,
+    /// Mounts below the source come along.
+    pub recursive: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    #[error("enter a mount namespace for the sandbox")]
+    Namespace { source: io::Error },
+    #[error("mount the share {}", .path.display())]
+    Share { path: PathBuf, source: io::Error },
+    #[error("share {}", .path.display())]
+    Export { path: PathBuf, source: io::Error },
+}
+
+#[derive(Debug)]
+pub(super) struct Share {
+    path: PathBuf,
+    /// The directory below the read-only mount: mount points are made here and show up there.
+    below: OwnedFd,
+}
+
+impl Share {
+    /// Moves this process into its own mount namespace and mounts the empty share there. Call it before there is any
+    /// thread: a namespace belongs to a thread.
+    pub(super) fn enter(path: &Path) -> Result<Self, ShareError> {
+        let namespace = |e: Errno| ShareError::Namespace { source: e.into() };
+        let share = |e: Errno| ShareError::Share { path: path.to_owned(), source: e.into() };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(share(errno)),
+        }
+        let below = rustix::fs::open(path, flags, Mode::empty()).map_err(share)?;
+        // SAFETY: only the mount namespace (and with it root and working directory) stops being shared, and no other
+        // thread exists yet that could rely on sharing them; no descriptor table is unshared.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(namespace)?;
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", slave).map_err(namespace)?;
+        rustix::mount::mount_bind(path, path).map_err(share)?;
+        rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "").map_err(share)?;
+        rustix::mount::mount_change(path, MountPropagationFlags::SHARED).map_err(share)?;
+        Ok(Self { path: path.to_owned(), below })
+    }
+
+    /// For the VMM: its root directory to be.
+    pub(super) fn open(&self) -> Result<OwnedFd, ShareError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty())
+            .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
+    }
+
+    /// Shows `export.source` to the guest, under a name that it has not seen before.
+    pub(super) fn add(&self, export: &Export) -> Result<(), ShareError> {
+        self.try_add(export)
+            .map_err(|errno| ShareError::Export { path: export.source.clone(), source: errno.into() })
+    }
+
+    fn try_add(&self, export: &Export) -> Result<(), Errno> {
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        if export.recursive {
+            flags |= OpenTreeFlags::AT_RECURSIVE;
+        }
+        let tree = rustix::mount::open_tree(rustix::fs::CWD, &export.source, flags)?;
+        let is_directory =
+            rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
+        if is_directory != export.directory {
+            return Err(if export.directory { Errno::NOTDIR } else { Errno::ISDIR });
+        }
+        if export.read_only {
+            set_read_only(tree.as_fd(), export.read_only_recursive)?;
+        }
+        self.make_mount_point(export.share.as_str(), export.directory)?;
+        let target = self.path.join(export.share.as_str());
+        rustix::mount::move_mount(
+            &tree,
+            "",
+            rustix::fs::CWD,
+            &target,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    }
+
+    fn make_mount_point(&self, path: &str, directory: bool) -> Result<(), Errno> {
+        let made = |result| match result {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        let mode = Mode::from_raw_mode(0o755);
+        for (end, _) in path.match_indices('/') {
+            made(rustix::fs::mkdirat(&self.below, &path[..end], mode))?;
+        }
+        if directory {
+            return made(rustix::fs::mkdirat(&self.below, path, mode));
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.below, path, flags, Mode::from_raw_mode(0o644)).map(drop)
+    }
+
+    /// Takes a path away again. The guest has unmounted it; what it still holds open stays until it lets go.
+    pub(super) fn remove(&self, export: &Export) {
+        let target = self.path.join(export.share.as_str());
+        // Lazily: the jail's copy of the mount may still be looked at.
+        let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let flags = if export.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let _ = rustix::fs::unlinkat(&self.below, export.share.as_str(), flags);
+    }
+}
+
+/// Before the mount is attached anywhere, so there is no moment in which it could be written.
+fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+    // `struct mount_attr` of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
+    let attributes: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a NUL-terminated static string; `attributes` has the layout and the size given and lives
+    // through the call, which only reads it; the descriptor is borrowed, so it is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+}

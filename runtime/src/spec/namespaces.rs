@@ -1,0 +1,106 @@
+//! The namespaces of a container, all of them in the guest.
+//!
+//! A kind that is missing means "the runtime's own" in the spec, which here is the sandbox's: harmless for pid, ipc,
+//! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
+//! leaves it out wants the host's network, and a microVM cannot give it.
+
+use bulkhead_protocol::container::{IdMapping, Namespace, NamespaceKind, NamespacePlace};
+
+use super::{SpecError, raw};
+
+/// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
+const MAPPINGS_MAX: usize = 340;
+
+const NAMES: [(&str, NamespaceKind); 7] = [
+    ("cgroup", NamespaceKind::Cgroup),
+    ("ipc", NamespaceKind::Ipc),
+    ("mount", NamespaceKind::Mount),
+    ("network", NamespaceKind::Network),
+    ("pid", NamespaceKind::Pid),
+    ("user", NamespaceKind::User),
+    ("uts", NamespaceKind::Uts),
+];
+
+/// The kinds that can be asked for.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(name, _)| *name)
+}
+
+/// The checked list, which answers what a container has.
+#[derive(Debug, Default)]
+pub(super) struct Namespaces(pub(super) Vec<Namespace>);
+
+impl Namespaces {
+    pub(super) fn has(&self, kind: NamespaceKind) -> bool {
+        self.0.iter().any(|namespace| namespace.kind == kind)
+    }
+}
+
+pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
+    let mut list = Namespaces::default();
+    for (index, namespace) in raw.iter().enumerate() {
+        let field = format!("linux.namespaces[{index}]");
+        let name = namespace.kind.as_str();
+        if name == "time" {
+            return Err(SpecError::Unsupported { field: format!("{field}.type \"time\"") });
+        }
+        let Some((_, kind)) = NAMES.iter().find(|(known, _)| *known == name) else {
+            let known = names().collect::<Vec<_>>().join(", ");
+            let reason = format!("{name:?} is not one of {known}");
+            return Err(SpecError::Invalid { field: format!("{field}.type"), reason });
+        };
+        if list.has(*kind) {
+            return Err(SpecError::Invalid { field, reason: format!("{name} is given twice") });
+        }
+        if namespace.path.as_deref().is_some_and(|path| !path.is_empty()) {
+            return Err(SpecError::Unsupported { field: format!("{field}.path") });
+        }
+        list.0.push(Namespace { kind: *kind, place: NamespacePlace::New });
+    }
+    if !list.has(NamespaceKind::Network) {
+        let reason = "without a namespace of type network the container would use the host's".to_owned();
+        return Err(SpecError::Refused { field: "linux.namespaces".into(), reason });
+    }
+    if !list.has(NamespaceKind::Mount) {
+        let reason = "a namespace of type mount is required".to_owned();
+        return Err(SpecError::Invalid { field: "linux.namespaces".into(), reason });
+    }
+    Ok(list)
+}
+
+/// `linux.uidMappings` or `linux.gidMappings`, called `name`.
+pub(super) fn mappings(
+    raw: &[raw::IdMapping],
+    name: &str,
+    namespaces: &Namespaces,
+) -> Result<Vec<IdMapping>, SpecError> {
+    let invalid = |field: String, reason: &str| SpecError::Invalid { field, reason: reason.to_owned() };
+    match (raw.is_empty(), namespaces.has(NamespaceKind::User)) {
+        (false, false) => {
+            return Err(invalid(format!("linux.{name}"), "there is no user namespace to map into"));
+        }
+        (true, true) => {
+            return Err(invalid(format!("linux.{name}"), "a user namespace needs at least one mapping"));
+        }
+        _ => {}
+    }
+    if raw.len() > MAPPINGS_MAX {
+        return Err(invalid(format!("linux.{name}"), "the kernel takes at most 340 mappings"));
+    }
+    let check = |(index, mapping): (usize, &raw::IdMapping)| {
+        let field = || format!("linux.{name}[{index}]");
+        if mapping.size == 0 {
+            return Err(invalid(field(), "size is 0"));
+        }
+        // 4294967295 is "no id" in every system call that takes one.
+        let fits = |first: u32| u64::from(first) + u64::from(mapping.size) <= u64::from(u32::MAX);
+        if !fits(mapping.container) || !fits(mapping.host) {
+            return Err(invalid(field(), "goes beyond the last id, 4294967294"));
+        }
+        Ok(IdMapping { container: mapping.container, host: mapping.host, size: mapping.size })
+    };
+    raw.iter().enumerate().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+use super::*;
+
+fn namespaces(kinds: &[&str]) -> Vec<raw::Namespace> {
+    kinds.iter().map(|kind| raw::Namespace { kind: (*kind).to_owned(), path: None }).collect()
+}
+
+fn refusal(raw: &[raw::Namespace]) -> String {
+    parse(raw).unwrap_err().to_string()
+}
+
+#[test]
+fn every_supported_kind_becomes_a_fresh_namespace_in_order() {
+    let kinds = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"];
+    let list = parse(&namespaces(&kinds)).unwrap();
+    assert!(list.0.iter().all(|namespace| namespace.place == NamespacePlace::New));
+    assert_eq!(list.0.len(), kinds.len());
+    assert_eq!(list.0[0].kind, NamespaceKind::Pid);
+    assert_eq!(list.0[5].kind, NamespaceKind::User);
+}
+
+#[test]
+fn a_kind_given_twice_is_refused() {
+    let raw = namespaces(&["mount", "network", "pid", "pid"]);
+    assert_eq!(refusal(&raw), "linux.namespaces[3]: pid is given twice");
+}
+
+#[test]
+fn an_unknown_kind_is_refused_with_the_known_ones() {
+    assert!(
+        refusal(&namespaces(&["net"]))
+            .starts_with("linux.namespaces[0].type: \"net\" is not one of cgroup, ")
+    );
+}
+
+#[test]
+fn a_time_namespace_is_refused_by_name() {
+    assert_eq!(refusal(&namespaces(&["time"])), "linux.namespaces[0].type \"time\" is not supported yet");
+}
+
+#[test]
+fn a_path_is_refused_by_name_and_an_empty_one_is_none() {
+    let mut raw = namespaces(&["mount", "network"]);
+    raw[1].path = Some(String::new());
+    parse(&raw).unwrap();
+    raw[1].path = Some("/run/netns/x".into());
+    assert_eq!(refusal(&raw), "linux.namespaces[1].path is not supported yet");
+}
+
+#[test]
+fn without_a_network_namespace_the_hosts_network_is_refused_with_a_hint() {
+    let error = parse(&namespaces(&["mount"])).unwrap_err();
+    assert!(error.to_string().starts_with("linux.namespaces is not supported: "));
+    assert!(error.hint().unwrap().contains("network"));
+}
+
+#[test]
+fn without_a_mount_namespace_nothing_runs() {
+    assert_eq!(refusal(&namespaces(&["network"])), "linux.namespaces: a namespace of type mount is required");
+}
+
+#[test]
+fn mappings_and_a_user_namespace_need_each_other() {
+    let with = parse(&namespaces(&["mount", "network", "user"])).unwrap();
+    let without = parse(&namespaces(&["mount", "network"])).unwrap();
+    let one = [raw::IdMapping { container: 0, host: 1000, size: 65536 }];
+    let expected = IdMapping { container: 0, host: 1000, size: 65536 };
+    assert_eq!(mappings(&one, "uidMappings", &with).unwrap(), [expected]);
+    assert_eq!(mappings(&[], "uidMappings", &without).unwrap(), []);
+    let text = |result: Result<_, SpecError>| result.unwrap_err().to_string();
+    let refused = text(mappings(&one, "uidMappings", &without));
+    assert_eq!(refused, "linux.uidMappings: there is no user namespace to map into");
+    let refused = text(mappings(&[], "gidMappings", &with));
+    assert_eq!(refused, "linux.gidMappings: a user namespace needs at least one mapping");
+}
+
+#[test]
+fn a_mapping_must_have_a_size_and_end_within_the_ids() {
+    let with = parse(&namespaces(&["mount", "network", "user"])).unwrap();
+    let refusal = |container, host, size| {
+        let one = [raw::IdMapping { container, host, size }];
+        mappings(&one, "uidMappings", &with).unwrap_err().to_string()
+    };
+    assert_eq!(refusal(0, 0, 0), "linux.uidMappings[0]: size is 0");
+    assert!(refusal(1, 0, u32::MAX).starts_with("linux.uidMappings[0]: goes beyond"));
+    assert!(refusal(0, u32::MAX, 1).starts_with("linux.uidMappings[0]: goes beyond"));
+    let all = [raw::IdMapping { container: 0, host: 0, size: u32::MAX }];
+    assert_eq!(mappings(&all, "uidMappings", &with).unwrap().len(), 1);
+}

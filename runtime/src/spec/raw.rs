@@ -1,0 +1,288 @@
+//! `config.json` as it is written: runtime-spec 1.3.0, nothing checked but types.
+//!
+//! Private to `spec`: outside there are only checked types. Go writes `null` for an empty list, so `null` means
+//! absent everywhere. Parts that are refused as a whole are `Value`s, only looked at for being empty. The types of
+//! `oci-spec` are not used: they refuse an unknown capability, where the spec wants a warning, and lack fields of 1.3.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::SpecError;
+
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Spec {
+    pub oci_version: Option<String>,
+    pub process: Option<Process>,
+    pub root: Option<Root>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub mounts: Vec<Mount>,
+    pub hooks: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    pub linux: Linux,
+    pub vm: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Root {
+    pub path: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub readonly: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Process {
+    #[serde(deserialize_with = "nullable")]
+    pub terminal: bool,
+    pub console_size: Option<ConsoleSize>,
+    #[serde(deserialize_with = "nullable")]
+    pub user: User,
+    #[serde(deserialize_with = "nullable")]
+    pub args: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub capabilities: Option<Capabilities>,
+    #[serde(deserialize_with = "nullable")]
+    pub rlimits: Vec<Rlimit>,
+    #[serde(deserialize_with = "nullable")]
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
+    pub scheduler: Option<Value>,
+    pub io_priority: Option<Value>,
+    #[serde(rename = "execCPUAffinity")]
+    pub exec_cpu_affinity: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ConsoleSize {
+    pub height: u64,
+    pub width: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct User {
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: Option<u32>,
+    #[serde(deserialize_with = "nullable")]
+    pub additional_gids: Vec<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Capabilities {
+    #[serde(deserialize_with = "nullable")]
+    pub bounding: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub effective: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub inheritable: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub permitted: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub ambient: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Rlimit {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Mount {
+    pub destination: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub source: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub options: Vec<String>,
+    pub uid_mappings: Option<Value>,
+    pub gid_mappings: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Linux {
+    #[serde(deserialize_with = "nullable")]
+    pub namespaces: Vec<Namespace>,
+    #[serde(deserialize_with = "nullable")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(deserialize_with = "nullable")]
+    pub gid_mappings: Vec<IdMapping>,
+    pub time_offsets: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub devices: Vec<Device>,
+    pub net_devices: Option<Value>,
+    pub cgroups_path: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub resources: Resources,
+    pub rootfs_propagation: Option<String>,
+    pub seccomp: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub sysctl: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    pub masked_paths: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub readonly_paths: Vec<String>,
+    pub mount_label: Option<String>,
+    pub intel_rdt: Option<Value>,
+    pub memory_policy: Option<Value>,
+    pub personality: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Namespace {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub path: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct IdMapping {
+    #[serde(rename = "containerID")]
+    pub container: u32,
+    #[serde(rename = "hostID")]
+    pub host: u32,
+    pub size: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Device {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub path: String,
+    #[serde(default)]
+    pub major: Option<i64>,
+    #[serde(default)]
+    pub minor: Option<i64>,
+    pub file_mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Resources {
+    #[serde(deserialize_with = "nullable")]
+    pub devices: Vec<DeviceRule>,
+    #[serde(deserialize_with = "nullable")]
+    pub memory: Memory,
+    #[serde(deserialize_with = "nullable")]
+    pub cpu: Cpu,
+    #[serde(deserialize_with = "nullable")]
+    pub pids: Pids,
+    #[serde(rename = "blockIO")]
+    pub block_io: Option<Value>,
+    pub hugepage_limits: Option<Value>,
+    pub network: Option<Value>,
+    pub rdma: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub unified: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct DeviceRule {
+    pub allow: bool,
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    pub major: Option<i64>,
+    pub minor: Option<i64>,
+    pub access: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Memory {
+    pub limit: Option<i64>,
+    pub reservation: Option<i64>,
+    pub swap: Option<i64>,
+    pub kernel: Option<i64>,
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Option<i64>,
+    pub swappiness: Option<u64>,
+    #[serde(rename = "disableOOMKiller")]
+    pub disable_oom_killer: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Cpu {
+    pub shares: Option<u64>,
+    pub quota: Option<i64>,
+    pub burst: Option<u64>,
+    pub period: Option<u64>,
+    pub realtime_runtime: Option<i64>,
+    pub realtime_period: Option<u64>,
+    pub cpus: Option<String>,
+    pub mems: Option<String>,
+    pub idle: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Pids {
+    pub limit: Option<i64>,
+}
+
+/// Parses the whole of `json`; `what` names it and `prefix` begins its paths.
+pub(super) fn parse<'de, T: Deserialize<'de>>(
+    json: &'de [u8],
+    what: &'static str,
+    prefix: &str,
+) -> Result<T, SpecError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let source = error.into_inner();
+        if !source.is_data() {
+            return SpecError::Json { what, source };
+        }
+        let field = match (path.as_str(), prefix) {
+            (".", "") => what.to_owned(),
+            (".", prefix) => prefix.to_owned(),
+            (_, "") => path,
+            (_, prefix) => format!("{prefix}.{path}"),
+        };
+        SpecError::Type { field, source }
+    })?;
+    deserializer.end().map_err(|source| SpecError::Json { what, source })?;
+    Ok(value)
+}
+
+/// Whether a part that cannot be honoured asks for anything: callers write `{}`, `[]` and zeros for "not set".
+pub(super) fn asks_for_something(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Value::String(text)) => !text.is_empty(),
+        Some(Value::Array(values)) => values.iter().any(|value| asks_for_something(Some(value))),
+        Some(Value::Object(fields)) => fields.values().any(|value| asks_for_something(Some(value))),
+    }
+}

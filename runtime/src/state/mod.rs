@@ -1,0 +1,345 @@
+//! What survives a command: `<root>/<id>/`, one directory per container, mode 0700.
+//!
+//!   create ─claim─▶ lock · journal · config.json · server.sock · vsock.sock · share/ ─▶ state.json
+//!   start, kill, exec, state ─open─▶ state.json, server.sock          delete ─lock, undo the journal─▶ gone
+//!
+//! `state.json` is written once, atomically, when the container is made: without it a container is being created, or
+//! its creation was cut off. Whoever holds the lock decides which. Every object outside this directory has a line in
+//! `journal` before it is made, so that the directory alone is enough to remove all of it.
+
+mod journal;
+mod process;
+mod record;
+mod remove;
+mod socket;
+mod undo;
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{
+            fs::{DirBuilderExt as _, MetadataExt as _},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use bulkhead_protocol::id::ContainerId;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+pub use journal::{Entry, Journal, Role};
+pub use process::Process;
+pub use record::{ExitRecord, Record, read_json, write_atomically};
+pub use undo::{Undo, undo};
+
+/// For another command to finish with the container.
+const LOCK_WAIT: Duration = Duration::from_secs(90);
+/// Between two looks at a lock that another command holds: flock has no deadline of its own.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// Directories of one name that may vanish under a claim before it gives up.
+const CLAIM_TRIES: u32 = 8;
+
+/// Names in a state directory.
+pub mod names {
+    pub const LOCK: &str = "lock";
+    pub const JOURNAL: &str = "journal";
+    pub const STATE: &str = "state.json";
+    pub const CONFIG: &str = "config.json";
+    pub const EXIT: &str = "exit.json";
+    pub const TIMELINE: &str = "timeline.json";
+    pub const SERVER_SOCKET: &str = "server.sock";
+    pub const SERVER_LOG: &str = "server.log";
+    pub const VSOCK_SOCKET: &str = "vsock.sock";
+    pub const SHARE: &str = "share";
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("container with id exists: {id}")]
+    Exists { id: ContainerId },
+    #[error("container does not exist: {id}")]
+    Missing { id: ContainerId },
+    #[error("container {id} is being created")]
+    Creating { id: ContainerId },
+    #[error("container {id} is in use by another command for {waited:?}")]
+    Busy { id: ContainerId, waited: Duration },
+    /// `what` says step and object.
+    #[error("{what}")]
+    Io { what: String, source: io::Error },
+    #[error("{} is not what was written there", .path.display())]
+    Corrupt { path: PathBuf, source: serde_json::Error },
+    #[error("{process} does not end, {waited:?} after SIGKILL")]
+    Unkillable { process: Process, waited: Duration },
+}
+
+impl StateError {
+    pub(crate) fn io(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::Io { what: what.into(), source: source.into() }
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exists { .. } => Some("delete it first, or take another id"),
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some("free space where --root is, or give another --root"),
+                io::ErrorKind::ReadOnlyFilesystem => Some("give a writable --root"),
+                _ => None,
+            },
+            Self::Creating { .. } | Self::Corrupt { .. } => Some("`delete --force` removes it"),
+            Self::Missing { .. } | Self::Busy { .. } | Self::Unkillable { .. } => None,
+        }
+    }
+}
+
+/// An existing state directory.
+#[derive(Debug)]
+pub struct StateDir {
+    id: ContainerId,
+    path: PathBuf,
+    dir: File,
+}
+
+/// A state directory that no other command changes while this lives.
+#[derive(Debug)]
+pub struct Locked {
+    dir: StateDir,
+    // Closing the descriptor gives the lock back.
+    _lock: File,
+}
+
+/// How far a container has come, by its directory alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A command is at work on it, or one was cut off.
+    Creating,
+    Created,
+}
+
+impl StateDir {
+    /// Takes the id for a new container. Leftovers of a creation that was cut off are undone first.
+    ///
+    /// # Errors
+    /// `Exists` when the id is taken; or the root cannot be written.
+    pub fn claim(root: &Path, id: &ContainerId) -> Result<Locked, StateError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|e| StateError::io(format!("make state root {}", root.display()), e))?;
+        let path = root.join(id.as_str());
+        // A directory that another command deletes meanwhile is made anew.
+        for _ in 0..CLAIM_TRIES {
+            let made = match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => true,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+                Err(e) => return Err(StateError::io(format!("make state directory {}", path.display()), e)),
+            };
+            let locked = Self::open(root, id).and_then(|dir| match dir.try_lock() {
+                Ok(Some(locked)) => Ok(locked),
+                Ok(None) => Err(StateError::Exists { id: id.clone() }),
+                Err(error) => {
+                    if made {
+                        let _ = fs::remove_dir(&path);
+                    }
+                    Err(error)
+                }
+            });
+            match locked {
+                Ok(locked) if locked.stage() == Stage::Created => {
+                    return Err(StateError::Exists { id: id.clone() });
+                }
+                Ok(locked) if made => return Ok(locked),
+                // Nobody is at work on it and it was never finished.
+                Ok(locked) => undo(&locked, &Undo::everything())?,
+                Err(StateError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StateError::Exists { id: id.clone() })
+    }
+
+    /// # Errors
+    /// `Missing`, or the directory cannot be opened.
+    pub fn open(root: &Path, id: &ContainerId) -> Result<Self, StateError> {
+        let path = root.join(id.as_str());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(dir) => Ok(Self { id: id.clone(), path, dir: dir.into() }),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+                Err(StateError::Missing { id: id.clone() })
+            }
+            Err(e) => Err(StateError::io(format!("open state directory {}", path.display()), e)),
+        }
+    }
+
+    /// The ids under `root`, sorted. A root that does not exist holds none.
+    ///
+    /// # Errors
+    /// When the root cannot be read.
+    pub fn list(root: &Path) -> Result<Vec<ContainerId>, StateError> {
+        let failed = |e| StateError::io(format!("read state root {}", root.display()), e);
+        let entries = match fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse().ok()));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Waits for other commands to finish with the container.
+    ///
+    /// # Errors
+    /// `Missing` when it was deleted meanwhile, `Busy` at the deadline.
+    pub fn lock(self) -> Result<Locked, StateError> {
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            if let Some(lock) = self.take_lock()? {
+                return self.locked_by(lock);
+            }
+            if Instant::now() >= deadline {
+                return Err(StateError::Busy { id: self.id, waited: LOCK_WAIT });
+            }
+            std::thread::sleep(LOCK_POLL);
+        }
+    }
+
+    /// `None` when another command holds the lock.
+    ///
+    /// # Errors
+    /// `Missing` when the container was deleted meanwhile.
+    pub fn try_lock(self) -> Result<Option<Locked>, StateError> {
+        match self.take_lock()? {
+            Some(lock) => self.locked_by(lock).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn take_lock(&self) -> Result<Option<File>, StateError> {
+        let path = self.join(names::LOCK);
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => StateError::Missing { id: self.id.clone() },
+            _ => StateError::io(format!("open lock {}", path.display()), e),
+        };
+        // Through the directory that is open, not by path: the path may name another one by now.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = rustix::fs::openat(&self.dir, names::LOCK, flags, Mode::from_raw_mode(0o600))
+            .map_err(|errno| failed(errno.into()))?;
+        let lock = File::from(lock);
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(lock)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(StateError::io(format!("lock {}", path.display()), e)),
+        }
+    }
+
+    /// The lock counts only if the directory is still the one that the id names: a waiter may get the lock of a
+    /// directory that its holder has just removed.
+    fn locked_by(self, lock: File) -> Result<Locked, StateError> {
+        let same = match (fs::symlink_metadata(&self.path), self.dir.metadata()) {
+            (Ok(now), Ok(then)) => (now.dev(), now.ino()) == (then.dev(), then.ino()),
+            _ => false,
+        };
+        if same { Ok(Locked { dir: self, _lock: lock }) } else { Err(StateError::Missing { id: self.id }) }
+    }
+
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub fn stage(&self) -> Stage {
+        if self.join(names::STATE).exists() { Stage::Created } else { Stage::Creating }
+    }
+
+    pub fn journal(&self) -> Journal {
+        Journal::at(self.join(names::JOURNAL))
+    }
+
+    /// What `create` has written.
+    ///
+    /// # Errors
+    /// `Creating` when it has not written it yet.
+    pub fn record(&self) -> Result<Record, StateError> {
+        match read_json(&self.join(names::STATE))? {
+            Some(record) => Ok(record),
+            None if self.path.exists() => Err(StateError::Creating { id: self.id.clone() }),
+            None => Err(StateError::Missing { id: self.id.clone() }),
+        }
+    }
+
+    /// The exit of the container's init, once the server has written it.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn exit(&self) -> Result<Option<ExitRecord>, StateError> {
+        read_json(&self.join(names::EXIT))
+    }
+
+    /// Listens on a socket of this directory, however long its path is.
+    ///
+    /// # Errors
+    /// As for bind(2).
+    pub fn bind(&self, name: &str) -> Result<UnixListener, StateError> {
+        socket::bind(self.dir.as_fd(), name)
+            .map_err(|e| StateError::io(format!("bind {}", self.join(name).display()), e))
+    }
+
+    /// Connects to a socket of this directory, however long its path is.
+    ///
+    /// # Errors
+    /// As for connect(2); `ConnectionRefused` and `NotFound` mean that nobody listens any more.
+    pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
+        socket::connect(self.dir.as_fd(), name)
+    }
+}
+
+impl AsFd for StateDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = StateDir;
+
+    fn deref(&self) -> &StateDir {
+        &self.dir
+    }
+}
+
+impl Locked {
+    /// Lets other commands at the container.
+    pub fn unlock(self) -> StateDir {
+        self.dir
+    }
+}
+
+/// Connects to a unix socket by any path, longer than `sun_path` as well.
+///
+/// # Errors
+/// As for connect(2).
+pub fn connect_path(path: &Path) -> io::Result<UnixStream> {
+    socket::connect_path(path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! The files of a state directory that hold one JSON value each, written whole or not at all.
+//!
+//!   value ─▶ `<name>.<pid>.tmp` ─rename─▶ `<name>`
+//!
+//! A reader sees the old file, the new file or none; a disk that is full leaves the old one.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Process, StateError};
+
+/// Bytes of such a file: annotations are the only part that grows, and `config.json` bounds them.
+const SIZE_MAX: u64 = bulkhead_protocol::limits::CONFIG_JSON;
+
+/// `state.json`: what `create` knows of a container, fixed for its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    pub oci_version: String,
+    pub id: String,
+    pub bundle: PathBuf,
+    pub rootfs: PathBuf,
+    /// RFC 3339.
+    pub created: String,
+    pub annotations: BTreeMap<String, String>,
+    /// Name of the user who created it; empty when it has none.
+    pub owner: String,
+    /// Stands for the container's init on the host: the pid that callers see.
+    pub proxy: Process,
+    pub server: Process,
+}
+
+/// `exit.json`: how the container's init ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExitRecord {
+    pub code: u32,
+    /// Not 0: death by that signal, and `code` means nothing.
+    pub signal: u32,
+    /// RFC 3339.
+    pub exited_at: String,
+    /// The sandbox died under it: why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_failure: Option<String>,
+}
+
+/// # Errors
+/// The temporary file cannot be written or renamed; it is removed then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(|source| {
+        let _ = fs::remove_file(&temporary);
+        StateError::io(format!("write {}", path.display()), source)
+    })
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)
+}
+
+/// `None` when there is no such file.
+///
+/// # Errors
+/// It cannot be read, or is not the JSON of a `T`.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+    let failed = |e| StateError::io(format!("read {}", path.display()), e);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(SIZE_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| StateError::Corrupt { path: path.to_owned(), source })
+}
