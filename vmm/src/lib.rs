@@ -2,4 +2,5 @@
 
 pub mod devices;
 pub mod event_loop;
+pub mod log;
 pub mod memory;

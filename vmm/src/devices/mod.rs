@@ -6,8 +6,12 @@
 //! The transport owns a `VirtioDevice` and calls it from vCPU threads, one at a time. At DRIVER_OK the device gets
 //! an `Activation`, makes its worker of it and hands that to the loop; `reset` takes the worker back and drops it.
 
+pub mod console;
 pub mod interrupt;
+pub mod mmio;
 pub mod queue;
+pub mod rng;
+pub mod vsock;
 
 use std::{fmt::Debug, sync::Arc};
 

@@ -13,6 +13,8 @@ use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::interrupt::Interrupt;
+
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     #[error("queue {index} is not ready")]
@@ -117,6 +119,40 @@ impl ActiveQueue {
         let index = self.index;
         let mut available = self.queue.iter(memory).map_err(|source| QueueError::Ring { index, source })?;
         Ok(available.next())
+    }
+
+    /// Serves what is available: `each` gets a chain and answers the bytes written to it. Raises the interrupt when
+    /// the driver wants it, and leaves kicks enabled. Serves one ring's worth at most and then rings its own
+    /// doorbell, so that a busy queue lets others have their turn.
+    pub fn serve<M: GuestMemory>(
+        &mut self,
+        memory: &M,
+        interrupt: &Interrupt,
+        mut each: impl FnMut(DescriptorChain<&M>) -> u32,
+    ) -> Result<(), QueueError> {
+        let mut left = self.size();
+        let mut more = true;
+        while more && left > 0 {
+            self.disable_kicks(memory)?;
+            let before = left;
+            while left > 0
+                && let Some(chain) = self.pop(memory)?
+            {
+                let head = chain.head_index();
+                let written = each(chain);
+                self.push(memory, head, written)?;
+                left -= 1;
+            }
+            if left < before && self.needs_interrupt(memory) {
+                interrupt.signal_queue();
+            }
+            more = self.enable_kicks(memory)?;
+        }
+        if more {
+            // EAGAIN: the doorbell has been rung already.
+            let _ = self.kick.write(1);
+        }
+        Ok(())
     }
 
     /// Puts the chain popped last back; the next `pop` returns it again.
