@@ -1,1 +1,6 @@
-//! The lab and the end-to-end tests.
+//! The lab, the end-to-end tests and the benchmarks.
+//!
+//! [`lab`] gives a machine with a working `/dev/kvm` anywhere. Everything here drives the product from outside, by
+//! its commands: nothing in the product knows about this crate.
+
+pub mod lab;

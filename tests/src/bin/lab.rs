@@ -1,0 +1,215 @@
+//! `bulkhead-lab`: a machine with a working `/dev/kvm`, as a command.
+//!
+//! Exit status: the command's own (128 + signal when it was killed), 124 when its deadline passed, 125 when the lab
+//! failed. Errors are printed here and nowhere else.
+
+use std::error::Error as _;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bulkhead_tests::lab::client::{self, Input, Lab, Options};
+use bulkhead_tests::lab::machine::Size;
+use bulkhead_tests::lab::places::StateDir;
+use bulkhead_tests::lab::supervisor::{self, Config};
+use bulkhead_tests::lab::wire::Request;
+use bulkhead_tests::lab::{Error, decision, guest, terminal};
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_DEADLINE: u8 = 124;
+const EXIT_LAB: u8 = 125;
+
+/// A machine with a working /dev/kvm, on any build machine.
+#[derive(Parser)]
+struct Cli {
+    /// Which kept-alive lab is meant.
+    #[arg(long, global = true, default_value = "lab", env = "BULKHEAD_LAB")]
+    name: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs one command in a fresh lab.
+    Run {
+        #[command(flatten)]
+        boot: Boot,
+        /// Uses the kept-alive lab when it is up.
+        #[arg(long)]
+        reuse: bool,
+        #[command(flatten)]
+        command: Exec,
+    },
+    /// Starts a lab that stays up.
+    Up(Boot),
+    /// Runs one command in the kept-alive lab.
+    Exec(Exec),
+    /// Opens a shell in the kept-alive lab, or in a fresh one when none is up.
+    Shell(Boot),
+    /// Ends the kept-alive lab.
+    Down,
+    /// Tells whether the kept-alive lab is up; exit status 0 when it is.
+    Status,
+    /// Tells in one line where things that need KVM run here, and why.
+    Where,
+    #[command(hide = true)]
+    Supervise {
+        #[arg(long)]
+        dir: PathBuf,
+        #[command(flatten)]
+        boot: Boot,
+    },
+    #[command(hide = true)]
+    GuestInit,
+    #[command(hide = true)]
+    GuestServe,
+}
+
+#[derive(Args)]
+struct Boot {
+    /// Memory of the lab in MiB.
+    #[arg(long, default_value_t = 8192, env = "BULKHEAD_LAB_MEMORY")]
+    memory: u32,
+    /// CPUs of the lab.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Host directory that is /lab/out in the lab.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Seconds until the lab must be up.
+    #[arg(long, default_value_t = 180)]
+    boot_timeout: u64,
+}
+
+impl Boot {
+    fn options(&self) -> Options {
+        Options {
+            size: Size { memory_mib: self.memory, cpus: self.cpus },
+            out: self.out.clone(),
+            boot_deadline: Duration::from_secs(self.boot_timeout),
+        }
+    }
+}
+
+#[derive(Args)]
+struct Exec {
+    /// Seconds until the command is killed; 0 for no limit.
+    #[arg(long, default_value_t = 1800)]
+    timeout: u64,
+    /// Gives the command a terminal.
+    #[arg(short, long)]
+    tty: bool,
+    /// Working directory; the caller's by default.
+    #[arg(long)]
+    cwd: Option<String>,
+    /// Sets a variable, as KEY=VALUE; may be repeated.
+    #[arg(short, long)]
+    env: Vec<String>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match act(&cli.action, &StateDir::named(&cli.name)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(if matches!(error, Error::Deadline { .. }) { EXIT_DEADLINE } else { EXIT_LAB })
+        }
+    }
+}
+
+fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
+    match action {
+        Action::Run { reuse: true, command, .. } if client::is_up(dir) => execute(dir, command),
+        Action::Run { boot, command, .. } => {
+            let lab = Lab::start(&boot.options())?;
+            execute(lab.dir(), command)
+        }
+        Action::Up(boot) => client::keep(dir, &boot.options()).map(|()| 0),
+        Action::Exec(command) => execute(dir, command),
+        Action::Shell(boot) if !client::is_up(dir) => {
+            let lab = Lab::start(&boot.options())?;
+            execute(lab.dir(), &shell())
+        }
+        Action::Shell(_) => execute(dir, &shell()),
+        Action::Down => client::end(dir).map(|()| 0),
+        Action::Status => {
+            let up = client::is_up(dir);
+            println!("{}: {}", dir.name(), if up { "up" } else { "down" });
+            Ok(u8::from(!up))
+        }
+        Action::Where => {
+            println!("{}", decision::decide());
+            Ok(0)
+        }
+        Action::Supervise { dir, boot } => {
+            let dir = StateDir::at(dir);
+            let Options { size, out, boot_deadline } = boot.options();
+            let out = out.unwrap_or_else(|| dir.out());
+            supervisor::supervise(&Config { dir, size, out, boot_deadline }).map(|()| 0)
+        }
+        Action::GuestInit => guest::init(),
+        Action::GuestServe => guest::serve().map(|never| match never {}),
+    }
+}
+
+fn shell() -> Exec {
+    let tty = io::stdin().is_terminal();
+    let command = vec!["bash".to_owned(), "-l".to_owned()];
+    Exec { timeout: 0, tty, cwd: None, env: Vec::new(), command }
+}
+
+fn execute(dir: &StateDir, exec: &Exec) -> Result<u8, Error> {
+    let here = std::env::current_dir()
+        .map_err(|source| Error::System { step: "find the current directory", source });
+    let terminal = if exec.tty { Some(terminal::size()) } else { None };
+    let terminal =
+        terminal.transpose().map_err(|source| Error::System { step: "use the terminal", source })?;
+    let request = Request {
+        argv: exec.command.clone(),
+        env: environment(&exec.env),
+        cwd: exec.cwd.clone().map_or_else(|| here.map(|here| here.to_string_lossy().into_owned()), Ok)?,
+        terminal,
+    };
+    let raw = if exec.tty { Some(terminal::Raw::stdin()) } else { None };
+    let _raw = raw.transpose().map_err(|source| Error::System { step: "make the terminal raw", source })?;
+    let within = (exec.timeout > 0).then(|| Duration::from_secs(exec.timeout));
+    let output = (&mut io::stdout() as &mut dyn io::Write, &mut io::stderr() as &mut dyn io::Write);
+    let exit = client::execute(dir, &request, Input::Stdin, output, within)?;
+    Ok(u8::try_from(exit.status() & 0xff).unwrap_or(EXIT_LAB))
+}
+
+/// What of the caller's environment matters to a command in the lab, and what was asked for by `--env`.
+fn environment(extra: &[String]) -> Vec<(String, String)> {
+    const NAMES: [&str; 6] = ["HOME", "PATH", "TERM", "LANG", "USER", "XDG_CACHE_HOME"];
+    const PREFIXES: [&str; 4] = ["CARGO_", "RUST", "BULKHEAD_", "LC_"];
+    let wanted = |name: &str| NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let mut all: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| wanted(name))
+        .collect();
+    for pair in extra {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        all.retain(|(known, _)| known != name);
+        all.push((name.to_owned(), value.to_owned()));
+    }
+    all
+}
+
+fn complain(error: &Error) {
+    let mut line = format!("bulkhead-lab: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    eprintln!("{line}");
+    if let Some(hint) = error.hint() {
+        eprintln!("  hint: {hint}");
+    }
+}
