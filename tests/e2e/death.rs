@@ -1,0 +1,75 @@
+//! Sudden death of any of our processes: the truth within a second, and nothing left after `delete --force`.
+
+use std::time::{Duration, Instant};
+
+use bulkhead_tests::host::{Container, TestHost, until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// In software emulation a second of work takes longer: room for the commands that look, not for the product.
+const SOON: Duration = Duration::from_secs(15);
+
+fn running(host: &TestHost) -> Container<'_> {
+    let container = host.create("victim", &host.bundle().args(["probe", "linger"]));
+    container.start();
+    container.until_stdout("ready");
+    container
+}
+
+/// The pid of the process whose executable has that name and whose cgroup or command line has the id.
+fn process(name: &str, words: &[&str], id: &str) -> Pid {
+    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let exe = std::fs::read_link(entry.path().join("exe")).ok()?;
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let cmdline = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let cgroup = String::from_utf8_lossy(&read("cgroup")).into_owned();
+        let ours = cmdline.contains(id) || cgroup.contains(id);
+        (exe.ends_with(name) && ours && words.iter().all(|word| cmdline.contains(word))).then_some(pid)
+    });
+    Pid::from_raw(found.unwrap_or_else(|| panic!("no process {name} {words:?} of {id}")))
+}
+
+#[test]
+fn a_killed_vmm_is_a_stopped_container() {
+    let host = TestHost::new();
+    let victim = running(&host);
+    kill(process("bulkhead-vmm", &[], &victim.id), Signal::SIGKILL).unwrap();
+    let killed = Instant::now();
+    assert_eq!(victim.wait(), 137);
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    victim.until_status("stopped", SOON);
+    victim.delete_force();
+}
+
+#[test]
+fn a_killed_server_takes_its_vm_along() {
+    let host = TestHost::new();
+    let victim = running(&host);
+    kill(process("bulkhead", &["sandbox-server"], &victim.id), Signal::SIGKILL).unwrap();
+    assert_eq!(victim.wait(), 137);
+    victim.until_status("stopped", SOON);
+    victim.delete_force();
+}
+
+#[test]
+fn a_killed_proxy_kills_its_process() {
+    let host = TestHost::new();
+    let victim = running(&host);
+    kill(victim.pid(), Signal::SIGKILL).unwrap();
+    assert_eq!(victim.wait(), 137);
+    victim.until_status("stopped", SOON);
+    victim.delete_force();
+}
+
+#[test]
+fn a_guest_that_resets_itself_is_reported() {
+    let host = TestHost::new();
+    let victim = running(&host);
+    let server = process("bulkhead", &["sandbox-server"], &victim.id);
+    kill(process("bulkhead-vmm", &[], &victim.id), Signal::SIGTERM).ok();
+    until("the server ends with its VM", SOON, || kill(server, None).is_err().then_some(()));
+    victim.delete_force();
+}

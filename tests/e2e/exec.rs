@@ -1,0 +1,104 @@
+//! `bulkhead exec`: further processes in a running container.
+
+use std::{fs, time::Duration};
+
+use bulkhead_tests::host::{Container, DEADLINE, Terminal, TestHost, finish, until};
+
+fn running(host: &TestHost) -> Container<'_> {
+    let container = host.create("web", &host.bundle().args(["probe", "linger"]));
+    container.start();
+    container.until_stdout("ready");
+    container
+}
+
+#[test]
+fn exec_runs_in_the_container_and_passes_everything_through() {
+    let host = TestHost::new();
+    let web = running(&host);
+    for code in [0, 1, 42, 255] {
+        assert_eq!(web.exec(["probe", "exit", &code.to_string()]).code(), code);
+    }
+    assert_eq!(web.exec(["probe", "die", "SIGSEGV"]).code(), 139);
+    assert_eq!(web.exec(["hostname"]).success(), "bulkhead-test\n");
+    let mut cat = host.bulkhead(["exec", &web.id, "cat"]);
+    assert_eq!(finish(&mut cat, b"in and out", DEADLINE).success(), "in and out");
+    // The same namespaces as the container's init, and pid 1 is that init.
+    assert!(web.exec(["sh", "-c", "cat /proc/1/cmdline"]).success().starts_with("probe"));
+    web.delete_force();
+}
+
+#[test]
+fn exec_takes_environment_directory_and_user() {
+    let host = TestHost::new();
+    let web = running(&host);
+    let mut command =
+        host.bulkhead(["exec", "--env", "COLOR=red", "--cwd", "/tmp", "--user", "1000:1001", &web.id]);
+    let finished = finish(command.args(["sh", "-c", "echo $COLOR $PWD; id -u; id -g"]), b"", DEADLINE);
+    assert_eq!(finished.success(), "red /tmp\n1000\n1001\n");
+    web.delete_force();
+}
+
+#[test]
+fn a_missing_program_fails_at_once_in_the_known_words() {
+    let host = TestHost::new();
+    let web = running(&host);
+    web.exec(["nosuch"]).failure(255, &["exec: \"nosuch\": executable file not found in $PATH"]);
+    web.exec(["/no/such"]).failure(255, &["no such file or directory"]);
+    web.exec(["/etc/passwd"]).failure(255, &["permission denied"]);
+    web.delete_force();
+}
+
+#[test]
+fn exec_on_a_terminal_is_a_terminal_and_follows_its_size() {
+    let host = TestHost::new();
+    let web = running(&host);
+    let mut terminal = Terminal::spawn(host.bulkhead(["exec", "--tty", &web.id]).arg("sh"), 90, 30);
+    terminal.send("tty; stty size; echo end-$((1+1))\n");
+    terminal.expect("/dev/pts/", DEADLINE);
+    terminal.expect("30 90", DEADLINE);
+    terminal.expect("end-2", DEADLINE);
+    terminal.resize(100, 40);
+    until("the new size arrives", DEADLINE, || {
+        terminal.send("stty size; echo end-$((1+2))\n");
+        terminal.expect("end-3", DEADLINE);
+        Some(())
+    });
+    terminal.send("exit 7\n");
+    assert_eq!(terminal.wait(DEADLINE).code(), Some(7));
+    web.delete_force();
+}
+
+#[test]
+fn a_detached_exec_leaves_a_process_to_wait_for() {
+    let host = TestHost::new();
+    let web = running(&host);
+    let pid_file = host.dir().join("exec.pid");
+    let mut command = host.bulkhead(["exec", "--detach", "--pid-file"]);
+    command.arg(&pid_file).arg(&web.id).args(["sh", "-c", "exit 6"]);
+    let null = || fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    assert!(command.stdout(null()).stderr(null()).status().unwrap().success());
+    let pid = nix::unistd::Pid::from_raw(fs::read_to_string(&pid_file).unwrap().parse().unwrap());
+    let status = until("the exec ends", DEADLINE, || {
+        match nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).unwrap() {
+            nix::sys::wait::WaitStatus::Exited(_, code) => Some(code),
+            _ => None,
+        }
+    });
+    assert_eq!(status, 6);
+    web.delete_force();
+}
+
+#[test]
+fn exec_ends_with_its_container() {
+    let host = TestHost::new();
+    let web = running(&host);
+    let mut long = host.bulkhead(["exec", &web.id, "sleep", "1000"]).spawn().unwrap();
+    until("the exec runs", DEADLINE, || {
+        web.command("ps", [""; 0]).text().contains("sleep 1000").then_some(())
+    });
+    web.kill("KILL");
+    assert_eq!(web.wait(), 137);
+    let status = until("the exec ends", Duration::from_secs(30), || long.try_wait().unwrap());
+    assert_eq!(status.code(), Some(137));
+    web.delete();
+}

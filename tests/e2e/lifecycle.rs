@@ -1,0 +1,162 @@
+//! create, start, state, kill, delete, list: what each does in each status.
+
+use std::{thread, time::Duration};
+
+use bulkhead_tests::host::{DEADLINE, TestHost};
+
+#[test]
+fn a_container_goes_from_created_to_running_to_stopped() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "linger"]));
+    let state = web.state();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], web.id.as_str());
+    assert_eq!(state["pid"], web.pid().as_raw());
+    assert!(state["ociVersion"].is_string() && state["bundle"].is_string());
+    web.start();
+    web.until_stdout("ready");
+    assert_eq!(web.status(), "running");
+    web.kill("KILL");
+    assert_eq!(web.wait(), 137);
+    web.until_status("stopped", DEADLINE);
+    web.delete();
+    host.output(["state", &web.id]).failure(1, &["does not exist"]);
+}
+
+#[test]
+fn nothing_of_the_program_runs_before_start() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().sh("echo started; exit 9"));
+    assert_eq!(web.stdout(), "");
+    web.start();
+    assert_eq!(web.wait(), 9);
+    assert_eq!(web.stdout(), "started\n");
+    web.delete();
+}
+
+#[test]
+fn a_container_killed_before_start_reports_the_signal_and_leaves_nothing_behind() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["sleep", "60"]));
+    web.kill("KILL");
+    assert_eq!(web.wait(), 137);
+    web.delete();
+}
+
+#[test]
+fn signals_reach_the_process_by_number_name_and_long_name() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "trap"]));
+    web.start();
+    web.until_stdout("ready");
+    for (signal, name) in [("USR1", "SIGUSR1"), ("SIGHUP", "SIGHUP"), ("12", "SIGUSR2")] {
+        web.kill(signal);
+        web.until_stdout(name);
+    }
+    web.kill("TERM");
+    assert_eq!(web.wait(), 0);
+    web.delete();
+}
+
+#[test]
+fn a_signal_to_the_host_pid_reaches_the_process() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "trap"]));
+    web.start();
+    web.until_stdout("ready");
+    nix::sys::signal::kill(web.pid(), nix::sys::signal::Signal::SIGUSR1).unwrap();
+    web.until_stdout("SIGUSR1");
+    nix::sys::signal::kill(web.pid(), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(web.wait(), 0);
+    web.delete();
+}
+
+#[test]
+fn commands_in_the_wrong_status_are_refused_in_words_that_callers_know() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "linger"]));
+    host.output(["exec", &web.id, "true"]).failure(255, &["container"]);
+    web.start();
+    web.command("start", [""; 0]).failure(1, &["start", "running"]);
+    web.command("delete", [""; 0]).failure(1, &["running"]);
+    web.kill("KILL");
+    web.wait();
+    web.until_status("stopped", DEADLINE);
+    web.command("start", [""; 0]).failure(1, &["stopped"]);
+    web.command("kill", ["TERM"]).failure(1, &["container not running"]);
+    web.command("kill", ["--all", "KILL"]).success();
+    web.exec(["true"]).failure(255, &["container not running"]);
+    web.delete();
+    host.output(["delete", &web.id]).failure(1, &["does not exist"]);
+    host.output(["delete", "--force", &web.id]).success();
+}
+
+#[test]
+fn a_running_container_is_deleted_by_force_only() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "linger"]));
+    web.start();
+    web.delete_force();
+}
+
+#[test]
+fn an_id_that_is_taken_is_refused_and_the_first_container_stays() {
+    let host = TestHost::new();
+    let bundle = host.bundle().args(["probe", "linger"]);
+    let web = host.create("web", &bundle);
+    host.output(["create", "--bundle", bundle.dir().to_str().unwrap(), &web.id]).failure(1, &["exists"]);
+    assert_eq!(web.status(), "created");
+    web.delete_force();
+}
+
+#[test]
+fn list_and_ps_show_what_is_there() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "linger"]));
+    web.start();
+    web.until_stdout("ready");
+    assert_eq!(host.output(["list", "-q"]).success(), format!("{}\n", web.id));
+    let list: serde_json::Value =
+        serde_json::from_str(&host.output(["list", "-f", "json"]).success()).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["status"]), (&web.id.as_str().into(), &"running".into()));
+    assert!(host.output(["ps", &web.id]).success().contains("probe linger"));
+    let pids: Vec<u32> = serde_json::from_str(&host.output(["ps", "-f", "json", &web.id]).success()).unwrap();
+    assert_eq!(pids.len(), 1);
+    web.delete_force();
+    assert_eq!(host.output(["list", "-q"]).success(), "");
+}
+
+#[test]
+fn twenty_in_sequence_and_eight_at_once_leave_no_trace() {
+    let host = TestHost::new();
+    let sequence = if std::env::var_os("BULKHEAD_FAST_EXITS").is_some() { 20 } else { 5 };
+    for _ in 0..sequence {
+        let web = host.create("one", &host.bundle().args(["true"]));
+        web.start();
+        assert_eq!(web.wait(), 0);
+        web.delete();
+    }
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let host = &host;
+            scope.spawn(move || {
+                let web = host.create(&format!("many{number}"), &host.bundle().args(["true"]));
+                web.start();
+                assert_eq!(web.wait(), 0);
+                web.delete();
+            });
+        }
+    });
+    host.assert_no_trace();
+}
+
+#[test]
+fn a_wait_for_the_exit_is_short() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["probe", "linger"]));
+    web.start();
+    web.kill("KILL");
+    // The proxy must not outlive its process: podman stop gives it ten seconds.
+    web.until_status("stopped", Duration::from_secs(10));
+    web.delete();
+}

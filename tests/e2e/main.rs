@@ -1,0 +1,16 @@
+//! The end-to-end tests: real containers in real microVMs, driven by the staged `bulkhead` alone.
+//!
+//! One file per topic. `make test` builds this once and runs it where `/dev/kvm` runs stock guests: here or in the lab.
+
+// Every function here is part of a test.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod confinement;
+mod death;
+mod exec;
+mod isolation;
+mod lifecycle;
+mod output;
+mod run;
+mod terminal;

@@ -1,0 +1,99 @@
+//! The probe: runs inside containers and says what it sees, or behaves as a test needs. Static; shell-free.
+//!
+//!   probe report             JSON of everything a container can see of its own confinement
+//!   probe exit CODE          exits at once
+//!   probe die SIGNAL         dies by the signal, default action
+//!   probe spew SEED LENGTH   writes LENGTH bytes drawn from SEED to stdout and exits at once
+//!   probe linger             prints "ready", ignores nothing, waits for a signal
+//!   probe trap               prints each of INT TERM HUP USR1 USR2 WINCH as it comes; ends on TERM
+//!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
+
+use std::{env, io::Write, process::ExitCode};
+
+use bulkhead_tests::probe::{bytes, report};
+use nix::sys::{
+    signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+    wait::WaitStatus,
+};
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["report"] => println!("{}", report::report()),
+        ["exit", code] => return code.parse().map_or(ExitCode::FAILURE, |code: u8| ExitCode::from(code)),
+        ["die", signal] => return die(signal),
+        ["spew", seed, length] => return spew(seed, length),
+        ["linger"] => {
+            say("ready");
+            loop {
+                nix::unistd::pause();
+            }
+        }
+        ["trap"] => return trap(),
+        ["try", path] => match std::fs::OpenOptions::new().write(true).open(path) {
+            Ok(_) => println!("ok"),
+            Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+        },
+        _ => {
+            eprintln!("probe: unknown words {words:?}");
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn say(word: &str) {
+    println!("{word}");
+    // A closed stdout is the test's business.
+    let _ = std::io::stdout().flush();
+}
+
+/// A pid namespace's init is immune to its own signals, so a child dies and the probe follows with its code.
+fn die(signal: &str) -> ExitCode {
+    let Ok(signal) = signal.parse::<Signal>() else { return ExitCode::from(2) };
+    if std::process::id() != 1 {
+        let _ = raise(signal);
+        return ExitCode::from(3);
+    }
+    // SAFETY: the probe is single-threaded, so the child may run any code.
+    match unsafe { nix::unistd::fork() } {
+        Ok(nix::unistd::ForkResult::Child) => {
+            let _ = raise(signal);
+            ExitCode::from(3)
+        }
+        Ok(nix::unistd::ForkResult::Parent { child }) => match nix::sys::wait::waitpid(child, None) {
+            Ok(WaitStatus::Signaled(_, signal, _)) => ExitCode::from(128 + signal as u8),
+            _ => ExitCode::from(3),
+        },
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn spew(seed: &str, length: &str) -> ExitCode {
+    let (Ok(seed), Ok(length)) = (seed.parse(), length.parse()) else { return ExitCode::from(2) };
+    match std::io::stdout().write_all(&bytes(seed, length)).and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(4),
+    }
+}
+
+fn trap() -> ExitCode {
+    let signals =
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
+    let set: SigSet = signals.into_iter().collect();
+    if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).is_err() {
+        return ExitCode::from(3);
+    }
+    say("ready");
+    loop {
+        match set.wait() {
+            Ok(Signal::SIGTERM) => {
+                say("SIGTERM");
+                return ExitCode::SUCCESS;
+            }
+            Ok(signal) => say(signal.as_str()),
+            Err(_) => return ExitCode::from(3),
+        }
+    }
+}
