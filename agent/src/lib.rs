@@ -1,11 +1,21 @@
 //! The guest side of Bulkhead: PID 1 of the microVM and the set-up of containers in it.
 //!
-//!   boot ─▶ reaper ─▶ stdio listener ─▶ greeting, then ttrpc on one vsock stream: service
+//!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, clock
+//!           ─▶ network, hotplug, guest
 //!
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
 //! good, the VM resets: the host sees its stream close and knows within milliseconds.
 
+pub mod boot;
 pub mod container;
+pub mod control;
+pub mod guest;
+pub mod hotplug;
+pub mod log;
+pub mod network;
+pub mod process;
 pub mod reaper;
+pub mod sandbox;
+pub mod service;
+pub mod stdio;

@@ -1,12 +1,45 @@
 //! PID 1 of the guest, and in a process of its own the set-up of each container (`container-init`).
 
-use std::{env, process::ExitCode};
+use std::{env, error::Error, process, process::ExitCode, sync::Arc};
 
-use bulkhead_agent::container;
+use bulkhead_agent::{
+    boot, container, control, log, network,
+    reaper::Reaper,
+    sandbox::{Sandbox, Shared},
+    say,
+    service::Service,
+    stdio::{listener, table::Table},
+};
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|arg| arg == "container-init") {
         return container::init::main();
     }
-    ExitCode::FAILURE
+    if process::id() != 1 {
+        say!("this is PID 1 of a Bulkhead guest: it is not run by hand");
+        return ExitCode::FAILURE;
+    }
+    boot::reset_on_panic();
+    if let Err(error) = run() {
+        say!("{}", log::chain(&*error));
+    }
+    boot::reset()
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
+    boot::set_up()?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
+}
+
+/// Until the host goes away.
+async fn serve() -> Result<(), Box<dyn Error>> {
+    let reaper = Reaper::start()?;
+    let streams = Arc::new(Table::default());
+    // Before the greeting: the host may open streams as soon as it has read it.
+    listener::start(streams.clone())?;
+    network::bring_up_loopback().await?;
+    let service = Service::new(Sandbox::new(Shared { reaper, streams }));
+    control::serve(control::connect().await?, service).await?;
+    say!("the host has closed the control stream");
+    Ok(())
 }

@@ -1,0 +1,180 @@
+//! The sandbox's network, set to what the host says: names, MTU, addresses, routes, neighbours.
+//!
+//!   UpdateNetworkRequest ─plan─▶ checked requests ─rtnetlink─▶ kernel
+//!
+//! A device is found by its MAC, because its name depends on the slot it was plugged into. Everything replaces what
+//! was there with the same key, so that the same request twice is fine.
+
+pub mod plan;
+
+use std::{io, time::Duration};
+
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
+    packet_route::{
+        address::AddressHeaderFlags,
+        link::{LinkAttribute, LinkMessage},
+        route::RouteScope,
+    },
+};
+use tokio::time::timeout;
+
+use plan::{Cidr, Interface, Mac, Neighbor, Plan, PlanError, Route};
+
+/// For one whole update; the kernel answers each request at once.
+const UPDATE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("open a netlink socket")]
+    Socket(#[source] io::Error),
+    #[error("network update took more than {UPDATE:?}")]
+    Late,
+    #[error("list network devices")]
+    List(#[source] rtnetlink::Error),
+    #[error("no network device has the address {0}")]
+    NoDevice(Mac),
+    #[error("no network device is named {0:?}")]
+    NoName(String),
+    #[error("{step} {object}")]
+    Step { step: &'static str, object: String, source: rtnetlink::Error },
+    #[error("route {0} mixes address families")]
+    Family(String),
+}
+
+fn failed(step: &'static str, object: impl ToString) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    move |source| NetworkError::Step { step, object: object.to_string(), source }
+}
+
+/// Carries the plan out, in its order; stops at the first failure.
+pub async fn update(plan: Plan) -> Result<(), NetworkError> {
+    with_netlink(async |handle| {
+        for interface in &plan.interfaces {
+            set_interface(handle, interface).await?;
+        }
+        let links = links(handle).await?;
+        for route in &plan.routes {
+            set_route(handle, route, &links).await?;
+        }
+        for neighbor in &plan.neighbors {
+            set_neighbor(handle, neighbor, &links).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The loopback device is there from the start, but down. Its index is 1 in every network namespace.
+pub async fn bring_up_loopback() -> Result<(), NetworkError> {
+    with_netlink(async |handle| {
+        let up = LinkUnspec::new_with_index(1).up().build();
+        handle.link().set(up).execute().await.map_err(failed("bring up", "lo"))
+    })
+    .await
+}
+
+async fn with_netlink(
+    work: impl AsyncFnOnce(&Handle) -> Result<(), NetworkError>,
+) -> Result<(), NetworkError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Socket)?;
+    // Ends by itself when the handle is gone.
+    let connection = tokio::spawn(connection);
+    let done = timeout(UPDATE, work(&handle)).await.unwrap_or(Err(NetworkError::Late));
+    connection.abort();
+    done
+}
+
+#[derive(Debug)]
+struct Link {
+    index: u32,
+    name: Option<String>,
+    mac: Option<Vec<u8>>,
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let mut link = Self { index: message.header.index, name: None, mac: None };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = Some(name),
+                LinkAttribute::Address(mac) => link.mac = Some(mac),
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+async fn links(handle: &Handle) -> Result<Vec<Link>, NetworkError> {
+    let messages: Vec<LinkMessage> =
+        handle.link().get().execute().try_collect().await.map_err(NetworkError::List)?;
+    Ok(messages.into_iter().map(Link::from).collect())
+}
+
+fn index_of(links: &[Link], name: &str) -> Result<u32, NetworkError> {
+    let found = links.iter().find(|link| link.name.as_deref() == Some(name));
+    found.map(|link| link.index).ok_or_else(|| NetworkError::NoName(name.to_owned()))
+}
+
+async fn set_interface(handle: &Handle, wanted: &Interface) -> Result<(), NetworkError> {
+    let links = links(handle).await?;
+    let link = links.iter().find(|link| link.mac.as_deref() == Some(&wanted.mac.0));
+    let link = link.ok_or(NetworkError::NoDevice(wanted.mac))?;
+    let change = || LinkMessageBuilder::<LinkUnspec>::default().index(link.index);
+    if link.name.as_deref() != Some(&wanted.name) {
+        // A device that is up keeps its name on older kernels; addresses of one that goes down would be lost, but a
+        // device gets its name when it is new.
+        let renamed = change().down().name(wanted.name.as_str()).build();
+        handle.link().set(renamed).execute().await.map_err(failed("rename a device to", &wanted.name))?;
+    }
+    let up = match wanted.mtu {
+        Some(mtu) => change().mtu(mtu),
+        None => change(),
+    };
+    handle.link().set(up.up().build()).execute().await.map_err(failed("bring up", &wanted.name))?;
+    for address in &wanted.addresses {
+        set_address(handle, link.index, address).await?;
+    }
+    Ok(())
+}
+
+async fn set_address(handle: &Handle, index: u32, address: &Cidr) -> Result<(), NetworkError> {
+    let mut request = handle.address().add(index, address.address, address.prefix).replace();
+    if address.address.is_ipv6() {
+        // The host's network has settled who owns the address: do not spend a second asking again.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await.map_err(failed("add address", address))
+}
+
+async fn set_route(handle: &Handle, route: &Route, links: &[Link]) -> Result<(), NetworkError> {
+    let family = |_| NetworkError::Family(route.to_string());
+    let index = index_of(links, &route.interface)?;
+    let mut message = RouteMessageBuilder::<std::net::IpAddr>::new()
+        .destination_prefix(route.destination.address, route.destination.prefix)
+        .map_err(family)?
+        .output_interface(index)
+        .scope(RouteScope::from(route.scope));
+    if let Some(gateway) = route.gateway {
+        message = message.gateway(gateway).map_err(family)?;
+    }
+    if let Some(source) = route.source {
+        message = message.pref_source(source).map_err(family)?;
+    }
+    if let Some(metric) = route.metric {
+        message = message.priority(metric);
+    }
+    handle.route().add(message.build()).replace().execute().await.map_err(failed("add route", route))
+}
+
+async fn set_neighbor(handle: &Handle, neighbor: &Neighbor, links: &[Link]) -> Result<(), NetworkError> {
+    let index = index_of(links, &neighbor.interface)?;
+    let request = handle.neighbours().add(index, neighbor.address).link_layer_address(&neighbor.mac.0);
+    request.replace().execute().await.map_err(failed("add neighbour", neighbor.address))
+}
+
+#[cfg(test)]
+mod tests;

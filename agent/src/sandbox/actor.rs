@@ -1,0 +1,346 @@
+//! One container's actor: it alone changes the container's state, one command at a time.
+//!
+//!            start              exit of init            delete
+//!   created ───────▶ starting ───────▶ running ───────▶ stopped ───────▶ (gone)
+//!      └──────────────────────── delete: killed first ────────────────────▲
+//!
+//! What lasts (the exec of a parked init, a further process, a wait) runs in a task of its own and comes back as an
+//! event, so a kill is never behind a slow exec.
+
+use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+
+use bulkhead_protocol::{
+    container::ProcessSpec,
+    id::{ContainerId, ExecId},
+    limits,
+};
+use rustix::process::{Pid, kill_process, test_kill_process};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Reply, Reservation, SandboxError, Shared, StdioRequest};
+use crate::{
+    container::{self, ContainerError, Created, ParkedInit, Running},
+    process::{Exited, Process, Role, SignalNumber, list},
+    reaper::Expecting,
+    stdio::Wiring,
+};
+
+/// For a killed process to be gone, and its cgroup to be empty. Generous: a process in a slow device wait takes long.
+const KILLED: Duration = Duration::from_secs(10);
+
+/// A wait that is under way.
+pub type Waiting = std::pin::Pin<Box<dyn Future<Output = Option<Exited>> + Send>>;
+
+/// What can be asked of a container. `None` for an exec id means its init.
+#[derive(Debug)]
+pub enum Command {
+    Start { reply: Reply<u32> },
+    Exec { id: ExecId, process: Box<ProcessSpec>, stdio: StdioRequest, reply: Reply<u32> },
+    Signal { exec: Option<ExecId>, signal: SignalNumber, reply: Reply<()> },
+    SignalAll { signal: SignalNumber, reply: Reply<()> },
+    Wait { exec: Option<ExecId>, reply: Reply<WaitHandle> },
+    Resize { exec: Option<ExecId>, columns: u16, rows: u16, reply: Reply<()> },
+    List { reply: Reply<Vec<(list::Info, Option<ExecId>)>> },
+    DeleteProcess { exec: ExecId, reply: Reply<()> },
+    Delete { reply: Reply<()> },
+}
+
+/// Resolves at an exit; `None` only when the agent is ending.
+pub struct WaitHandle(pub Waiting);
+
+impl std::fmt::Debug for WaitHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WaitHandle")
+    }
+}
+
+/// What comes back from the actor's own tasks.
+#[derive(Debug)]
+enum Event {
+    Released { result: Result<(), ContainerError>, reply: Reply<u32> },
+    Execed { id: ExecId, result: Result<Process, SandboxError>, reply: Reply<u32> },
+}
+
+#[derive(Debug)]
+enum Gate {
+    Parked(ParkedInit),
+    Releasing,
+    Open,
+}
+
+#[derive(Debug)]
+enum Exec {
+    Starting,
+    Made(Process),
+}
+
+#[derive(Debug)]
+pub struct Actor {
+    container: Arc<Running>,
+    init: Process,
+    gate: Gate,
+    execs: HashMap<ExecId, Exec>,
+    shared: Shared,
+    events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+}
+
+impl Actor {
+    /// Takes over what `container::create` has made. On an error the container is killed and its cgroup removed by
+    /// the drops of its parts.
+    pub fn adopt(
+        id: ContainerId,
+        created: Created,
+        wiring: Wiring,
+        expecting: &Expecting,
+        shared: Shared,
+    ) -> Result<Self, SandboxError> {
+        let Created { pid, pidfd, cgroup, gate, pty_master, rootfs_mounted_ns: _ } = created;
+        let stdio = wiring.connect(pty_master).map_err(SandboxError::io("connect stdio"))?;
+        let exit = expecting
+            .claim(pid, std::os::fd::AsFd::as_fd(&pidfd))
+            .map_err(SandboxError::io("watch the container's init"))?;
+        let for_signals = pidfd.try_clone().map_err(SandboxError::io("copy a pidfd"))?;
+        let container = Arc::new(Running { id, pid, pidfd, cgroup });
+        let init = Process::supervise(pid, for_signals, exit, stdio, container.clone(), Role::Init);
+        let gate = Gate::Parked(gate);
+        Ok(Self { container, init, gate, execs: HashMap::new(), shared, events: mpsc::channel(16) })
+    }
+
+    /// Runs until the container is deleted. A reply that nobody waits for any more is dropped on purpose.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>, reservation: Reservation) {
+        loop {
+            tokio::select! {
+                Some(event) = self.events.1.recv() => self.settle(event),
+                command = inbox.recv() => match command {
+                    Some(Command::Delete { reply }) => {
+                        let deleted = self.delete().await;
+                        let done = deleted.is_ok();
+                        if done {
+                            // The id is free before the caller hears that it is.
+                            drop((inbox, self, reservation));
+                            let _ = reply.send(deleted);
+                            return;
+                        }
+                        let _ = reply.send(deleted);
+                    }
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Start { reply } => self.start(reply),
+            Command::Exec { id, process, stdio, reply } => self.exec(id, process, stdio, reply),
+            Command::Signal { exec, signal, reply } => {
+                let _ = reply.send(self.signal(exec.as_ref(), signal));
+            }
+            Command::SignalAll { signal, reply } => {
+                let _ = reply.send(self.signal_all(signal));
+            }
+            Command::Wait { exec, reply } => {
+                let waiting = self.process(exec.as_ref()).map(|process| WaitHandle(Box::pin(process.wait())));
+                let _ = reply.send(waiting);
+            }
+            Command::Resize { exec, columns, rows, reply } => {
+                let _ = reply.send(self.resize(exec.as_ref(), columns, rows));
+            }
+            Command::List { reply } => {
+                let _ = reply.send(self.list());
+            }
+            Command::DeleteProcess { exec, reply } => {
+                let _ = reply.send(self.delete_process(&exec));
+            }
+            Command::Delete { .. } => unreachable!("`run` takes deletes itself, for they end the actor"),
+        }
+    }
+
+    fn start(&mut self, reply: Reply<u32>) {
+        if self.init.exited().is_some() {
+            let _ = reply.send(Err(SandboxError::StartAfterExit));
+            return;
+        }
+        match std::mem::replace(&mut self.gate, Gate::Releasing) {
+            Gate::Parked(init) => {
+                let events = self.events.0.clone();
+                tokio::spawn(async move {
+                    let result = init.release().await;
+                    let _ = events.send(Event::Released { result, reply }).await;
+                });
+            }
+            unparked @ (Gate::Releasing | Gate::Open) => {
+                self.gate = unparked;
+                let _ = reply.send(Err(SandboxError::StartedAlready));
+            }
+        }
+    }
+
+    fn exec(&mut self, id: ExecId, process: Box<ProcessSpec>, stdio: StdioRequest, reply: Reply<u32>) {
+        if let Err(refused) = self.may_exec(&id) {
+            let _ = reply.send(Err(refused));
+            return;
+        }
+        self.execs.insert(id.clone(), Exec::Starting);
+        let (container, shared, events) =
+            (self.container.clone(), self.shared.clone(), self.events.0.clone());
+        tokio::spawn(async move {
+            let result = exec(container, shared, *process, stdio).await;
+            let _ = events.send(Event::Execed { id, result, reply }).await;
+        });
+    }
+
+    fn may_exec(&self, id: &ExecId) -> Result<(), SandboxError> {
+        if self.init.exited().is_some() {
+            return Err(SandboxError::ExecAfterExit);
+        }
+        match self.gate {
+            Gate::Parked(_) | Gate::Releasing => return Err(SandboxError::ExecBeforeStart),
+            Gate::Open => {}
+        }
+        if self.execs.contains_key(id) {
+            return Err(SandboxError::ProcessExists(id.clone()));
+        }
+        if self.execs.len() >= limits::EXECS {
+            return Err(SandboxError::TooManyProcesses);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, event: Event) {
+        match event {
+            Event::Released { result, reply } => {
+                self.gate = Gate::Open;
+                let _ = reply.send(result.map(|()| self.init.pid).map_err(SandboxError::from));
+            }
+            Event::Execed { id, result, reply } => {
+                let answer = match result {
+                    Ok(process) => {
+                        let pid = process.pid;
+                        self.execs.insert(id, Exec::Made(process));
+                        Ok(pid)
+                    }
+                    Err(error) => {
+                        self.execs.remove(&id);
+                        Err(error)
+                    }
+                };
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    fn signal(&self, exec: Option<&ExecId>, signal: SignalNumber) -> Result<(), SandboxError> {
+        let process = self.process(exec)?;
+        let over = || if exec.is_none() { SandboxError::NotRunning } else { SandboxError::Finished };
+        if process.exited().is_some() {
+            return Err(over());
+        }
+        process.signal(signal).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => over(),
+            _ => SandboxError::Io { step: "send a signal", source: error },
+        })
+    }
+
+    fn signal_all(&self, signal: SignalNumber) -> Result<(), SandboxError> {
+        if signal == SignalNumber::KILL {
+            return self.container.cgroup.kill_all().map_err(SandboxError::io("kill the container's cgroup"));
+        }
+        let pids =
+            self.container.cgroup.processes().map_err(SandboxError::io("list the container's processes"))?;
+        for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // One that has just exited needs no signal. Its number cannot have gone to another process yet: the
+            // kernel gives numbers out in a circle, and this list is microseconds old.
+            let _ = match signal.get() {
+                Some(signal) => kill_process(pid, signal),
+                None => test_kill_process(pid),
+            };
+        }
+        Ok(())
+    }
+
+    fn resize(&self, exec: Option<&ExecId>, columns: u16, rows: u16) -> Result<(), SandboxError> {
+        self.process(exec)?.resize(columns, rows).map_err(|error| match error.kind() {
+            io::ErrorKind::NotConnected => SandboxError::NoTerminal,
+            _ => SandboxError::Io { step: "resize the terminal", source: error },
+        })
+    }
+
+    fn list(&self) -> Result<Vec<(list::Info, Option<ExecId>)>, SandboxError> {
+        let pids =
+            self.container.cgroup.processes().map_err(SandboxError::io("list the container's processes"))?;
+        let name = |pid: u32| {
+            self.execs.iter().find_map(|(id, exec)| match exec {
+                Exec::Made(process) if process.pid == pid => Some(id.clone()),
+                Exec::Made(_) | Exec::Starting => None,
+            })
+        };
+        let infos = pids.into_iter().filter_map(|pid| list::read(Path::new("/proc"), pid));
+        Ok(infos.map(|info| (name(info.pid), info)).map(|(name, info)| (info, name)).collect())
+    }
+
+    fn delete_process(&mut self, exec: &ExecId) -> Result<(), SandboxError> {
+        if self.process(Some(exec))?.exited().is_none() {
+            return Err(SandboxError::DeleteRunningProcess);
+        }
+        self.execs.remove(exec);
+        Ok(())
+    }
+
+    /// Ends what is left of the container. After an error it is still there, and may be deleted again.
+    async fn delete(&mut self) -> Result<(), SandboxError> {
+        match self.gate {
+            Gate::Parked(_) => {}
+            Gate::Releasing | Gate::Open if self.init.exited().is_some() => {}
+            Gate::Releasing | Gate::Open => return Err(SandboxError::DeleteRunning),
+        }
+        let cgroup = &self.container.cgroup;
+        cgroup.kill_all().map_err(SandboxError::io("kill the container's cgroup"))?;
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        timeout(KILLED, self.init.wait())
+            .await
+            .map_err(|_| SandboxError::Io { step: "wait for the killed init", source: late() })?;
+        // Killed processes leave a cgroup after they have been reaped, some of them by us: there is no event for
+        // "may be removed" that would not also have to be checked again.
+        let deadline = Instant::now() + KILLED;
+        loop {
+            match cgroup.remove() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(2)).await;
+                }
+                Err(source) => {
+                    return Err(SandboxError::Io { step: "remove the container's cgroup", source });
+                }
+            }
+        }
+    }
+
+    fn process(&self, exec: Option<&ExecId>) -> Result<&Process, SandboxError> {
+        let Some(id) = exec else { return Ok(&self.init) };
+        match self.execs.get(id) {
+            Some(Exec::Made(process)) => Ok(process),
+            Some(Exec::Starting) | None => Err(SandboxError::NoProcess(id.clone())),
+        }
+    }
+}
+
+async fn exec(
+    container: Arc<Running>,
+    shared: Shared,
+    process: ProcessSpec,
+    stdio: StdioRequest,
+) -> Result<Process, SandboxError> {
+    let (child, wiring) = shared.wire(&stdio, process.terminal)?;
+    let expecting = shared.reaper.expect_children();
+    let spawned = container::exec(&container, process, child).await?;
+    let stdio = wiring.connect(spawned.pty_master).map_err(SandboxError::io("connect stdio"))?;
+    let exit = expecting
+        .claim(spawned.pid, std::os::fd::AsFd::as_fd(&spawned.pidfd))
+        .map_err(SandboxError::io("watch the process"))?;
+    Ok(Process::supervise(spawned.pid, spawned.pidfd, exit, stdio, container, Role::Exec))
+}

@@ -1,0 +1,258 @@
+//! The agent's RPCs: each method converts the request into checked types, makes one call, converts the answer.
+//!
+//! Nothing is decided here. What fails is mapped to a status in `status`, the one border for that.
+
+mod status;
+
+use async_trait::async_trait;
+use bulkhead_protocol::{
+    agent::*,
+    container::{ContainerSpec, ProcessSpec},
+    id::{ContainerId, ExecId},
+    limits,
+};
+use protobuf::MessageField;
+use serde::de::DeserializeOwned;
+use ttrpc::{Result, r#async::TtrpcContext};
+
+use crate::{
+    boot, guest,
+    hotplug::{HotplugError, Sysfs},
+    network::{self, plan::Plan},
+    process::{SignalNumber, list},
+    reaper::ExitStatus,
+    sandbox::{Sandbox, StdioRequest, actor::Command},
+    say,
+    stdio::table::Wanted,
+};
+use status::{IntoStatus, invalid};
+
+#[derive(Debug)]
+pub struct Service {
+    sandbox: Sandbox,
+    sysfs: Sysfs,
+}
+
+impl Service {
+    pub fn new(sandbox: Sandbox) -> Self {
+        Self { sandbox, sysfs: Sysfs::default() }
+    }
+
+    /// Runs what blocks on the kernel (probing a device, starting a CPU) beside the event loop.
+    async fn hotplug(
+        &self,
+        work: impl FnOnce(Sysfs) -> std::result::Result<(), HotplugError> + Send + 'static,
+    ) -> Result<Empty> {
+        let sysfs = self.sysfs.clone();
+        let done = tokio::task::spawn_blocking(move || work(sysfs)).await;
+        done.map_err(IntoStatus::into_status)?.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+}
+
+#[async_trait]
+impl Agent for Service {
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse> {
+        let id = container_id(&request.container_id)?;
+        let spec: ContainerSpec = from_json("container spec", &request.spec)?;
+        let stdio = stdio(request.stdio)?;
+        let created = self.sandbox.create(id, spec, stdio).await.map_err(IntoStatus::into_status)?;
+        Ok(CreateContainerResponse {
+            pid: created.pid,
+            rootfs_mounted_ns: created.rootfs_mounted_ns,
+            ..CreateContainerResponse::new()
+        })
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: StartContainerRequest,
+    ) -> Result<StartContainerResponse> {
+        let id = container_id(&request.container_id)?;
+        let pid = self.sandbox.send(&id, |reply| Command::Start { reply }).await;
+        let pid = pid.map_err(IntoStatus::into_status)?;
+        Ok(StartContainerResponse { pid, ..StartContainerResponse::new() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecRequest) -> Result<ExecResponse> {
+        let container = container_id(&request.container_id)?;
+        let id = request.exec_id.parse::<ExecId>().map_err(invalid)?;
+        let process: Box<ProcessSpec> = from_json("process", &request.process)?;
+        let stdio = stdio(request.stdio)?;
+        let command = |reply| Command::Exec { id, process, stdio, reply };
+        let pid = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
+        Ok(ExecResponse { pid, ..ExecResponse::new() })
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> Result<Empty> {
+        let container = container_id(&request.container_id)?;
+        let exec = exec_id(&request.exec_id)?;
+        let signal = SignalNumber::new(request.signal)
+            .ok_or_else(|| invalid(format_args!("signal {} does not exist", request.signal)))?;
+        let sent = if request.all {
+            self.sandbox.send(&container, |reply| Command::SignalAll { signal, reply }).await
+        } else {
+            self.sandbox.send(&container, |reply| Command::Signal { exec, signal, reply }).await
+        };
+        sent.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> Result<WaitProcessResponse> {
+        let container = container_id(&request.container_id)?;
+        let exec = exec_id(&request.exec_id)?;
+        let waiting = self.sandbox.send(&container, |reply| Command::Wait { exec, reply }).await;
+        let exited = waiting.map_err(IntoStatus::into_status)?.0.await;
+        let exited = exited.ok_or_else(|| status::internal("the agent is shutting down"))?;
+        let (code, signal) = match exited.status {
+            ExitStatus::Code(code) => (code.into(), 0),
+            ExitStatus::Signal(signal) => (0, signal.into()),
+        };
+        Ok(WaitProcessResponse {
+            code,
+            signal,
+            stdout_bytes: exited.counts.stdout,
+            stderr_bytes: exited.counts.stderr,
+            oom_killed: exited.oom_killed,
+            ..WaitProcessResponse::new()
+        })
+    }
+
+    async fn resize_tty(&self, _: &TtrpcContext, request: ResizeTtyRequest) -> Result<Empty> {
+        let container = container_id(&request.container_id)?;
+        let exec = exec_id(&request.exec_id)?;
+        let size = |value: u32| u16::try_from(value).map_err(|_| invalid("window size is too large"));
+        let (columns, rows) = (size(request.columns)?, size(request.rows)?);
+        let command = |reply| Command::Resize { exec, columns, rows, reply };
+        self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        request: ListProcessesRequest,
+    ) -> Result<ListProcessesResponse> {
+        let container = container_id(&request.container_id)?;
+        let listed = self.sandbox.send(&container, |reply| Command::List { reply }).await;
+        let processes = listed.map_err(IntoStatus::into_status)?.into_iter().map(process_info).collect();
+        Ok(ListProcessesResponse { processes, ..ListProcessesResponse::new() })
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Result<Empty> {
+        let container = container_id(&request.container_id)?;
+        let exec = request.exec_id.parse::<ExecId>().map_err(invalid)?;
+        let command = |reply| Command::DeleteProcess { exec, reply };
+        self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn delete_container(&self, _: &TtrpcContext, request: DeleteContainerRequest) -> Result<Empty> {
+        let container = container_id(&request.container_id)?;
+        let deleted = self.sandbox.send(&container, |reply| Command::Delete { reply }).await;
+        deleted.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn sandbox_info(&self, _: &TtrpcContext, _: Empty) -> Result<SandboxInfoResponse> {
+        let facts = guest::facts();
+        Ok(SandboxInfoResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: facts.kernel_release,
+            online_cpus: facts.online_cpus,
+            memory_total_bytes: facts.memory_total_bytes,
+            memory_available_bytes: facts.memory_available_bytes,
+            containers: self.sandbox.ids().into_iter().map(String::from).collect(),
+            ..SandboxInfoResponse::new()
+        })
+    }
+
+    async fn set_time(&self, _: &TtrpcContext, request: SetTimeRequest) -> Result<Empty> {
+        guest::set_time(request.seconds, request.nanoseconds).map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn add_entropy(&self, _: &TtrpcContext, request: AddEntropyRequest) -> Result<Empty> {
+        guest::add_entropy(&request.data).map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn update_network(&self, _: &TtrpcContext, request: UpdateNetworkRequest) -> Result<Empty> {
+        let plan = Plan::try_from(request).map_err(invalid)?;
+        network::update(plan).await.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn set_online_cpus(&self, _: &TtrpcContext, request: SetOnlineCpusRequest) -> Result<Empty> {
+        self.hotplug(move |sysfs| sysfs.set_online_cpus(request.count)).await
+    }
+
+    async fn bind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
+        self.hotplug(move |sysfs| sysfs.bind(request.slot)).await
+    }
+
+    async fn unbind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
+        self.hotplug(move |sysfs| sysfs.unbind(request.slot)).await
+    }
+
+    /// Does not return: the host sees the stream close.
+    async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> Result<Empty> {
+        say!("shutting down");
+        // A sync that hangs must not keep the VM: the host has a deadline of its own and then kills it.
+        let _ = tokio::task::spawn_blocking(boot::sync).await;
+        boot::reset()
+    }
+}
+
+fn container_id(id: &str) -> Result<ContainerId> {
+    id.parse().map_err(invalid)
+}
+
+/// Empty names the container's init.
+fn exec_id(id: &str) -> Result<Option<ExecId>> {
+    if id.is_empty() { Ok(None) } else { id.parse().map(Some).map_err(invalid) }
+}
+
+fn from_json<T: DeserializeOwned>(what: &str, json: &[u8]) -> Result<T> {
+    if json.len() > limits::CONTAINER_SPEC {
+        return Err(invalid(format_args!("{what} of {} bytes is too large", json.len())));
+    }
+    serde_json::from_slice(json).map_err(|error| invalid(format_args!("{what}: {error}")))
+}
+
+fn stdio(stdio: MessageField<Stdio>) -> Result<StdioRequest> {
+    let stdio = stdio.unwrap_or_default();
+    let token = match stdio.token.as_str() {
+        "" => None,
+        token => Some(token.parse().map_err(invalid)?),
+    };
+    let wanted = Wanted { stdin: stdio.stdin, stdout: stdio.stdout, stderr: stdio.stderr, tty: stdio.tty };
+    Ok(StdioRequest { token, wanted })
+}
+
+fn process_info((info, exec): (list::Info, Option<ExecId>)) -> ProcessInfo {
+    ProcessInfo {
+        pid: info.pid,
+        ppid: info.ppid,
+        uid: info.uid,
+        command: info.command,
+        cpu_ticks: info.cpu_ticks,
+        rss_bytes: info.rss_bytes,
+        start_ticks: info.start_ticks,
+        state: info.state.to_string(),
+        exec_id: exec.map(String::from).unwrap_or_default(),
+        ..ProcessInfo::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

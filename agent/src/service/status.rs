@@ -1,0 +1,95 @@
+//! Which status each failure becomes: the one place where the agent's errors turn into RPC codes (`agent.proto`).
+//!
+//! The message is the whole chain of causes, for the host shows it to the user word for word.
+
+use std::{error::Error, fmt::Display};
+
+use tokio::task::JoinError;
+use ttrpc::{Code, error::get_rpc_status};
+
+use crate::{
+    container::ContainerError, guest::GuestError, hotplug::HotplugError, log::chain, network::NetworkError,
+    sandbox::SandboxError,
+};
+
+/// An error with a status of its own.
+pub(super) trait IntoStatus: Error + Sized {
+    fn code(&self) -> Code;
+
+    fn into_status(self) -> ttrpc::Error {
+        get_rpc_status(self.code(), chain(&self))
+    }
+}
+
+pub(super) fn invalid(why: impl Display) -> ttrpc::Error {
+    get_rpc_status(Code::INVALID_ARGUMENT, why)
+}
+
+pub(super) fn internal(why: impl Display) -> ttrpc::Error {
+    get_rpc_status(Code::INTERNAL, why)
+}
+
+impl IntoStatus for SandboxError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoContainer(_) | Self::NoProcess(_) => Code::NOT_FOUND,
+            Self::ContainerExists(_) | Self::ProcessExists(_) => Code::ALREADY_EXISTS,
+            Self::TooManyContainers
+            | Self::TooManyProcesses
+            | Self::NotRunning
+            | Self::Finished
+            | Self::StartedAlready
+            | Self::StartAfterExit
+            | Self::ExecAfterExit
+            | Self::ExecBeforeStart
+            | Self::DeleteRunning
+            | Self::DeleteRunningProcess
+            | Self::NoTerminal
+            | Self::Streams(_) => Code::FAILED_PRECONDITION,
+            Self::WrongStreams => Code::INVALID_ARGUMENT,
+            Self::Container(error) => error.code(),
+            Self::Io { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl IntoStatus for ContainerError {
+    fn code(&self) -> Code {
+        Code::ABORTED
+    }
+}
+
+impl IntoStatus for GuestError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Nanoseconds { .. } | Self::TooMuchEntropy { .. } => Code::INVALID_ARGUMENT,
+            Self::SetClock(_) | Self::AddEntropy(_) => Code::INTERNAL,
+        }
+    }
+}
+
+impl IntoStatus for HotplugError {
+    fn code(&self) -> Code {
+        match self {
+            Self::NoSlot { .. } | Self::Cpus { .. } => Code::INVALID_ARGUMENT,
+            Self::NotBound { .. } | Self::NotPlugged { .. } => Code::FAILED_PRECONDITION,
+            Self::Slot { .. } | Self::CpuList { .. } | Self::Cpu { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl IntoStatus for NetworkError {
+    fn code(&self) -> Code {
+        match self {
+            Self::Plan(_) | Self::Family(_) => Code::INVALID_ARGUMENT,
+            Self::NoDevice(_) | Self::NoName(_) => Code::NOT_FOUND,
+            Self::Socket(_) | Self::Late | Self::List(_) | Self::Step { .. } => Code::INTERNAL,
+        }
+    }
+}
+
+impl IntoStatus for JoinError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
+    }
+}
