@@ -6,19 +6,22 @@
 use std::error::Error as _;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use bulkhead_tests::lab::client::{self, Input, Lab, Options};
+use bulkhead_tests::lab::decision::{self, Where};
 use bulkhead_tests::lab::machine::Size;
 use bulkhead_tests::lab::places::StateDir;
 use bulkhead_tests::lab::supervisor::{self, Config};
 use bulkhead_tests::lab::wire::Request;
-use bulkhead_tests::lab::{Error, decision, guest, terminal};
+use bulkhead_tests::lab::{Error, guest, terminal};
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_DEADLINE: u8 = 124;
 const EXIT_LAB: u8 = 125;
+/// Tells a command where its results go: `/lab/out` in a lab, the host's directory itself without one.
+const OUT: &str = "BULKHEAD_OUT";
 
 /// A machine with a working /dev/kvm, on any build machine.
 #[derive(Parser)]
@@ -39,6 +42,9 @@ enum Action {
         /// Uses the kept-alive lab when it is up.
         #[arg(long)]
         reuse: bool,
+        /// Runs it right here, without a lab, when this machine's /dev/kvm runs stock guests. Says so on stderr.
+        #[arg(long)]
+        if_needed: bool,
         #[command(flatten)]
         command: Exec,
     },
@@ -125,8 +131,17 @@ fn main() -> ExitCode {
 
 fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
     match action {
-        Action::Run { reuse: true, command, .. } if client::is_up(dir) => execute(dir, command),
-        Action::Run { boot, command, .. } => {
+        Action::Run { boot, reuse, if_needed, command } => {
+            if *if_needed {
+                let place = decision::decide();
+                eprintln!("running on {place}");
+                if matches!(place, Where::Kvm { .. }) {
+                    return run_here(boot, command);
+                }
+            }
+            if *reuse && client::is_up(dir) {
+                return execute(dir, command);
+            }
             let lab = Lab::start(&boot.options())?;
             execute(lab.dir(), command)
         }
@@ -156,6 +171,26 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
     }
+}
+
+/// Runs the command on this machine, with the same exit statuses as in a lab.
+fn run_here(boot: &Boot, exec: &Exec) -> Result<u8, Error> {
+    let missing = || Error::Refused { reason: "no command given".to_owned() };
+    let program = exec.command.first().ok_or_else(missing)?;
+    let seconds = exec.timeout.to_string();
+    // timeout(1) exits with 124 as well, and its 0 is no limit, too.
+    let mut command = Command::new("timeout");
+    command.arg("--foreground").args(["--kill-after=10", &seconds]).args(&exec.command);
+    command.envs(environment(&exec.env));
+    if let Some(cwd) = &exec.cwd {
+        command.current_dir(cwd);
+    }
+    if let Some(out) = &boot.out {
+        std::fs::create_dir_all(out).map_err(|source| Error::System { step: "create --out", source })?;
+        command.env(OUT, out);
+    }
+    let status = command.status().map_err(|source| Error::Spawn { program: program.clone(), source })?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(EXIT_LAB))
 }
 
 fn shell() -> Exec {
@@ -191,8 +226,9 @@ fn environment(extra: &[String]) -> Vec<(String, String)> {
     let wanted = |name: &str| NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let mut all: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| wanted(name))
+        .filter(|(name, _)| wanted(name) && name != OUT)
         .collect();
+    all.push((OUT.to_owned(), "/lab/out".to_owned()));
     for pair in extra {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         all.retain(|(known, _)| known != name);

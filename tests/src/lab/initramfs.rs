@@ -48,7 +48,7 @@ pub fn build(assets: &Assets, guest: &GuestConfig, to: &Path) -> Result<(), Erro
     }
     let list = root.join("modules/order");
     fs::write(&list, order).map_err(Error::file("write", &list))?;
-    pack(root, to)
+    pack(&assets.busybox, root, to)
 }
 
 /// Paths of the early modules and what they need, each after its dependencies.
@@ -81,26 +81,28 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::copy(from, to).map(drop).map_err(Error::file("copy", from))
 }
 
-fn pack(root: &Path, to: &Path) -> Result<(), Error> {
+/// By busybox, which is there anyway: what the lab boots from need not be reproducible.
+fn pack(busybox: &Path, root: &Path, to: &Path) -> Result<(), Error> {
     let image = fs::File::create(to).map_err(Error::file("create", to))?;
-    let status = Command::new("sh")
-        .args(["-c", "find . | cpio -o -H newc --quiet"])
+    let status = Command::new(busybox)
+        .args(["sh", "-c", r#""$0" find . | "$0" cpio -o -H newc 2>/dev/null"#])
+        .arg(busybox)
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(image)
         .status()
-        .map_err(|source| Error::Spawn { program: "cpio".to_owned(), source })?;
+        .map_err(|source| Error::Spawn { program: "busybox".to_owned(), source })?;
     if status.success() {
         return Ok(());
     }
-    Err(Error::Tool { command: "cpio".to_owned(), status: status.to_string(), output: String::new() })
+    Err(Error::Tool { command: "busybox cpio".to_owned(), status: status.to_string(), output: String::new() })
 }
 
 /// Host directories that the lab must see as they are now, not as an overlay remembers them: an overlay keeps
 /// looked-up names, so a file that is rebuilt on the host would be stale in a lab that lives on.
 #[must_use]
 pub fn live_directories() -> Vec<std::path::PathBuf> {
-    let mut live = vec![places::checkout(), places::target(), places::bulkhead_cache()];
+    let mut live = vec![places::checkout(), places::target(), places::stage(), places::bulkhead_cache()];
     live.extend(std::env::var_os("BULKHEAD_LAB_LIVE").iter().flat_map(std::env::split_paths));
     live.retain(|path| path.is_absolute() && path.is_dir());
     live.sort();

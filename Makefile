@@ -1,0 +1,85 @@
+# Bulkhead: build, test, demonstrate. `make` alone lists the targets.
+#
+# Everything built goes to $CARGO_TARGET_DIR (default target/); `make stage` makes an install prefix out of it, which
+# tests, benchmarks and the demo use, and `make install` copies.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export BULKHEAD_STAGE := $(abspath $(or $(BULKHEAD_STAGE),target/stage))
+export LAB := $(CARGO_TARGET_DIR)/release/bulkhead-lab
+
+PREFIX ?= /usr/local
+TRIPLE := x86_64-unknown-linux-gnu
+# Static programs take other compiler flags: a target directory of their own keeps either from rebuilding the other.
+STATIC := $(CARGO_TARGET_DIR)/static
+BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile agent --target $(TRIPLE)
+STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
+BIN := $(CARGO_TARGET_DIR)/release
+
+.PHONY: help packages build kernel image stage demo test bench lab install fmt lint audit clean
+
+help: ## lists the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+packages: ## installs the Debian packages needed to build and test
+	@deploy/install-build-packages.sh
+	@deploy/install-lab-packages.sh
+
+build: packages ## builds all programs
+	cargo build --release --workspace --exclude bulkhead-agent --exclude bulkhead-tests
+	cargo build --release -p bulkhead-tests --bins
+	$(BUILD_STATIC) -p bulkhead-agent
+	$(BUILD_STATIC) -p bulkhead-tests --bin bulkhead-probe
+
+kernel: packages ## builds the guest kernel, or finds the one built before
+	@guest-kernel-config/build.sh
+
+image: build ## packs the agent into the guest's initramfs
+	@mkdir -p $(CARGO_TARGET_DIR)/image
+	$(BIN)/bulkhead-rootfs-builder --agent $(STATIC_BIN)/bulkhead-agent --output $(CARGO_TARGET_DIR)/image/initramfs.img
+
+# install(1) with -C leaves equal files alone, and replaces others by unlinking, so running programs are safe.
+stage: image ## puts everything into target/stage, an install prefix
+	@vmlinux=$$(guest-kernel-config/build.sh)
+	install -C -D -m 644 "$$vmlinux" $(BULKHEAD_STAGE)/share/bulkhead/vmlinux
+	install -C -D -m 644 $(CARGO_TARGET_DIR)/image/initramfs.img $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img
+	install -C -D -m 755 $(BIN)/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
+	install -C -D -m 755 $(BIN)/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
+	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
+
+demo: stage ## runs two workloads, each in its own microVM
+	@$(BIN)/bulkhead-demo
+
+test: stage ## checks, unit tests, end-to-end tests; ends with one line of counts
+	@tests/run-all.sh
+
+bench: stage ## measures against runc, crun and a bare QEMU boot; writes target/bench
+	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- $(BIN)/bulkhead-bench
+
+lab: stage ## opens a shell in the lab
+	@$(LAB) shell
+
+install: stage ## installs below PREFIX (and DESTDIR)
+	install -D -m 755 $(BULKHEAD_STAGE)/bin/bulkhead $(DESTDIR)$(PREFIX)/bin/bulkhead
+	install -D -m 755 $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm $(DESTDIR)$(PREFIX)/libexec/bulkhead/bulkhead-vmm
+	install -D -m 644 $(BULKHEAD_STAGE)/share/bulkhead/vmlinux $(DESTDIR)$(PREFIX)/share/bulkhead/vmlinux
+	install -D -m 644 $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img $(DESTDIR)$(PREFIX)/share/bulkhead/initramfs.img
+
+fmt: ## formats the code
+	cargo fmt --all
+
+lint: ## checks format and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+audit: ## checks licences, sources and advisories of all dependencies
+	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+	cargo deny check
+
+clean: ## removes what was built, not the caches
+	rm -rf $(CARGO_TARGET_DIR) $(BULKHEAD_STAGE)
