@@ -3,6 +3,7 @@
 //! [`lab`] gives a machine with a working `/dev/kvm` anywhere. Everything here drives the product from outside, by
 //! its commands: nothing in the product knows about this crate.
 
+pub mod bench;
 pub mod host;
 pub mod lab;
 pub mod probe;

@@ -1,0 +1,241 @@
+//! `bulkhead-bench`: see `bench`. Needs a KVM that runs stock guests, runc, crun and QEMU: `make bench` runs it in place
+//! or in the lab, and finds `bench.md` and `timeline.svg` in the output directory.
+
+use std::{
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use bulkhead_tests::{
+    bench::{
+        contest::{self, Competitor},
+        memory,
+        microvm::Microvm,
+        picture,
+        report::{Report, Row},
+        samples::Samples,
+        throughput,
+        timeline::Timeline,
+    },
+    host::{Bundle, TestHost, probe, stage, until},
+};
+use clap::Parser;
+use nix::sys::signal::Signal;
+
+/// Guest memory of the default configuration: a mapping of this size is the guest's.
+const GUEST_KIB: u64 = 512 << 10;
+/// Bytes of one throughput measurement.
+const STREAM: u64 = 64 << 20;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where the table and the picture go.
+    #[arg(long)]
+    out: PathBuf,
+    /// Counted rounds of the start-up contest.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+    /// What the machine is, for the report's head.
+    #[arg(long, default_value = "kvm")]
+    machine: String,
+}
+
+fn main() -> ExitCode {
+    match bench(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
+    let host = TestHost::new();
+    let mut timeline = Timeline::default();
+    let starts = starts(&host, args.rounds, &mut timeline)?;
+    let control = starts["runc run"].clone();
+    let against = |name: &str, control: &str, goal: Option<f64>| Row {
+        what: format!("`{name}` / `{control}`"),
+        unit: "×",
+        samples: starts[name].ratio(&starts[control]),
+        goal,
+    };
+    let greeting =
+        Samples(timeline.between("vmm-spawned", "agent-up").0.iter().map(|ms| ms / 1000.0).collect());
+    // The first round is not counted by the contest, nor here.
+    let greeting = Samples(greeting.0.into_iter().skip(1).collect());
+    let mut ratios = vec![
+        against("bulkhead run", "runc run", Some(2.0)),
+        against("bulkhead run", "crun run", None),
+        Row {
+            what: "VMM spawn to greeting / QEMU microvm boot".to_owned(),
+            unit: "×",
+            samples: greeting.ratio(&starts["qemu microvm"]),
+            goal: Some(0.6),
+        },
+    ];
+    let mut figures = Vec::new();
+    running(&host, args.rounds, &mut ratios, &mut figures)?;
+    let report =
+        Report { machine: args.machine.clone(), rounds: args.rounds, control, ratios, figures, timeline };
+    fs::create_dir_all(&args.out)?;
+    fs::write(args.out.join("bench.md"), report.markdown())?;
+    fs::write(args.out.join("timeline.svg"), picture::svg(&report.timeline))?;
+    println!("{}", report.markdown());
+    Ok(())
+}
+
+/// Start to exit of `true`, everybody in turn.
+fn starts(
+    host: &TestHost,
+    rounds: usize,
+    timeline: &mut Timeline,
+) -> Result<std::collections::BTreeMap<String, Samples>, Box<dyn Error>> {
+    let bundle = host.bundle().args(["true"]);
+    let dir = bundle.write().to_owned();
+    let microvm = Microvm::new(&stage().join("share/bulkhead/vmlinux"), &probe(), host.dir())?;
+    let stamps = |round: usize| host.dir().join(format!("timeline{round}"));
+    let results = contest::run(
+        rounds,
+        &mut [
+            Competitor {
+                name: "bulkhead run",
+                command: Box::new(|round| {
+                    let mut command = host.bulkhead(["run", "--timeline"]);
+                    command.arg(stamps(round)).arg("--bundle").arg(&dir).arg(host.id("start"));
+                    command
+                }),
+            },
+            Competitor { name: "runc run", command: Box::new(|_| oci("runc", host, &dir)) },
+            Competitor { name: "crun run", command: Box::new(|_| oci("crun", host, &dir)) },
+            Competitor { name: "qemu microvm", command: Box::new(|_| microvm.command()) },
+        ],
+    )?;
+    for round in 0..=rounds {
+        timeline.add(&stamps(round))?;
+    }
+    Ok(results)
+}
+
+/// `runc run` or `crun run` of the same bundle.
+fn oci(program: &str, host: &TestHost, bundle: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--root").arg(host.dir().join(program)).args(["run", "--bundle"]).arg(bundle);
+    command.arg(host.id("bench")).stdin(Stdio::null());
+    command
+}
+
+/// What is measured on a running container: exec, stdout, memory; beside a running runc container.
+fn running(
+    host: &TestHost,
+    rounds: usize,
+    ratios: &mut Vec<Row>,
+    figures: &mut Vec<Row>,
+) -> Result<(), Box<dyn Error>> {
+    let bundle = host.bundle().args(["probe", "linger"]);
+    let ours = host.create("bench", &bundle);
+    ours.start();
+    ours.until_stdout("ready");
+    let runc = Runc::start(host, &bundle)?;
+    let (server, vmm) =
+        (sole("bulkhead", &["sandbox-server"], &ours.id)?, sole("bulkhead-vmm", &[], &ours.id)?);
+    let mib = |kib: u64| Samples(vec![f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) / 1024.0]);
+    let (server, vmm) = (memory::of(server, GUEST_KIB)?, memory::of(vmm, GUEST_KIB)?);
+    let mut figure =
+        |what: &str, samples, unit, goal| figures.push(Row { what: what.to_owned(), unit, samples, goal });
+    figure("Private memory of the sandbox server", mib(server.private), "MiB", Some(12.0));
+    figure("Private memory of the VMM beside guest memory", mib(vmm.private), "MiB", Some(10.0));
+    figure("Resident guest memory, container idle (512 MiB guest)", mib(vmm.guest), "MiB", None);
+    let exec = contest::run(
+        rounds,
+        &mut [
+            Competitor {
+                name: "bulkhead exec",
+                command: Box::new(|_| host.bulkhead(["exec", ours.id.as_str(), "true"])),
+            },
+            Competitor { name: "runc exec", command: Box::new(|_| runc.exec(&["true"])) },
+        ],
+    )?;
+    ratios.push(Row {
+        what: "`bulkhead exec` / `runc exec`".to_owned(),
+        unit: "×",
+        samples: exec["bulkhead exec"].ratio(&exec["runc exec"]),
+        goal: Some(1.5),
+    });
+    let count = format!("if=/dev/zero bs=1M count={}", STREAM >> 20);
+    let stream = ["sh", "-c", &format!("dd {count} 2>/dev/null")];
+    let (mut own, mut control) = (Samples::default(), Samples::default());
+    for _ in 0..rounds.min(5) {
+        own.0.push(throughput::measure(host.bulkhead(["exec", ours.id.as_str()]).args(stream), STREAM)?);
+        control.0.push(throughput::measure(&mut runc.exec(&stream), STREAM)?);
+    }
+    ratios.push(Row {
+        what: "stdout throughput: `bulkhead exec` / `runc exec` (a pipe)".to_owned(),
+        unit: "×",
+        samples: own.ratio(&control),
+        goal: None,
+    });
+    figure("stdout throughput of `bulkhead exec`", own, "MiB/s", None);
+    ours.delete_force();
+    Ok(())
+}
+
+/// The one process of that name that belongs to the container.
+fn sole(name: &str, words: &[&str], id: &str) -> Result<u32, String> {
+    let cmdline = |pid: u32| {
+        String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+    };
+    memory::find(name, id)
+        .into_iter()
+        .find(|pid| words.iter().all(|word| cmdline(*pid).contains(word)))
+        .ok_or_else(|| format!("no process {name} of {id}"))
+}
+
+/// A runc container to compare with; killed when dropped.
+struct Runc<'a> {
+    host: &'a TestHost,
+    id: String,
+}
+
+impl<'a> Runc<'a> {
+    fn start(host: &'a TestHost, bundle: &Bundle) -> Result<Self, Box<dyn Error>> {
+        let runc = Self { host, id: host.id("control") };
+        let log = host.dir().join("control.out");
+        let status = runc
+            .command(&["run", "--detach", "--bundle"])
+            .arg(bundle.write())
+            .arg(&runc.id)
+            .stdout(fs::File::create(&log)?)
+            .stderr(Stdio::null())
+            .status()?;
+        if !status.success() {
+            return Err("runc run --detach failed".into());
+        }
+        until("runc's container is ready", bulkhead_tests::host::DEADLINE, || {
+            fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")).then_some(())
+        });
+        Ok(runc)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(self.host.dir().join("runc")).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn exec(&self, argv: &[&str]) -> Command {
+        let mut command = self.command(&["exec", &self.id]);
+        command.args(argv);
+        command
+    }
+}
+
+impl Drop for Runc<'_> {
+    fn drop(&mut self) {
+        let _ = self.command(&["delete", "--force", &self.id]).arg("").status();
+        let _ = self.command(&["kill", &self.id, Signal::SIGKILL.as_str()]).stderr(Stdio::null()).status();
+    }
+}
