@@ -131,7 +131,11 @@ unmet() {
     awk -v final="$1" '
         BEGIN { while ((getline line < final) > 0) if (line ~ /^CONFIG_/) { split(line, p, "="); has[p[1]] = line } }
         /^#/ { if ($2 in has) print "  wanted off, got " has[$2]; next }
-        { split($0, p, "="); if (has[p[1]] != $0) print "  wanted " $0 ", got " (p[1] in has ? has[p[1]] : "nothing") }'
+        {
+            split($0, p, "=")
+            got = p[1] in has ? has[p[1]] : "nothing"
+            if (got != $0) print "  wanted " $0 ", got " got
+        }'
 }
 
 # --- compilation --------------------------------------------------------------------------------------------------
@@ -183,16 +187,18 @@ hash=$({ declare -f requests configure compile; echo "$identity"; (cd "$here" &&
     sha256sum | cut -c1-16)
 final=$cache/$hash
 
-# Two callers at once: the second waits and finds the work done.
-exec 9>"$cache/$hash.lock"
-flock -n 9 || { say "another build of the same kernel is running, waiting for it"; flock 9; }
+if [ ! -f "$final/vmlinux" ]; then
+    # One build at a time: a second caller waits here and may find its work done.
+    exec 9>"$cache/lock"
+    flock -n 9 || { say "another build is running, waiting for it"; flock 9; }
+fi
 
 if [ ! -f "$final/vmlinux" ]; then
+    # Under the lock every build tree is one that a killed build left behind.
+    rm -rf "$cache"/build.*
     for tool in gcc make flex bison bc strip; do
         command -v "$tool" >/dev/null || die "$tool is missing; run deploy/install-build-packages.sh as root"
     done
-    # What a killed build could not remove.
-    find "$cache" -maxdepth 1 -name 'build.*' -mmin +720 -exec rm -rf {} +
     work=$(mktemp -d "$cache/build.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
