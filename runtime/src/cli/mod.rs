@@ -166,4 +166,6 @@ fn default_root() -> PathBuf {
 }
 
 #[cfg(test)]
+pub(crate) use spec::TEMPLATE;
+#[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ pub enum SpecError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is larger than {} bytes", .path.display(), limits::CONFIG_JSON)]
     TooLarge { path: PathBuf },
+    #[error("{} is not a regular file", .path.display())]
+    NotAFile { path: PathBuf },
     #[error("{what} is not JSON")]
     Json { what: &'static str, source: serde_json::Error },
     /// A value of the wrong type.

@@ -6,12 +6,18 @@
 //! refused with the JSON path of the field. Unknown properties are ignored, as the spec asks; unknown values are not.
 //! The bytes are kept: later edits of the file change nothing.
 
+mod bundle;
 mod capabilities;
+mod devices;
 mod error;
+mod mounts;
 mod namespaces;
 mod options;
+mod process;
 mod raw;
+mod resources;
 mod rlimits;
+mod sysctl;
 
 use std::{
     collections::BTreeMap,
@@ -95,25 +101,40 @@ pub struct ExecFlags {
 ///
 /// # Errors
 /// The first thing that is wrong or not supported, by its JSON path.
-pub fn load(_dir: &Path, _id: &ContainerId) -> Result<Bundle, SpecError> {
-    Err(SpecError::Unsupported { field: "config.json".into() })
+pub fn load(dir: &Path, id: &ContainerId) -> Result<Bundle, SpecError> {
+    bundle::load(dir, id)
 }
 
-/// A `process` object on its own, as in `exec --process FILE`; the warnings beside it are to be logged.
+/// A process with what is tolerated in it but not honoured, one line each, to be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedProcess {
+    pub process: ProcessSpec,
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks the file of `exec --process FILE`, a `process` object on its own.
 ///
 /// # Errors
 /// As for `load`, with paths that start at `process`.
-pub fn load_process(_json: &[u8]) -> Result<(ProcessSpec, Vec<String>), SpecError> {
-    Err(SpecError::Unsupported { field: "process".into() })
+pub fn load_process(file: &Path) -> Result<CheckedProcess, SpecError> {
+    checked(&raw::parse(&bundle::read_capped(file)?, "the process file", "process")?)
 }
 
 /// The process that `exec` with flags runs: the container's own from its `config.json`, changed by the flags.
 ///
 /// # Errors
 /// As for `load`; for a flag the field is named `--flag`.
-pub fn exec_process(
-    _config_json: &[u8],
-    _flags: &ExecFlags,
-) -> Result<(ProcessSpec, Vec<String>), SpecError> {
-    Err(SpecError::Unsupported { field: "process".into() })
+pub fn exec_process(config_json: &[u8], flags: &ExecFlags) -> Result<CheckedProcess, SpecError> {
+    let spec: raw::Spec = raw::parse(config_json, "config.json", "")?;
+    let own = spec.process.ok_or_else(|| SpecError::Missing { field: "process".into() })?;
+    checked(&process::with_flags(own, flags)?)
 }
+
+fn checked(raw: &raw::Process) -> Result<CheckedProcess, SpecError> {
+    let mut warnings = Vec::new();
+    let process = process::check(raw, &mut warnings)?;
+    Ok(CheckedProcess { process, warnings })
+}
+
+#[cfg(test)]
+mod fixture;

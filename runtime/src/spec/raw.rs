@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::Visitor};
 use serde_json::Value;
 
 use super::SpecError;
@@ -20,7 +20,7 @@ where
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Spec {
     pub oci_version: Option<String>,
     pub process: Option<Process>,
@@ -38,7 +38,7 @@ pub(super) struct Spec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Root {
     pub path: Option<String>,
     #[serde(deserialize_with = "nullable")]
@@ -46,7 +46,7 @@ pub(super) struct Root {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Process {
     #[serde(deserialize_with = "nullable")]
     pub terminal: bool,
@@ -73,14 +73,14 @@ pub(super) struct Process {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self", expecting = "an object")]
 pub(super) struct ConsoleSize {
     pub height: u64,
     pub width: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct User {
     pub uid: u32,
     pub gid: u32,
@@ -90,7 +90,7 @@ pub(super) struct User {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self", expecting = "an object")]
 pub(super) struct Capabilities {
     #[serde(deserialize_with = "nullable")]
     pub bounding: Vec<String>,
@@ -105,6 +105,7 @@ pub(super) struct Capabilities {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct Rlimit {
     #[serde(rename = "type")]
     pub kind: String,
@@ -113,7 +114,7 @@ pub(super) struct Rlimit {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Mount {
     pub destination: Option<String>,
     #[serde(rename = "type")]
@@ -126,7 +127,7 @@ pub(super) struct Mount {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Linux {
     #[serde(deserialize_with = "nullable")]
     pub namespaces: Vec<Namespace>,
@@ -156,6 +157,7 @@ pub(super) struct Linux {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct Namespace {
     #[serde(rename = "type")]
     pub kind: String,
@@ -163,6 +165,7 @@ pub(super) struct Namespace {
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct IdMapping {
     #[serde(rename = "containerID")]
     pub container: u32,
@@ -172,7 +175,7 @@ pub(super) struct IdMapping {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self", expecting = "an object")]
 pub(super) struct Device {
     #[serde(rename = "type")]
     pub kind: String,
@@ -187,7 +190,7 @@ pub(super) struct Device {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Resources {
     #[serde(deserialize_with = "nullable")]
     pub devices: Vec<DeviceRule>,
@@ -207,6 +210,7 @@ pub(super) struct Resources {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
 pub(super) struct DeviceRule {
     pub allow: bool,
     #[serde(rename = "type")]
@@ -217,7 +221,7 @@ pub(super) struct DeviceRule {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Memory {
     pub limit: Option<i64>,
     pub reservation: Option<i64>,
@@ -231,7 +235,7 @@ pub(super) struct Memory {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
 pub(super) struct Cpu {
     pub shares: Option<u64>,
     pub quota: Option<i64>,
@@ -245,9 +249,56 @@ pub(super) struct Cpu {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self", expecting = "an object")]
 pub(super) struct Pids {
     pub limit: Option<i64>,
+}
+
+/// Derived structs also take a list, field after field; a spec never means that. `remote = "Self"` makes the derived
+/// function an inherent one, to be called here with a deserializer that reads structs from objects alone.
+macro_rules! objects {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                $name::deserialize(ObjectOnly(deserializer))
+            }
+        }
+    )*};
+}
+
+objects!(
+    Spec,
+    Root,
+    Process,
+    ConsoleSize,
+    User,
+    Capabilities,
+    Rlimit,
+    Mount,
+    Linux,
+    Namespace,
+    IdMapping,
+    Device,
+    Resources,
+    DeviceRule,
+    Memory,
+    Cpu,
+    Pids
+);
+
+struct ObjectOnly<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
 }
 
 /// Parses the whole of `json`; `what` names it and `prefix` begins its paths.

@@ -1,0 +1,145 @@
+//! Device nodes and the rules for opening devices.
+//!
+//! A device is what its numbers say. The guest has its own null, tty, fuse and the like under the same numbers as any
+//! Linux; the host's disks and cards it does not have, and a node with their numbers would be another device or none.
+
+use bulkhead_protocol::container::{DeviceKind, DeviceNode, DeviceRule};
+
+use super::{SpecError, process::check_absolute, raw};
+
+/// Character devices of the guest: Documentation/admin-guide/devices.txt.
+const GUEST: [(u32, u32, &str); 8] = [
+    (1, 3, "null"),
+    (1, 5, "zero"),
+    (1, 7, "full"),
+    (1, 8, "random"),
+    (1, 9, "urandom"),
+    (5, 0, "tty"),
+    (10, 200, "net/tun"),
+    (10, 229, "fuse"),
+];
+/// Major and minor numbers: 12 and 20 bits.
+const MAJOR_MAX: i64 = 0xfff;
+const MINOR_MAX: i64 = 0xf_ffff;
+
+/// `linux.devices`.
+pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
+    let mut nodes: Vec<DeviceNode> = Vec::new();
+    for (index, device) in raw.iter().enumerate() {
+        let field = || format!("linux.devices[{index}]");
+        check_absolute(&device.path, || format!("linux.devices[{index}].path"))?;
+        if nodes.iter().any(|earlier| earlier.path == device.path) {
+            return Err(SpecError::Invalid {
+                field: field(),
+                reason: format!("{} is given twice", device.path),
+            });
+        }
+        let number = |value: Option<i64>, name: &str, most: i64| {
+            let field = || format!("linux.devices[{index}].{name}");
+            let value = value.ok_or_else(|| SpecError::Missing { field: field() })?;
+            let in_range = u32::try_from(value).ok().filter(|_| value <= most);
+            in_range.ok_or_else(|| SpecError::Invalid {
+                field: field(),
+                reason: format!("{value} is out of range"),
+            })
+        };
+        let (kind, major, minor) = match device.kind.as_str() {
+            "p" => (DeviceKind::Fifo, 0, 0),
+            "c" | "u" => {
+                let major = number(device.major, "major", MAJOR_MAX)?;
+                (DeviceKind::Char, major, number(device.minor, "minor", MINOR_MAX)?)
+            }
+            "b" => {
+                let reason =
+                    format!("{} is a block device of the host, which the microVM does not have", device.path);
+                return Err(SpecError::Refused { field: field(), reason });
+            }
+            other => {
+                let reason = format!("{other:?} is not one of c, u, b, p");
+                return Err(SpecError::Invalid { field: format!("linux.devices[{index}].type"), reason });
+            }
+        };
+        if kind == DeviceKind::Char && !GUEST.iter().any(|known| (known.0, known.1) == (major, minor)) {
+            let known = GUEST.map(|(_, _, name)| name).join(", ");
+            let reason =
+                format!("{} (c {major}:{minor}) is not in the microVM, which has {known}", device.path);
+            return Err(SpecError::Refused { field: field(), reason });
+        }
+        nodes.push(DeviceNode {
+            path: device.path.clone(),
+            kind,
+            major,
+            minor,
+            // Callers copy st_mode, type bits and all.
+            mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+            uid: device.uid.unwrap_or(0),
+            gid: device.gid.unwrap_or(0),
+        });
+    }
+    Ok(nodes)
+}
+
+/// `linux.resources.devices`, and after them what every container may use: making nodes, the default devices, and
+/// pseudo-terminals. Without any rule there is none: the guest then applies its default.
+pub(super) fn rules(raw: &[raw::DeviceRule]) -> Result<Vec<DeviceRule>, SpecError> {
+    let mut rules =
+        raw.iter().enumerate().map(|(index, raw)| rule(raw, index)).collect::<Result<Vec<_>, _>>()?;
+    if rules.is_empty() {
+        return Ok(rules);
+    }
+    let allow = |kind, major, minor| DeviceRule {
+        allow: true,
+        kind: Some(kind),
+        major,
+        minor,
+        read: true,
+        write: true,
+        mknod: true,
+    };
+    for kind in [DeviceKind::Char, DeviceKind::Block] {
+        rules.push(DeviceRule { read: false, write: false, ..allow(kind, None, None) });
+    }
+    // Not tun and fuse: those must be asked for.
+    let defaults = GUEST.iter().filter(|(major, ..)| *major != 10);
+    rules.extend(defaults.map(|(major, minor, _)| allow(DeviceKind::Char, Some(*major), Some(*minor))));
+    // /dev/pts/N and /dev/ptmx
+    rules.push(allow(DeviceKind::Char, Some(136), None));
+    rules.push(allow(DeviceKind::Char, Some(5), Some(2)));
+    Ok(rules)
+}
+
+fn rule(raw: &raw::DeviceRule, index: usize) -> Result<DeviceRule, SpecError> {
+    let invalid = |name: &str, reason| {
+        Err(SpecError::Invalid { field: format!("linux.resources.devices[{index}].{name}"), reason })
+    };
+    let kind = match raw.kind.as_deref().unwrap_or("a") {
+        "a" | "" => None,
+        "c" | "u" => Some(DeviceKind::Char),
+        "b" => Some(DeviceKind::Block),
+        other => return invalid("type", format!("{other:?} is not one of a, c, b")),
+    };
+    let number = |value: Option<i64>, name: &str, most| match value {
+        // -1 is how callers write "any".
+        None | Some(-1) => Ok(None),
+        Some(value) => match u32::try_from(value).ok().filter(|_| value <= most) {
+            Some(value) => Ok(Some(value)),
+            None => invalid(name, format!("{value} is out of range")).map(|_: DeviceRule| None),
+        },
+    };
+    let access = raw.access.as_deref().filter(|access| !access.is_empty()).unwrap_or("rwm");
+    if let Some(bad) = access.chars().find(|letter| !"rwm".contains(*letter)) {
+        return invalid("access", format!("{bad:?} is not one of r, w, m"));
+    }
+    Ok(DeviceRule {
+        allow: raw.allow,
+        kind,
+        major: number(raw.major, "major", MAJOR_MAX)?,
+        minor: number(raw.minor, "minor", MINOR_MAX)?,
+        read: access.contains('r'),
+        write: access.contains('w'),
+        mknod: access.contains('m'),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+use serde_json::{Value, json};
+
+use super::super::fixture::{Fixture, bundle, one};
+use super::*;
+
+fn device(value: Value) -> Fixture {
+    bundle().set("linux.devices", one(value))
+}
+
+#[test]
+fn a_device_that_the_guest_has_is_taken_with_its_owner_and_mode() {
+    let spec = json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o20640, "uid": 1, "gid": 2});
+    let expected = DeviceNode {
+        path: "/dev/fuse".into(),
+        kind: DeviceKind::Char,
+        major: 10,
+        minor: 229,
+        mode: 0o640,
+        uid: 1,
+        gid: 2,
+    };
+    assert_eq!(device(spec).guest().devices, [expected]);
+}
+
+#[test]
+fn every_device_of_the_guest_can_be_named_anything() {
+    for (major, minor, name) in GUEST {
+        let spec = json!({"path": format!("/dev/my-{name}"), "type": "u", "major": major, "minor": minor});
+        let nodes = device(spec).guest().devices;
+        assert_eq!((nodes[0].major, nodes[0].minor, nodes[0].mode), (major, minor, 0o666));
+    }
+}
+
+#[test]
+fn a_fifo_needs_no_numbers() {
+    let nodes = device(json!({"path": "/dev/pipe", "type": "p", "fileMode": 0o600})).guest().devices;
+    assert_eq!((nodes[0].kind, nodes[0].mode), (DeviceKind::Fifo, 0o600));
+}
+
+#[test]
+fn a_device_of_the_host_is_refused_by_name() {
+    let kvm = device(json!({"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232})).refusal();
+    assert!(
+        kvm.starts_with("linux.devices[0] is not supported: /dev/kvm (c 10:232) is not in the microVM"),
+        "{kvm}"
+    );
+    let disk = device(json!({"path": "/dev/sda", "type": "b", "major": 8, "minor": 0})).refusal();
+    assert!(disk.starts_with("linux.devices[0] is not supported: /dev/sda is a block device"), "{disk}");
+}
+
+#[test]
+fn a_device_must_be_whole() {
+    let refusal = |value| device(value).refusal();
+    let lacking = refusal(json!({"path": "/dev/x", "type": "c", "major": 1}));
+    assert_eq!(lacking, "linux.devices[0].minor is missing");
+    let negative = refusal(json!({"path": "/dev/x", "type": "c", "major": -1, "minor": 0}));
+    assert_eq!(negative, "linux.devices[0].major: -1 is out of range");
+    let relative = refusal(json!({"path": "x", "type": "c", "major": 1, "minor": 3}));
+    assert_eq!(relative, "linux.devices[0].path: \"x\" is not an absolute path");
+    let kind = refusal(json!({"path": "/dev/x", "type": "d"}));
+    assert_eq!(kind, "linux.devices[0].type: \"d\" is not one of c, u, b, p");
+    let untyped = refusal(json!({"path": "/dev/x"}));
+    assert!(untyped.starts_with("linux.devices[0]: missing field `type`"), "{untyped}");
+}
+
+#[test]
+fn a_path_given_twice_is_refused() {
+    let node = json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 3});
+    let refusal = bundle().set("linux.devices", json!([node, node])).refusal();
+    assert_eq!(refusal, "linux.devices[1]: /dev/x is given twice");
+}
+
+fn rules_of(value: Value) -> Vec<DeviceRule> {
+    bundle().set("linux.resources.devices", value).guest().resources.devices
+}
+
+#[test]
+fn rules_keep_their_order_and_the_defaults_follow() {
+    let rules = rules_of(json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw"},
+        {"allow": true, "type": "b", "major": -1}
+    ]));
+    let any = DeviceRule {
+        allow: false,
+        kind: None,
+        major: None,
+        minor: None,
+        read: true,
+        write: true,
+        mknod: true,
+    };
+    assert_eq!(rules[0], any);
+    let fuse =
+        DeviceRule { allow: true, kind: Some(DeviceKind::Char), major: Some(10), minor: Some(229), ..any };
+    assert_eq!(rules[1], DeviceRule { mknod: false, ..fuse });
+    let null = DeviceRule { major: Some(1), minor: Some(3), ..fuse };
+    assert!(rules[3..].contains(&null));
+    let mknod = DeviceRule { major: None, minor: None, read: false, write: false, ..fuse };
+    assert!(rules[3..].contains(&mknod));
+    assert!(rules[3..].contains(&DeviceRule { major: Some(136), minor: None, ..fuse }));
+    assert!(!rules[3..].contains(&fuse));
+}
+
+#[test]
+fn without_rules_there_are_none() {
+    assert_eq!(rules_of(json!([])), []);
+    assert_eq!(rules_of(json!(null)), []);
+}
+
+#[test]
+fn a_rule_with_a_bad_value_is_refused_by_name() {
+    let refusal = |rule| bundle().set("linux.resources.devices", one(rule)).refusal();
+    let kind = refusal(json!({"allow": true, "type": "x"}));
+    assert_eq!(kind, "linux.resources.devices[0].type: \"x\" is not one of a, c, b");
+    let access = refusal(json!({"allow": true, "access": "rx"}));
+    assert_eq!(access, "linux.resources.devices[0].access: 'x' is not one of r, w, m");
+    let number = refusal(json!({"allow": true, "major": 4096}));
+    assert_eq!(number, "linux.resources.devices[0].major: 4096 is out of range");
+    let allow = refusal(json!({"type": "a"}));
+    assert!(allow.starts_with("linux.resources.devices[0]: missing field `allow`"), "{allow}");
+}

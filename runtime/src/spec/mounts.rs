@@ -1,0 +1,182 @@
+//! `mounts`: each becomes one mount of the guest; a bind also becomes an `Export`, the one host file or directory
+//! that the guest sees for it.
+//!
+//!   bind  source (host) ─Export─▶ <id>/mounts/<n> in the share ─MountSource::Bind─▶ destination
+//!   other type ─MountSource::Filesystem, made by the guest's kernel─▶ destination
+//!
+//! The host looks at a source once, through symlinks, to refuse what a share cannot carry.
+
+use std::{
+    fs, io,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
+
+use bulkhead_protocol::{
+    container::{Mount, MountSource, PropagationMode, SharePath},
+    id::ContainerId,
+};
+
+use super::{
+    Export, SpecError,
+    options::{Options, UnsupportedOption},
+    process::{check_absolute, refuse_nul},
+    raw,
+};
+
+/// Filesystems that the guest makes.
+const FILESYSTEMS: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
+
+/// The mounts in order, and what the host must share for them.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    pub mounts: Vec<Mount>,
+    pub exports: Vec<Export>,
+}
+
+pub(super) fn parse(
+    raw: &[raw::Mount],
+    bundle: &Path,
+    id: &ContainerId,
+    warnings: &mut Vec<String>,
+) -> Result<Mounts, SpecError> {
+    let mut all = Mounts::default();
+    for (index, mount) in raw.iter().enumerate() {
+        let field = |name: &str| format!("mounts[{index}].{name}");
+        for (name, mappings) in [("uidMappings", &mount.uid_mappings), ("gidMappings", &mount.gid_mappings)] {
+            if raw::asks_for_something(mappings.as_ref()) {
+                return Err(SpecError::Unsupported { field: field(name) });
+            }
+        }
+        let destination =
+            mount.destination.clone().ok_or_else(|| SpecError::Missing { field: field("destination") })?;
+        check_absolute(&destination, || field("destination"))?;
+        for (option, text) in mount.options.iter().enumerate() {
+            refuse_nul(text, || format!("mounts[{index}].options[{option}]"))?;
+        }
+        let mut options = Options::parse(&mount.options).map_err(|UnsupportedOption(option)| {
+            let name = &mount.options[option];
+            SpecError::Unsupported { field: format!("mounts[{index}].options[{option}] {name:?}") }
+        })?;
+        let source = if options.bind.is_some() || mount.kind.as_deref() == Some("bind") {
+            let export = export(mount, &options, index, all.exports.len(), bundle, id)?;
+            as_bind(&mut options, index, warnings)?;
+            let source = MountSource::Bind { path: export.share.clone(), recursive: export.recursive };
+            all.exports.push(export);
+            source
+        } else {
+            filesystem(mount, index)?
+        };
+        all.mounts.push(Mount {
+            destination,
+            source,
+            set: options.set,
+            clear: options.clear,
+            recursive_set: options.recursive_set,
+            recursive_clear: options.recursive_clear,
+            super_flags: options.super_flags,
+            data: options.data,
+            propagation: options.propagation,
+            copy_up: false,
+        });
+    }
+    Ok(all)
+}
+
+fn filesystem(mount: &raw::Mount, index: usize) -> Result<MountSource, SpecError> {
+    let field = || format!("mounts[{index}].type");
+    let kind = mount.kind.as_deref().unwrap_or_default();
+    let source = mount.source.clone().unwrap_or_else(|| kind.to_owned());
+    refuse_nul(&source, || format!("mounts[{index}].source"))?;
+    match kind {
+        "" | "none" => Err(SpecError::Missing { field: field() }),
+        "cgroup" | "cgroup2" => Ok(MountSource::Cgroup),
+        _ if FILESYSTEMS.contains(&kind) => Ok(MountSource::Filesystem { kind: kind.to_owned(), source }),
+        _ => {
+            let reason = format!("{kind:?} is not one of bind, cgroup, cgroup2, {}", FILESYSTEMS.join(", "));
+            Err(SpecError::Refused { field: field(), reason })
+        }
+    }
+}
+
+fn export(
+    mount: &raw::Mount,
+    options: &Options,
+    index: usize,
+    number: usize,
+    bundle: &Path,
+    id: &ContainerId,
+) -> Result<Export, SpecError> {
+    let field = || format!("mounts[{index}].source");
+    let source = mount.source.as_deref().filter(|source| !source.is_empty());
+    let source = source.ok_or_else(|| SpecError::Missing { field: field() })?;
+    refuse_nul(source, field)?;
+    let named = bundle.join(source);
+    let (source, directory) = look_at(&named).map_err(|refusal| match refusal {
+        Refusal::Io(source) => SpecError::Path { field: field(), path: named.clone(), source },
+        Refusal::Kind(reason) => {
+            SpecError::Refused { field: field(), reason: format!("{} {reason}", named.display()) }
+        }
+    })?;
+    let share = SharePath::try_from(format!("{id}/mounts/{number}"))
+        .map_err(|error| SpecError::Invalid { field: field(), reason: error.to_string() })?;
+    let recursive = options.bind == Some(true);
+    Ok(Export {
+        source,
+        share,
+        directory,
+        read_only: options.read_only(),
+        read_only_recursive: recursive && options.read_only_recursive(),
+        recursive,
+    })
+}
+
+enum Refusal {
+    Io(io::Error),
+    Kind(&'static str),
+}
+
+/// The real path of a bind's source, and whether it is a directory.
+fn look_at(path: &Path) -> Result<(PathBuf, bool), Refusal> {
+    let path = fs::canonicalize(path).map_err(Refusal::Io)?;
+    let kind = fs::metadata(&path).map_err(Refusal::Io)?.file_type();
+    if kind.is_dir() {
+        Ok((path, true))
+    } else if kind.is_file() {
+        Ok((path, false))
+    } else if kind.is_socket() {
+        Err(Refusal::Kind("is a unix socket: what listens on it is on the host, outside of the microVM"))
+    } else if kind.is_fifo() {
+        Err(Refusal::Kind("is a fifo: its other end is on the host, outside of the microVM"))
+    } else {
+        Err(Refusal::Kind("is a device of the host, which the microVM does not have"))
+    }
+}
+
+/// What a bind cannot do with some options.
+fn as_bind(options: &mut Options, index: usize, warnings: &mut Vec<String>) -> Result<(), SpecError> {
+    match options.propagation.map(|propagation| propagation.mode) {
+        Some(PropagationMode::Shared) => {
+            let reason = "what is mounted in the container cannot appear on the host".to_owned();
+            return Err(SpecError::Refused {
+                field: format!("mounts[{index}].options shared or rshared"),
+                reason,
+            });
+        }
+        Some(PropagationMode::Slave) => {
+            warnings
+                .push(format!("mounts[{index}]: later mounts of the host may not appear in the container"));
+        }
+        Some(PropagationMode::Private | PropagationMode::Unbindable) | None => {}
+    }
+    // mount(2) with MS_BIND ignores both, so callers pass on what they were given.
+    if !options.data.is_empty() {
+        warnings.push(format!("mounts[{index}]: {} has no meaning for a bind", options.data.join(",")));
+    }
+    options.data.clear();
+    options.super_flags.clear();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! `linux.sysctl`: those that belong to a namespace of the container's own. Any other would change the sandbox, and
+//! so the other containers of the pod.
+
+use std::collections::BTreeMap;
+
+use bulkhead_protocol::container::NamespaceKind;
+
+use super::{SpecError, namespaces::Namespaces, process::refuse_nul};
+
+/// ipc_namespaces(7).
+const IPC: [&str; 8] = [
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shm_rmid_forced",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+];
+
+/// The settings with their names in dots.
+pub(super) fn parse(
+    raw: &BTreeMap<String, String>,
+    namespaces: &Namespaces,
+) -> Result<BTreeMap<String, String>, SpecError> {
+    let mut settings = BTreeMap::new();
+    for (key, value) in raw {
+        let field = || format!("linux.sysctl[{key:?}]");
+        let invalid = |reason: &str| SpecError::Invalid { field: field(), reason: reason.to_owned() };
+        let name = dotted(key);
+        // The guest makes a path below /proc/sys of it.
+        let path = name.replace(['.', '/'], "\n");
+        if path.split('\n').any(str::is_empty) || name.contains(['\0', '\n']) {
+            return Err(invalid("is not the name of a setting"));
+        }
+        let Some(kind) = owner(&name) else {
+            return Err(SpecError::Refused {
+                field: field(),
+                reason: "it does not belong to a namespace".into(),
+            });
+        };
+        if name == "kernel.hostname" {
+            return Err(invalid("use `hostname` instead"));
+        }
+        if !namespaces.has(kind) {
+            return Err(invalid("the namespace it belongs to is not the container's own"));
+        }
+        refuse_nul(value, field)?;
+        if settings.insert(name, value.clone()).is_some() {
+            return Err(invalid("is given twice, with dots and with slashes"));
+        }
+    }
+    Ok(settings)
+}
+
+/// sysctl(8) takes both: when the first separator is a slash, slashes and dots have changed places.
+fn dotted(key: &str) -> String {
+    match key.find(['.', '/']).map(|at| key.as_bytes()[at]) {
+        Some(b'/') => key
+            .chars()
+            .map(|letter| match letter {
+                '/' => '.',
+                '.' => '/',
+                other => other,
+            })
+            .collect(),
+        _ => key.to_owned(),
+    }
+}
+
+fn owner(name: &str) -> Option<NamespaceKind> {
+    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
+        Some(NamespaceKind::Ipc)
+    } else if name.starts_with("net.") {
+        Some(NamespaceKind::Network)
+    } else if matches!(name, "kernel.domainname" | "kernel.hostname") {
+        Some(NamespaceKind::Uts)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+use serde_json::json;
+
+use super::super::fixture::{Fixture, bundle};
+use super::*;
+
+fn with(key: &str, value: &str) -> Fixture {
+    bundle().set("linux.sysctl", json!({key: value}))
+}
+
+#[test]
+fn settings_of_the_containers_namespaces_are_taken() {
+    for key in ["net.ipv4.ip_forward", "kernel.sem", "fs.mqueue.msg_max", "kernel.domainname"] {
+        assert_eq!(with(key, "1").guest().sysctl[key], "1");
+    }
+}
+
+#[test]
+fn slashes_and_dots_mean_the_same() {
+    assert_eq!(with("net/ipv4/ip_forward", "1").guest().sysctl["net.ipv4.ip_forward"], "1");
+    assert_eq!(dotted("net/ipv4/conf/eth0.1/forwarding"), "net.ipv4.conf.eth0/1.forwarding");
+    assert_eq!(dotted("net.ipv4.conf.eth0/1.forwarding"), "net.ipv4.conf.eth0/1.forwarding");
+    let twice = bundle().set("linux.sysctl", json!({"net.core.somaxconn": "1", "net/core/somaxconn": "2"}));
+    assert!(twice.refusal().ends_with("is given twice, with dots and with slashes"));
+}
+
+#[test]
+fn a_setting_of_the_whole_kernel_is_refused() {
+    for key in ["kernel.panic", "vm.overcommit_memory", "fs.file-max", "kernel.core_pattern"] {
+        let refusal = with(key, "1").refusal();
+        let expected = format!("linux.sysctl[{key:?}] is not supported: it does not belong to a namespace");
+        assert_eq!(refusal, expected);
+    }
+}
+
+#[test]
+fn a_name_that_would_leave_proc_sys_is_refused() {
+    for key in ["net...kernel.panic", "net//kernel", "net.", "net./../kernel/panic", ".net.x", ""] {
+        let refusal = with(key, "1").refusal();
+        assert!(refusal.starts_with("linux.sysctl["), "{refusal}");
+        assert!(refusal.ends_with("is not the name of a setting"), "{key}: {refusal}");
+    }
+}
+
+#[test]
+fn the_hostname_has_its_own_field() {
+    assert_eq!(
+        with("kernel.hostname", "x").refusal(),
+        "linux.sysctl[\"kernel.hostname\"]: use `hostname` instead"
+    );
+}
+
+#[test]
+fn a_setting_needs_its_namespace() {
+    let spec = with("kernel.sem", "1")
+        .set("linux.namespaces", json!([{"type": "mount"}, {"type": "network"}]));
+    let refusal = spec.remove("hostname").refusal();
+    let expected = "linux.sysctl[\"kernel.sem\"]: the namespace it belongs to is not the container's own";
+    assert_eq!(refusal, expected);
+}
+
+#[test]
+fn a_value_must_be_a_string() {
+    let refusal = bundle().set("linux.sysctl", json!({"net.ipv4.ip_forward": 1})).refusal();
+    assert!(refusal.starts_with("linux.sysctl.net.ipv4.ip_forward: invalid type: integer `1`"), "{refusal}");
+}
