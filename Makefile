@@ -53,13 +53,15 @@ stage: image ## puts everything into target/stage, an install prefix
 	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 
 demo: stage ## runs two workloads, each in its own microVM
-	@$(BIN)/bulkhead-demo
+	@userland=$$($(BIN)/bulkhead-demo rootfs)
+	$(LAB) run --if-needed --reuse -- $(BIN)/bulkhead-demo show "$$userland" </dev/null
 
 test: stage ## checks, unit tests, end-to-end tests; ends with one line of counts
 	@tests/run-all.sh
 
 bench: stage ## measures against runc, crun and a bare QEMU boot; writes target/bench
-	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- $(BIN)/bulkhead-bench
+	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- sh -c \
+		'exec $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
 
 lab: stage ## opens a shell in the lab
 	@$(LAB) shell

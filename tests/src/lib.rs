@@ -4,6 +4,7 @@
 //! its commands: nothing in the product knows about this crate.
 
 pub mod bench;
+pub mod demo;
 pub mod host;
 pub mod lab;
 pub mod probe;

@@ -22,6 +22,8 @@ const EXIT_DEADLINE: u8 = 124;
 const EXIT_LAB: u8 = 125;
 /// Tells a command where its results go: `/lab/out` in a lab, the host's directory itself without one.
 const OUT: &str = "BULKHEAD_OUT";
+/// Tells a command what it runs on: `lab` or `kvm`.
+const PLACE: &str = "BULKHEAD_PLACE";
 
 /// A machine with a working /dev/kvm, on any build machine.
 #[derive(Parser)]
@@ -181,7 +183,11 @@ fn run_here(boot: &Boot, exec: &Exec) -> Result<u8, Error> {
     // timeout(1) exits with 124 as well, and its 0 is no limit, too.
     let mut command = Command::new("timeout");
     command.arg("--foreground").args(["--kill-after=10", &seconds]).args(&exec.command);
-    command.envs(environment(&exec.env));
+    command.env(PLACE, "kvm");
+    for pair in &exec.env {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        command.env(name, value);
+    }
     if let Some(cwd) = &exec.cwd {
         command.current_dir(cwd);
     }
@@ -226,9 +232,10 @@ fn environment(extra: &[String]) -> Vec<(String, String)> {
     let wanted = |name: &str| NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     let mut all: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, _)| wanted(name) && name != OUT)
+        .filter(|(name, _)| wanted(name) && name != OUT && name != PLACE)
         .collect();
     all.push((OUT.to_owned(), "/lab/out".to_owned()));
+    all.push((PLACE.to_owned(), "lab".to_owned()));
     for pair in extra {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         all.retain(|(known, _)| known != name);
