@@ -13,10 +13,16 @@ pub mod queue;
 pub mod rng;
 pub mod vsock;
 
-use std::{fmt::Debug, sync::Arc};
+use std::{error::Error, fmt::Debug, fs::File, sync::Arc};
 
-use self::{interrupt::Interrupt, queue::ActiveQueue};
-use crate::memory::Memory;
+use bulkhead_protocol::vmm::Device;
+
+use self::{console::Tail, interrupt::Interrupt, queue::ActiveQueue};
+use crate::{
+    control::fds::{Fds, MissingFd},
+    event_loop::Handle,
+    memory::Memory,
+};
 
 /// A device as the transport sees it.
 pub trait VirtioDevice: Send + Debug {
@@ -65,7 +71,56 @@ pub struct Activation {
 #[error("activate {device}")]
 pub struct ActivateError {
     pub device: &'static str,
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// What devices are built from beside their own configuration.
+#[derive(Debug)]
+pub struct Context {
+    pub event_loop: Handle,
+    pub console_tail: Arc<Tail>,
+    /// /proc/self/fd of a procfs that shows this process alone.
+    pub proc_self_fd: File,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Fd(#[from] MissingFd),
+    #[error("configure {device}")]
+    Device { device: &'static str, source: Box<dyn Error + Send + Sync> },
+}
+
+impl BuildError {
+    /// Whether the request is wrong, and not the device's surroundings.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Fd(_))
+    }
+}
+
+/// Makes the device that a request describes. The list of all devices is this `match`.
+pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn VirtioDevice>, BuildError> {
+    let event_loop = context.event_loop.clone();
+    Ok(match device {
+        Device::Console { log } => {
+            let log = log.map(|log| fds.take(log, "console log")).transpose()?;
+            Box::new(console::Console::new(event_loop, Arc::clone(&context.console_tail), log))
+        }
+        Device::Vsock { listener, ports } => {
+            let listener = fds.take(listener, "vsock listener")?;
+            let ports = ports
+                .into_iter()
+                .map(|port| Ok((port.port, fds.take(port.socket, "guest port")?)))
+                .collect::<Result<Vec<_>, MissingFd>>()?;
+            let vsock = vsock::Vsock::new(listener, ports, event_loop)
+                .map_err(|error| BuildError::Device { device: "vsock", source: Box::new(error) })?;
+            Box::new(vsock)
+        }
+        Device::Fs { tag: _, read_only: _ } => {
+            return Err(BuildError::Device { device: "fs", source: "fs is not built in yet".into() });
+        }
+        Device::Rng => Box::new(rng::Rng::new(event_loop)),
+    })
 }
 
 /// Copies the part of `config` that `[offset, offset + data.len())` covers; a device's whole `read_config`.

@@ -1,0 +1,43 @@
+//! The kernel command line, written from typed options and nothing else: no text of a user ever gets here.
+//!
+//! Quiet by default, because each line on a console costs a round trip; `debug` shows all levels. Every slot is
+//! announced, filled or not, so that a device can be plugged without a word to the kernel.
+
+use std::fmt;
+
+use bulkhead_protocol::{limits::SLOTS, vmm::Slot};
+
+use crate::devices::mmio;
+
+pub(super) const ADDRESS: u64 = 0x20000;
+/// COMMAND_LINE_SIZE of Linux on x86.
+pub(super) const MAX: usize = 2048;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandLine {
+    /// vCPUs that the kernel brings up.
+    pub vcpus: u8,
+    /// vCPUs that exist.
+    pub max_vcpus: u8,
+    /// Kernel messages of all levels.
+    pub debug: bool,
+}
+
+/// What every guest gets: how to end (`reboot=t` is a triple fault, which KVM reports; a panic reboots at once),
+/// and what need not be checked in a virtual machine.
+const ALWAYS: &str =
+    "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests";
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ALWAYS)?;
+        f.write_str(if self.debug { " loglevel=8" } else { " quiet" })?;
+        if self.vcpus < self.max_vcpus {
+            write!(f, " maxcpus={}", self.vcpus)?;
+        }
+        for slot in (0..SLOTS as u8).map(Slot) {
+            write!(f, " virtio_mmio.device=4K@{:#x}:{}", mmio::address(slot), mmio::gsi(slot))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! The two files of a boot: vmlinux (ELF with a PVH note) and the initramfs.
+//!
+//!   kernel segments ─▶ where the ELF says        initramfs ─▶ page-aligned, ends with guest memory
+//!
+//! Both come from the operator, not from the guest, but a wrong file must end in a message: sizes are capped by the
+//! guest memory that they go to, and `SPARE` is kept free so that a kernel that fits also boots.
+
+use std::{
+    fs::File,
+    io::{Seek, SeekFrom},
+};
+
+use linux_loader::loader::{self, KernelLoader, elf::PvhBootCapability};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::BootError;
+use crate::memory::Memory;
+
+/// Kernels are linked above the first MiB, which belongs to the tables.
+const LOWEST: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+/// What the kernel needs beside its image and the initramfs (page structures, percpu, the unpacked initramfs) to
+/// reach init at all.
+const SPARE: u64 = 16 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("load the kernel image")]
+    Kernel { source: loader::Error },
+    #[error("the kernel image has no PVH entry point (CONFIG_PVH)")]
+    NoPvhEntry,
+    #[error("the kernel image ends at {end:#x}, which is no place for a kernel")]
+    Place { end: u64 },
+    #[error("the initramfs is empty")]
+    EmptyInitramfs,
+}
+
+pub(super) struct Kernel {
+    pub(super) entry: u64,
+    /// First byte after the last segment, its zeroed part included.
+    pub(super) end: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Initramfs {
+    pub(super) address: u64,
+    pub(super) size: u64,
+}
+
+pub(super) fn load_kernel(memory: &Memory, file: &mut File) -> Result<Kernel, BootError> {
+    let size = file_size("kernel image", file)?;
+    let have = memory.size() as u64;
+    if size.saturating_add(SPARE) > have {
+        return Err(too_small(have, size));
+    }
+    let loaded = loader::Elf::load(&**memory, None, file, None);
+    let loaded = loaded.map_err(|source| ImageError::Kernel { source })?;
+    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
+        return Err(ImageError::NoPvhEntry.into());
+    };
+    let end = loaded.kernel_end;
+    if entry.0 < LOWEST || entry.0 >= end {
+        return Err(ImageError::Place { end }.into());
+    }
+    if end.saturating_add(SPARE) > have {
+        return Err(too_small(have, end));
+    }
+    Ok(Kernel { entry: entry.0, end })
+}
+
+pub(super) fn load_initramfs(
+    memory: &Memory,
+    file: &mut File,
+    kernel_end: u64,
+) -> Result<Initramfs, BootError> {
+    let what = "initramfs";
+    let size = file_size(what, file)?;
+    if size == 0 {
+        return Err(ImageError::EmptyInitramfs.into());
+    }
+    let have = memory.size() as u64;
+    let need = kernel_end.saturating_add(size.saturating_mul(2)).saturating_add(PAGE);
+    let Some(address) = have.checked_sub(size).filter(|_| need <= have) else {
+        return Err(too_small(have, need));
+    };
+    let address = address / PAGE * PAGE;
+    memory
+        .read_exact_volatile_from(GuestAddress(address), file, size as usize)
+        .map_err(|source| BootError::Write { what, address, source })?;
+    Ok(Initramfs { address, size })
+}
+
+fn too_small(have: u64, need: u64) -> BootError {
+    BootError::TooSmall { have: have >> 20, need: need.saturating_add(SPARE).div_ceil(1 << 20) }
+}
+
+/// The file's size; its position is at the start afterwards.
+fn file_size(what: &'static str, file: &mut File) -> Result<u64, BootError> {
+    let read = |source| BootError::Read { what, source };
+    let size = file.seek(SeekFrom::End(0)).map_err(read)?;
+    file.rewind().map_err(read)?;
+    Ok(size)
+}

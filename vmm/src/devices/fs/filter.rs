@@ -1,0 +1,471 @@
+//! What the guest may ask of the file system: a wall in front of the library.
+//!
+//!  - A name is one component: not empty, not `.` or `..`, no `/`. The library hands names to the host kernel as they
+//!    come, and trusts that a kernel has cut them at slashes; ours may be hostile.
+//!  - Read-only is enforced here, not by the guest's mount flags.
+//!  - Arguments that the library cannot stand: offsets beyond i64, two INITs at once, device nodes.
+//!
+//! This implements the library's trait around its own implementation rather than parsing messages: the library has
+//! decoded everything exactly once by then, and an operation that a new version adds is refused (ENOSYS) until it is
+//! listed here.
+
+use std::{
+    ffi::CStr,
+    io,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    time::Duration,
+};
+
+use virtiofsd::{
+    filesystem::{
+        Context, Entry, Extensions, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
+        SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
+    },
+    fuse::{Attr, SetattrIn},
+    passthrough::PassthroughFs,
+};
+
+use super::metrics::Metrics;
+
+type Inode = <PassthroughFs as FileSystem>::Inode;
+type Handle = <PassthroughFs as FileSystem>::Handle;
+
+/// __O_TMPFILE without the O_DIRECTORY that O_TMPFILE brings: an opendir adds that itself.
+const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
+
+/// Clones are the same file system.
+#[derive(Clone)]
+pub(super) struct Filter {
+    files: Arc<PassthroughFs>,
+    /// INIT and DESTROY replace the whole table of inodes, and the library minds if a request comes between: they
+    /// are alone, all others share. Held while a request runs, which may block; only a mount waits for that.
+    table: Arc<RwLock<()>>,
+    read_only: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter").field("read_only", &self.read_only).finish_non_exhaustive()
+    }
+}
+
+fn errno(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+impl Filter {
+    pub(super) fn new(files: PassthroughFs, read_only: bool, metrics: Arc<Metrics>) -> Self {
+        Self { files: Arc::new(files), table: Arc::default(), read_only, metrics }
+    }
+
+    fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        // The lock guards no data of ours, so there is nothing that a panic could have left half done.
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For every operation that takes a name.
+    fn name(&self, name: &CStr) -> io::Result<()> {
+        let name = name.to_bytes();
+        // A `CStr` has no NUL inside.
+        if name.is_empty() || name == b"." || name == b".." || name.contains(&b'/') {
+            self.metrics.bad_names.increment();
+            return Err(errno(libc::EINVAL));
+        }
+        Ok(())
+    }
+
+    /// For every operation that changes something.
+    fn change(&self) -> io::Result<()> {
+        if self.read_only {
+            self.metrics.read_only.increment();
+            return Err(errno(libc::EROFS));
+        }
+        Ok(())
+    }
+
+    fn open_flags(&self, flags: u32) -> io::Result<()> {
+        let flags = flags.cast_signed();
+        let changes = libc::O_TRUNC | libc::O_CREAT | TMPFILE;
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & changes != 0 {
+            self.change()?;
+        }
+        Ok(())
+    }
+}
+
+/// The library converts offsets with `unwrap`; the kernel would refuse these anyway.
+fn range(offset: u64, size: u64) -> io::Result<()> {
+    match offset.checked_add(size) {
+        Some(end) if i64::try_from(end).is_ok() => Ok(()),
+        _ => Err(errno(libc::EINVAL)),
+    }
+}
+
+/// Device nodes are for hosts; overlayfs's whiteout (0, 0) is not a device.
+fn node(mode: u32, rdev: u32) -> io::Result<()> {
+    match mode & libc::S_IFMT {
+        libc::S_IFBLK => Err(errno(libc::EPERM)),
+        libc::S_IFCHR if rdev != 0 => Err(errno(libc::EPERM)),
+        _ => Ok(()),
+    }
+}
+
+impl FileSystem for Filter {
+    type Inode = Inode;
+    type Handle = Handle;
+    type DirIter = <PassthroughFs as FileSystem>::DirIter;
+
+    fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
+        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.files.init(capable)
+    }
+
+    fn destroy(&self) {
+        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.files.destroy();
+    }
+
+    // ---- by name ----
+
+    fn lookup(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<Entry> {
+        self.name(name)?;
+        let _shared = self.shared();
+        self.files.lookup(ctx, parent, name)
+    }
+
+    fn symlink(
+        &self,
+        ctx: Context,
+        linkname: &CStr,
+        parent: Inode,
+        name: &CStr,
+        extensions: Extensions,
+    ) -> io::Result<Entry> {
+        // The target is text: it may be anything, and nothing here follows it.
+        self.name(name)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.symlink(ctx, linkname, parent, name, extensions)
+    }
+
+    fn mknod(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        name: &CStr,
+        mode: u32,
+        rdev: u32,
+        umask: u32,
+        extensions: Extensions,
+    ) -> io::Result<Entry> {
+        self.name(name)?;
+        self.change()?;
+        node(mode, rdev)?;
+        let _shared = self.shared();
+        self.files.mknod(ctx, inode, name, mode, rdev, umask, extensions)
+    }
+
+    fn mkdir(
+        &self,
+        ctx: Context,
+        parent: Inode,
+        name: &CStr,
+        mode: u32,
+        umask: u32,
+        extensions: Extensions,
+    ) -> io::Result<Entry> {
+        self.name(name)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.mkdir(ctx, parent, name, mode, umask, extensions)
+    }
+
+    fn unlink(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
+        self.name(name)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.unlink(ctx, parent, name)
+    }
+
+    fn rmdir(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
+        self.name(name)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.rmdir(ctx, parent, name)
+    }
+
+    fn rename(
+        &self,
+        ctx: Context,
+        olddir: Inode,
+        oldname: &CStr,
+        newdir: Inode,
+        newname: &CStr,
+        flags: u32,
+    ) -> io::Result<()> {
+        self.name(oldname)?;
+        self.name(newname)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.rename(ctx, olddir, oldname, newdir, newname, flags)
+    }
+
+    fn link(&self, ctx: Context, inode: Inode, newparent: Inode, newname: &CStr) -> io::Result<Entry> {
+        self.name(newname)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.link(ctx, inode, newparent, newname)
+    }
+
+    fn create(
+        &self,
+        ctx: Context,
+        parent: Inode,
+        name: &CStr,
+        mode: u32,
+        kill_priv: bool,
+        flags: u32,
+        umask: u32,
+        extensions: Extensions,
+    ) -> io::Result<(Entry, Option<Handle>, OpenOptions)> {
+        self.name(name)?;
+        self.change()?;
+        let _shared = self.shared();
+        self.files.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)
+    }
+
+    // ---- by inode ----
+
+    fn forget(&self, ctx: Context, inode: Inode, count: u64) {
+        let _shared = self.shared();
+        self.files.forget(ctx, inode, count);
+    }
+
+    fn batch_forget(&self, ctx: Context, requests: Vec<(Inode, u64)>) {
+        let _shared = self.shared();
+        self.files.batch_forget(ctx, requests);
+    }
+
+    fn getattr(&self, ctx: Context, inode: Inode, handle: Option<Handle>) -> io::Result<(Attr, Duration)> {
+        let _shared = self.shared();
+        self.files.getattr(ctx, inode, handle)
+    }
+
+    fn setattr(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        attr: SetattrIn,
+        handle: Option<Handle>,
+        valid: SetattrValid,
+    ) -> io::Result<(Attr, Duration)> {
+        self.change()?;
+        let _shared = self.shared();
+        self.files.setattr(ctx, inode, attr, handle, valid)
+    }
+
+    fn readlink(&self, ctx: Context, inode: Inode) -> io::Result<Vec<u8>> {
+        let _shared = self.shared();
+        self.files.readlink(ctx, inode)
+    }
+
+    fn open(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+        self.open_flags(flags)?;
+        let _shared = self.shared();
+        self.files.open(ctx, inode, kill_priv, flags)
+    }
+
+    fn statfs(&self, ctx: Context, inode: Inode) -> io::Result<libc::statvfs64> {
+        let _shared = self.shared();
+        self.files.statfs(ctx, inode)
+    }
+
+    fn access(&self, ctx: Context, inode: Inode, mask: u32) -> io::Result<()> {
+        if mask.cast_signed() & libc::W_OK != 0 {
+            self.change()?;
+        }
+        let _shared = self.shared();
+        self.files.access(ctx, inode, mask)
+    }
+
+    fn setxattr(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        name: &CStr,
+        value: &[u8],
+        flags: u32,
+        extra_flags: SetxattrFlags,
+    ) -> io::Result<()> {
+        self.change()?;
+        let _shared = self.shared();
+        self.files.setxattr(ctx, inode, name, value, flags, extra_flags)
+    }
+
+    fn getxattr(&self, ctx: Context, inode: Inode, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
+        let _shared = self.shared();
+        self.files.getxattr(ctx, inode, name, size)
+    }
+
+    fn listxattr(&self, ctx: Context, inode: Inode, size: u32) -> io::Result<ListxattrReply> {
+        let _shared = self.shared();
+        self.files.listxattr(ctx, inode, size)
+    }
+
+    fn removexattr(&self, ctx: Context, inode: Inode, name: &CStr) -> io::Result<()> {
+        self.change()?;
+        let _shared = self.shared();
+        self.files.removexattr(ctx, inode, name)
+    }
+
+    fn syncfs(&self, ctx: Context, inode: Inode) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.syncfs(ctx, inode)
+    }
+
+    fn opendir(&self, ctx: Context, inode: Inode, flags: u32) -> io::Result<(Option<Handle>, OpenOptions)> {
+        self.open_flags(flags)?;
+        let _shared = self.shared();
+        self.files.opendir(ctx, inode, flags)
+    }
+
+    // ---- by handle ----
+
+    fn read<W: ZeroCopyWriter>(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        handle: Handle,
+        w: W,
+        size: u32,
+        offset: u64,
+        lock_owner: Option<u64>,
+        flags: u32,
+    ) -> io::Result<usize> {
+        range(offset, size.into())?;
+        let _shared = self.shared();
+        self.files.read(ctx, inode, handle, w, size, offset, lock_owner, flags)
+    }
+
+    fn write<R: ZeroCopyReader>(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        handle: Handle,
+        r: R,
+        size: u32,
+        offset: u64,
+        lock_owner: Option<u64>,
+        delayed_write: bool,
+        kill_priv: bool,
+        flags: u32,
+    ) -> io::Result<usize> {
+        self.change()?;
+        range(offset, size.into())?;
+        let _shared = self.shared();
+        self.files.write(
+            ctx,
+            inode,
+            handle,
+            r,
+            size,
+            offset,
+            lock_owner,
+            delayed_write,
+            kill_priv,
+            flags,
+        )
+    }
+
+    fn flush(&self, ctx: Context, inode: Inode, handle: Handle, lock_owner: u64) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.flush(ctx, inode, handle, lock_owner)
+    }
+
+    fn fsync(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.fsync(ctx, inode, datasync, handle)
+    }
+
+    fn fallocate(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        handle: Handle,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<()> {
+        self.change()?;
+        range(offset, length)?;
+        let _shared = self.shared();
+        self.files.fallocate(ctx, inode, handle, mode, offset, length)
+    }
+
+    fn release(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        flags: u32,
+        handle: Handle,
+        flush: bool,
+        flock_release: bool,
+        lock_owner: Option<u64>,
+    ) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.release(ctx, inode, flags, handle, flush, flock_release, lock_owner)
+    }
+
+    fn lseek(&self, ctx: Context, inode: Inode, handle: Handle, offset: u64, whence: u32) -> io::Result<u64> {
+        let _shared = self.shared();
+        self.files.lseek(ctx, inode, handle, offset, whence)
+    }
+
+    fn copyfilerange(
+        &self,
+        ctx: Context,
+        inode_in: Inode,
+        handle_in: Handle,
+        offset_in: u64,
+        inode_out: Inode,
+        handle_out: Handle,
+        offset_out: u64,
+        len: u64,
+        flags: u64,
+    ) -> io::Result<usize> {
+        self.change()?;
+        let _shared = self.shared();
+        self.files.copyfilerange(
+            ctx, inode_in, handle_in, offset_in, inode_out, handle_out, offset_out, len, flags,
+        )
+    }
+
+    fn readdir(
+        &self,
+        ctx: Context,
+        inode: Inode,
+        handle: Handle,
+        size: u32,
+        offset: u64,
+    ) -> io::Result<Self::DirIter> {
+        let _shared = self.shared();
+        self.files.readdir(ctx, inode, handle, size, offset)
+    }
+
+    fn fsyncdir(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.fsyncdir(ctx, inode, datasync, handle)
+    }
+
+    fn releasedir(&self, ctx: Context, inode: Inode, flags: u32, handle: Handle) -> io::Result<()> {
+        let _shared = self.shared();
+        self.files.releasedir(ctx, inode, flags, handle)
+    }
+}

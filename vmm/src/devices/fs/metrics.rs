@@ -1,0 +1,39 @@
+//! Counters of the fs device. Written by the workers, read by the control thread; each stands for itself.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    /// Chains taken.
+    pub(super) requests: Counter,
+    /// Chains that are no FUSE request: they were returned empty.
+    pub(super) bad_requests: Counter,
+    /// Names that no honest kernel sends.
+    pub(super) bad_names: Counter,
+    /// Changes refused because the device is read-only.
+    pub(super) read_only: Counter,
+}
+
+impl Metrics {
+    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("requests", self.requests.get()),
+            ("bad_requests", self.bad_requests.get()),
+            ("bad_names", self.bad_names.get()),
+            ("read_only_refused", self.read_only.get()),
+        ]
+    }
+}

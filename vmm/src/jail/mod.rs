@@ -1,0 +1,131 @@
+//! The VMM gives up the host: own user, pid, network, IPC and UTS namespaces at once, the rest when it knows its root.
+//!
+//!   outer process ─fork▶ map writer (stays outside, writes the identity maps, ends)
+//!        │ unshare user, net, ipc, uts, pid
+//!        └─fork▶ inner process, pid 1: sends nothing, waits for `Request::Boot`, then `Inner::close`
+//!   outer process: Event::Started {pid of the inner}, ends
+//!
+//! `Inner::close` makes the mount namespace, and not earlier: the share's descriptor names a mount of the host, and
+//! only as working directory is it carried over into the copy of the mount tree. All of this runs single-threaded
+//! and before KVM_CREATE_VM (a VM belongs to the address space that made it).
+
+mod maps;
+mod root;
+
+use std::{fs::File, io, os::fd::OwnedFd};
+
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    stdio::{dup2_stdin, dup2_stdout},
+    thread::{CapabilitySet, CapabilitySets},
+};
+
+/// Everything above stays with the spawner. The file server holds one descriptor for each inode the guest knows.
+const OPEN_FILES: u64 = 1 << 20;
+
+/// What file serving needs inside the user namespace; none of them means anything on the host outside of the
+/// share's mounts.
+const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP);
+
+#[derive(Debug, thiserror::Error)]
+pub enum JailError {
+    /// `step` is the system call and its object.
+    #[error("jail: {step}")]
+    Step { step: &'static str, source: io::Error },
+    #[error("jail: write the user and group maps (the writer ended with status {status})")]
+    Maps { status: i32 },
+}
+
+/// Names the step that failed.
+fn step(step: &'static str) -> impl Fn(rustix::io::Errno) -> JailError {
+    move |errno| JailError::Step { step, source: errno.into() }
+}
+
+fn last(step: &'static str) -> JailError {
+    JailError::Step { step, source: io::Error::last_os_error() }
+}
+
+/// Which process `enter` returned in.
+#[derive(Debug)]
+pub enum Side {
+    /// The pid of the inner process, as the spawner sees it. Nothing is left to do here but to tell it and end.
+    Outer {
+        inner: u32,
+    },
+    Inner(Inner),
+}
+
+/// The process that stays: in its namespaces, still in the host's mount tree.
+#[derive(Debug)]
+pub struct Inner(());
+
+/// Splits the process. Must be called single-threaded, with nothing open but stdio and the control socket.
+pub fn enter() -> Result<Side, JailError> {
+    limit_resources()?;
+    silence_stdio()?;
+    let writer = maps::Writer::start()?;
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWPID;
+    // SAFETY: changes the namespaces of this process, which has one thread; no memory is involved.
+    if unsafe { libc::unshare(namespaces) } != 0 {
+        return Err(last("unshare the user, network, IPC, UTS and pid namespaces"));
+    }
+    writer.finish()?;
+    // SAFETY: the process has one thread, so the child finds no lock held by a thread it does not have.
+    match unsafe { libc::fork() } {
+        -1 => Err(last("fork the inner process")),
+        0 => Ok(Side::Inner(Inner(()))),
+        inner => Ok(Side::Outer { inner: inner.unsigned_abs() }),
+    }
+}
+
+impl Inner {
+    /// Makes `share` the root of all that this process can see, and keeps eight capabilities. Returns /proc/self/fd
+    /// of a procfs that shows this process alone and is mounted nowhere; the file server reopens inodes by it.
+    pub fn close(self, share: &OwnedFd) -> Result<File, JailError> {
+        let proc_self_fd = root::pivot_into(share)?;
+        // SAFETY: no pointer is passed: an empty list of groups.
+        if unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
+            return Err(last("drop the supplementary groups"));
+        }
+        rustix::thread::clear_ambient_capability_set().map_err(step("clear the ambient capabilities"))?;
+        rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+        let sets = CapabilitySets {
+            effective: CAPABILITIES,
+            permitted: CAPABILITIES,
+            inheritable: CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
+        Ok(proc_self_fd)
+    }
+}
+
+fn limit_resources() -> Result<(), JailError> {
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    if setrlimit(Resource::Nofile, files).is_err() {
+        // Above the host's fs.nr_open, or no right to raise: what is allowed has to do.
+        let allowed = getrlimit(Resource::Nofile).maximum.map(|maximum| maximum.min(OPEN_FILES));
+        let files = Rlimit { current: allowed, maximum: allowed };
+        setrlimit(Resource::Nofile, files).map_err(step("limit the open files"))?;
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).map_err(step("forbid core files"))
+}
+
+/// stderr stays: it is the spawner's log.
+fn silence_stdio() -> Result<(), JailError> {
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
+        .map_err(step("open /dev/null"))?;
+    dup2_stdin(&null).map_err(step("silence stdin"))?;
+    dup2_stdout(&null).map_err(step("silence stdout"))
+}

@@ -1,0 +1,211 @@
+//! The machine: everything between `Request::Boot` and the end of the process, in the order in which it is made.
+//!
+//!   plan (checked request) ─▶ jail ─▶ VM ─▶ memory ─▶ kernel, tables ─▶ devices in slots ─▶ vCPUs ─▶ running
+//!
+//! Owned by the control thread. A step that fails drops what the earlier ones made, in reverse.
+
+use std::{
+    fs::File,
+    os::fd::{IntoRawFd, OwnedFd},
+    sync::Arc,
+};
+
+use bulkhead_protocol::{
+    limits,
+    timeline::{Phase, Stamp},
+    vmm::{self, Device, FailureKind, Slot},
+};
+use kvm_ioctls::Kvm;
+
+use crate::{
+    boot::{self, BootError, cmdline::CommandLine},
+    control::fds::{Fds, MissingFd},
+    devices::{
+        self, BuildError, Context,
+        console::Tail,
+        mmio::{SlotError, Slots},
+    },
+    event_loop::{EventLoop, LoopError},
+    jail::{Inner, JailError},
+    memory::{Memory, MemoryError},
+    vcpu::{Exits, ParkedVcpus, Reporter, VcpuError, Vcpus},
+    vm::{Vm, VmError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error("{what} is {value}, {allowed} is allowed")]
+    Range { what: &'static str, value: u32, allowed: String },
+    #[error("slot {} is named twice, or is none", .0.0)]
+    Slot(Slot),
+    #[error(transparent)]
+    Fd(#[from] MissingFd),
+    #[error(transparent)]
+    Jail(#[from] JailError),
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    #[error("build the device of slot {}", .slot.0)]
+    Device { slot: Slot, source: BuildError },
+    #[error("plug")]
+    Plug(#[from] SlotError),
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+impl MachineError {
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) => FailureKind::Invalid,
+            Self::Jail(_) => FailureKind::Jail,
+            Self::Vm(_) | Self::Vcpu(_) | Self::Plug(SlotError::Connect { .. }) => FailureKind::Kvm,
+            Self::Memory(_) | Self::Boot(BootError::TooSmall { .. }) => FailureKind::Memory,
+            Self::Boot(
+                BootError::Image(_)
+                | BootError::Write { .. }
+                | BootError::Read { .. }
+                | BootError::NoRoom { .. },
+            ) => FailureKind::Image,
+            Self::Plug(SlotError::Taken(_) | SlotError::NoSuch(_) | SlotError::Empty(_)) => {
+                FailureKind::Invalid
+            }
+            Self::Device { source, .. } if source.is_invalid() => FailureKind::Invalid,
+            Self::Loop(_) | Self::Device { .. } => FailureKind::Device,
+        }
+    }
+}
+
+/// A checked `vmm::Machine`, with its descriptors.
+#[derive(Debug)]
+pub struct Plan {
+    memory: usize,
+    command_line: CommandLine,
+    kvm: OwnedFd,
+    kernel: File,
+    initramfs: File,
+    share: OwnedFd,
+    devices: Vec<(Slot, Device)>,
+    fds: Fds,
+}
+
+impl Plan {
+    pub fn check(machine: vmm::Machine, mut fds: Fds) -> Result<Self, MachineError> {
+        let vmm::Machine { memory_mib, vcpus, max_vcpus, devices, .. } = &machine;
+        if !limits::MEMORY_MIB.contains(memory_mib) {
+            let allowed = format!("{} to {}", limits::MEMORY_MIB.start(), limits::MEMORY_MIB.end());
+            return Err(MachineError::Range { what: "memory in MiB", value: *memory_mib, allowed });
+        }
+        if !(1..=limits::VCPUS).contains(max_vcpus) {
+            let allowed = format!("1 to {}", limits::VCPUS);
+            return Err(MachineError::Range { what: "max_vcpus", value: (*max_vcpus).into(), allowed });
+        }
+        if !(1..=*max_vcpus).contains(vcpus) {
+            let allowed = format!("1 to {max_vcpus}");
+            return Err(MachineError::Range { what: "vcpus", value: (*vcpus).into(), allowed });
+        }
+        for (index, (slot, _)) in devices.iter().enumerate() {
+            let twice = devices.iter().take(index).any(|(earlier, _)| earlier == slot);
+            if twice || usize::from(slot.0) >= limits::SLOTS {
+                return Err(MachineError::Slot(*slot));
+            }
+        }
+        Ok(Self {
+            memory: (*memory_mib as usize) << 20,
+            command_line: CommandLine { vcpus: *vcpus, max_vcpus: *max_vcpus, debug: machine.debug_console },
+            kvm: fds.take(machine.kvm, "KVM device")?,
+            kernel: fds.take(machine.kernel, "kernel")?.into(),
+            initramfs: fds.take(machine.initramfs, "initramfs")?.into(),
+            share: fds.take(machine.share, "share")?,
+            devices: machine.devices,
+            fds,
+        })
+    }
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Machine {
+    // Fields drop in order: vCPUs stop before devices go, devices before their loop.
+    _vcpus: Vcpus,
+    exits: Arc<Exits>,
+    slots: Arc<Slots>,
+    console: Option<Slot>,
+    context: Context,
+    _event_loop: EventLoop,
+}
+
+impl Machine {
+    /// Builds and starts the machine. `stamp` hears of each phase as it is reached.
+    pub fn boot(
+        plan: Plan,
+        jail: Inner,
+        reporter: &Reporter,
+        mut stamp: impl FnMut(Stamp),
+    ) -> Result<Self, MachineError> {
+        let Plan { memory, command_line, kvm, mut kernel, mut initramfs, share, devices, mut fds } = plan;
+        let proc_self_fd = jail.close(&share)?;
+        drop(share);
+        stamp(Stamp::now(Phase::Jailed));
+
+        // SAFETY: the descriptor is owned and open, and nobody else has it; that it is /dev/kvm is the server's
+        // word, which `Vm::create` checks by asking for the API version.
+        let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(kvm.into_raw_fd()) };
+        let vm = Vm::create(&kvm)?;
+        stamp(Stamp::now(Phase::VmCreated));
+
+        let memory = Memory::anonymous(memory)?;
+        vm.set_memory(&memory)?;
+        let vcpu_count = command_line.max_vcpus;
+        let entry = boot::load(&memory, &mut kernel, &mut initramfs, &command_line, vcpu_count)?;
+        stamp(Stamp::now(Phase::KernelLoaded));
+
+        let event_loop = EventLoop::spawn()?;
+        let context = Context {
+            event_loop: event_loop.handle(),
+            console_tail: Arc::new(Tail::default()),
+            proc_self_fd,
+        };
+        let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory));
+        let console = devices.iter().find(|(_, device)| matches!(device, Device::Console { .. }));
+        let console = console.map(|(slot, _)| *slot);
+        for (slot, device) in devices {
+            let device = devices::build(device, &mut fds, &context)
+                .map_err(|source| MachineError::Device { slot, source })?;
+            slots.plug(slot, device)?;
+        }
+
+        let exits = Arc::new(Exits::default());
+        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&slots, &exits, reporter)?;
+        Ok(Self { _vcpus: vcpus, exits, slots, console, context, _event_loop: event_loop })
+    }
+
+    pub fn plug(&self, slot: Slot, device: Device, fds: &mut Fds) -> Result<(), MachineError> {
+        let device = devices::build(device, fds, &self.context)
+            .map_err(|source| MachineError::Device { slot, source })?;
+        Ok(self.slots.plug(slot, device)?)
+    }
+
+    pub fn unplug(&self, slot: Slot) -> Result<(), MachineError> {
+        Ok(self.slots.unplug(slot)?)
+    }
+
+    pub fn metrics(&self) -> Vec<(String, u64)> {
+        let exits =
+            self.exits.values().into_iter().map(|(counter, value)| (format!("vcpu.{counter}"), value));
+        exits.chain(self.slots.metrics()).collect()
+    }
+
+    /// What the console said last, all of it: also what the device loop has not come to yet.
+    pub fn console_tail(&self) -> &Tail {
+        if let Some(slot) = self.console {
+            // An empty slot was unplugged by request.
+            let _ = self.slots.unplug(slot);
+        }
+        &self.context.console_tail
+    }
+}
