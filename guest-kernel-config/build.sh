@@ -141,22 +141,25 @@ unmet() {
 # --- compilation --------------------------------------------------------------------------------------------------
 
 # Copies make's output to log $1 and shows how far it is: in place on a terminal, else a line every 15 seconds.
+# (Not awk: Debian's reads pipes in blocks, and the display would stand still for minutes.)
 progress() {
-    local tty=0
-    [ ! -t 2 ] || tty=1
-    awk -v log_file="$1" -v total="$expected_steps" -v tty="$tty" '
-        function show(    done) {
-            done = int(NR * 100 / total); if (done > 99) done = 99
-            printf "%sguest kernel: compiling, %d%% (%d steps, %d:%02d)%s", tty ? "\r" : "", done, NR,
-                (now - start) / 60, (now - start) % 60, tty ? " " : "\n" > "/dev/stderr"
-        }
-        BEGIN { srand(); start = srand(); shown = start }
-        {
-            print > log_file
-            srand(); now = srand()          # the portable awk clock
-            if (now - shown >= (tty ? 1 : 15)) { show(); shown = now }
-        }
-        END { if (tty && NR) printf "\r\033[K" > "/dev/stderr" }'
+    local line steps=0 percent started=$SECONDS shown=$SECONDS every=15 before='' after='\n'
+    if [ -t 2 ]; then
+        every=1 before='\r' after=' '
+    fi
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        steps=$((steps + 1))
+        if [ $((SECONDS - shown)) -ge "$every" ]; then
+            shown=$SECONDS
+            percent=$((steps * 100 / expected_steps))
+            # The estimate must not claim to be done.
+            [ "$percent" -le 99 ] || percent=99
+            printf "${before}guest kernel: compiling, %d%% (%d steps, %d:%02d)${after}" "$percent" "$steps" \
+                $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60)) >&2
+        fi
+    done >"$1"
+    [ -z "$before" ] || printf '\r\033[K' >&2
 }
 
 compile() {
