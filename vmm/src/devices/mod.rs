@@ -7,6 +7,7 @@
 //! an `Activation`, makes its worker of it and hands that to the loop; `reset` takes the worker back and drops it.
 
 pub mod console;
+pub mod fs;
 pub mod interrupt;
 pub mod mmio;
 pub mod queue;
@@ -116,8 +117,11 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
                 .map_err(|error| BuildError::Device { device: "vsock", source: Box::new(error) })?;
             Box::new(vsock)
         }
-        Device::Fs { tag: _, read_only: _ } => {
-            return Err(BuildError::Device { device: "fs", source: "fs is not built in yet".into() });
+        Device::Fs { tag, read_only } => {
+            let failed = |source| BuildError::Device { device: "fs", source };
+            let proc_self_fd = context.proc_self_fd.try_clone().map_err(|error| failed(error.into()))?;
+            let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd };
+            Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
         Device::Rng => Box::new(rng::Rng::new(event_loop)),
     })

@@ -370,18 +370,7 @@ impl FileSystem for Filter {
         self.change()?;
         range(offset, size.into())?;
         let _shared = self.shared();
-        self.files.write(
-            ctx,
-            inode,
-            handle,
-            r,
-            size,
-            offset,
-            lock_owner,
-            delayed_write,
-            kill_priv,
-            flags,
-        )
+        self.files.write(ctx, inode, handle, r, size, offset, lock_owner, delayed_write, kill_priv, flags)
     }
 
     fn flush(&self, ctx: Context, inode: Inode, handle: Handle, lock_owner: u64) -> io::Result<()> {
@@ -442,9 +431,8 @@ impl FileSystem for Filter {
     ) -> io::Result<usize> {
         self.change()?;
         let _shared = self.shared();
-        self.files.copyfilerange(
-            ctx, inode_in, handle_in, offset_in, inode_out, handle_out, offset_out, len, flags,
-        )
+        self.files
+            .copyfilerange(ctx, inode_in, handle_in, offset_in, inode_out, handle_out, offset_out, len, flags)
     }
 
     fn readdir(

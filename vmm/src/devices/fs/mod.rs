@@ -74,8 +74,8 @@ impl Fs {
         config_space[TAG..].copy_from_slice(&request_queues.to_le_bytes());
 
         let metrics = Arc::new(Metrics::default());
-        let files = passthrough(config.root, config.proc_self_fd)
-            .map_err(|source| FsError::Server { source })?;
+        let files =
+            passthrough(config.root, config.proc_self_fd).map_err(|source| FsError::Server { source })?;
         let filter = Filter::new(files, config.read_only, Arc::clone(&metrics));
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
         Ok(Self { config_space, server, metrics, pool: None })
@@ -100,7 +100,7 @@ fn passthrough(root: String, proc_self_fd: File) -> io::Result<PassthroughFs> {
 
 fn file_budget() -> u64 {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(MAX_FILES);
-    limit.saturating_sub(RESERVED_FILES).clamp(limit / 2, MAX_FILES.max(limit / 2)).min(MAX_FILES)
+    limit.saturating_sub(RESERVED_FILES).max(limit / 2).min(MAX_FILES)
 }
 
 impl VirtioDevice for Fs {
@@ -121,7 +121,7 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let pool = Pool::start(activation, Arc::clone(&self.server), Arc::clone(&self.metrics))
+        let pool = Pool::start(activation, Arc::clone(&self.server))
             .map_err(|error| ActivateError { device: "fs", source: Box::new(error) })?;
         self.pool = Some(pool);
         Ok(())

@@ -7,24 +7,21 @@
 //! once written it wakes all; dropping the pool waits for requests in flight.
 
 use std::{
-    fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
 };
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use vhost_user_backend::bitmap::BitmapMmapRegion;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{
-    message::{FileMemory, FileServer},
-    metrics::Metrics,
-};
+use super::message::FileServer;
 use crate::{
     devices::{
         Activation,
@@ -43,21 +40,28 @@ const STOP: u64 = u64::MAX;
 pub(super) enum PoolError {
     #[error("view guest memory")]
     Memory(#[from] MemoryError),
-    #[error("make the workers' stop event")]
-    Stop { source: io::Error },
+    #[error("make the events of the file workers")]
+    Events { source: io::Error },
     #[error("start a file worker")]
     Start { source: io::Error },
+}
+
+/// A queue and its doorbell; the doorbell is waited for without the lock.
+#[derive(Debug)]
+struct Lane {
+    queue: Mutex<ActiveQueue>,
+    kick: EventFd,
 }
 
 /// What the workers share.
 #[derive(Debug)]
 struct Shared {
-    memory: Memory<vhost_user_backend::bitmap::BitmapMmapRegion>,
-    queues: Vec<Mutex<ActiveQueue>>,
-    kicks: Vec<OwnedFd>,
+    memory: Memory<BitmapMmapRegion>,
+    lanes: Vec<Lane>,
     interrupt: Arc<Interrupt>,
     server: Arc<FileServer>,
     idle: AtomicUsize,
+    stopping: AtomicBool,
     stop: EventFd,
 }
 
@@ -68,27 +72,28 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Returns when all workers wait for requests.
-    pub(super) fn start(
-        activation: Activation,
-        server: Arc<FileServer>,
-        _metrics: Arc<Metrics>,
-    ) -> Result<Self, PoolError> {
-        let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| PoolError::Stop { source })?;
+    /// Returns when all workers are ready.
+    pub(super) fn start(activation: Activation, server: Arc<FileServer>) -> Result<Self, PoolError> {
+        let events = |source| PoolError::Events { source };
+        let lanes = activation
+            .queues
+            .into_iter()
+            .map(|queue| Ok(Lane { kick: queue.kick().try_clone()?, queue: Mutex::new(queue) }))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(events)?;
         let shared = Arc::new(Shared {
             memory: activation.memory.view()?,
-            queues: activation.queues.into_iter().map(Mutex::new).collect(),
-            kicks: Vec::new(),
+            lanes,
             interrupt: activation.interrupt,
             server,
             idle: AtomicUsize::new(0),
-            stop,
+            stopping: AtomicBool::new(false),
+            stop: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(events)?,
         });
         let mut pool = Self { shared, threads: Vec::new() };
         let (ready, started) = channel();
         for number in 0..WORKERS {
-            let shared = Arc::clone(&pool.shared);
-            let ready = ready.clone();
+            let (shared, ready) = (Arc::clone(&pool.shared), ready.clone());
             let thread = thread::Builder::new()
                 .name(format!("fs{number}"))
                 .spawn(move || run(&shared, &ready))
@@ -96,9 +101,121 @@ impl Pool {
             pool.threads.push(thread);
         }
         drop(ready);
+        // A worker that cannot start says so and ends; all senders are gone when the last has spoken.
         for outcome in started.iter().take(WORKERS) {
             outcome.map_err(|source| PoolError::Start { source })?;
         }
         Ok(pool)
     }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // The counter is 0 or 1, never near its maximum.
+        let _ = self.shared.stop.write(1);
+        for thread in self.threads.drain(..) {
+            // A panic has been reported by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A worker's whole life.
+fn run(shared: &Shared, ready: &Sender<io::Result<()>>) {
+    let epoll = match prepare(shared) {
+        Ok(epoll) => epoll,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(()));
+    // What came before anyone listened, or before a restore.
+    for lane in &shared.lanes {
+        shared.serve_all(lane);
+    }
+    let mut events = Vec::with_capacity(shared.lanes.len() + 1);
+    while !shared.stopping.load(Ordering::Acquire) {
+        events.clear();
+        shared.idle.fetch_add(1, Ordering::AcqRel);
+        let waited = epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None);
+        shared.idle.fetch_sub(1, Ordering::AcqRel);
+        match waited {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            // Impossible with a set and a buffer of our own; a worker less is better than one that spins.
+            Err(_) => return,
+        }
+        for event in &events {
+            let Some(lane) = usize::try_from(event.data.u64()).ok().and_then(|lane| shared.lanes.get(lane))
+            else {
+                continue;
+            };
+            // EAGAIN: another worker was faster.
+            let _ = lane.kick.read();
+            shared.serve_all(lane);
+        }
+    }
+}
+
+fn prepare(shared: &Shared) -> io::Result<OwnedFd> {
+    // The library changes the working directory for a moment when it handles extended attributes of special files:
+    // that must not be seen by other threads.
+    // SAFETY: a call without pointers; it splits off this thread's working directory, root and umask, and no code
+    // outside of the library's depends on sharing them.
+    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for (number, lane) in shared.lanes.iter().enumerate() {
+        // Exclusive: a kick wakes one of those that wait, not all.
+        let events = EventFlags::IN | EventFlags::EXCLUSIVE;
+        epoll::add(&epoll, borrow(&lane.kick), EventData::new_u64(number as u64), events)?;
+    }
+    epoll::add(&epoll, borrow(&shared.stop), EventData::new_u64(STOP), EventFlags::IN)?;
+    Ok(epoll)
+}
+
+impl Shared {
+    /// Serves a queue until it is empty.
+    fn serve_all(&self, lane: &Lane) {
+        while !self.stopping.load(Ordering::Acquire) && !self.interrupt.failed() {
+            match self.serve_one(lane) {
+                Ok(true) => {}
+                Ok(false) => return,
+                // The driver broke the ring: nothing on it can be trusted until it resets the device.
+                Err(_) => return self.interrupt.fail(),
+            }
+        }
+    }
+
+    /// Serves one request; false if there was none.
+    fn serve_one(&self, lane: &Lane) -> Result<bool, QueueError> {
+        let memory = &*self.memory;
+        let (chain, more) = {
+            let mut queue = lock(lane);
+            let Some(chain) = queue.pop(memory)? else {
+                // What arrived before kicks were on again has rung no bell.
+                return queue.enable_kicks(memory);
+            };
+            (chain, queue.enable_kicks(memory)?)
+        };
+        if more && self.idle.load(Ordering::Acquire) > 0 {
+            // EAGAIN: the doorbell has been rung already.
+            let _ = lane.kick.write(1);
+        }
+        let head = chain.head_index();
+        let written = self.server.serve(memory, chain);
+        let mut queue = lock(lane);
+        queue.push(memory, head, written)?;
+        if queue.needs_interrupt(memory) {
+            self.interrupt.signal_queue();
+        }
+        Ok(true)
+    }
+}
+
+fn lock(lane: &Lane) -> MutexGuard<'_, ActiveQueue> {
+    // Every change of the queue is one call that leaves it whole.
+    lane.queue.lock().unwrap_or_else(PoisonError::into_inner)
 }

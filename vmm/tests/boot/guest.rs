@@ -1,0 +1,119 @@
+//! The guest's half: pid 1 of the microVM. Does what /scenario says and reports line by line on hvc0.
+//!
+//! The host hears the console through its log and answers only through the slots, so the guest looks again every few
+//! milliseconds where it waits for a plug; there is nothing to be notified by.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    thread::sleep,
+    time::Duration,
+};
+
+use rustix::{
+    mount::{MountFlags, mount},
+    system::{RebootCommand, reboot},
+};
+
+const AGAIN: Duration = Duration::from_millis(20);
+const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
+
+pub(crate) fn init() -> ! {
+    let scenario = fs::read_to_string("/scenario").unwrap();
+    for (kind, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
+        fs::create_dir_all(target).unwrap();
+        mount(kind, target, kind, MountFlags::empty(), None).unwrap();
+    }
+    let mut console = OpenOptions::new().write(true).open("/dev/hvc0").unwrap();
+    match scenario.as_str() {
+        "hello" => hello(&mut console),
+        "panic" => {
+            say(&mut console, "about to panic");
+            std::process::exit(7);
+        }
+        "online" => online(&mut console),
+        "slots" => slots(&mut console),
+        "idle" => {
+            say(&mut console, "idle");
+            loop {
+                sleep(Duration::from_secs(3600));
+            }
+        }
+        other => say(&mut console, &format!("unknown scenario {other}")),
+    }
+    reboot(RebootCommand::Restart).unwrap();
+    unreachable!("reboot does not return");
+}
+
+fn say(console: &mut File, line: &str) {
+    console.write_all(format!("GUEST {line}\n").as_bytes()).unwrap();
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| format!("{path}: {error}")).trim().to_owned()
+}
+
+fn hello(console: &mut File) {
+    say(console, &format!("cpus {}", read("/sys/devices/system/cpu/online")));
+    say(
+        console,
+        &format!("clock {}", read("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
+    );
+    say(console, &format!("cmdline {}", read("/proc/cmdline")));
+    let memory = read("/proc/meminfo");
+    say(console, &format!("memory {}", memory.lines().next().unwrap_or("none")));
+    say(console, &format!("slot0 {:?} slot15 {:?}", devices_of(0), devices_of(15)));
+    // Both timers and interprocessor interrupts must work: threads on all CPUs that sleep and wake each other.
+    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| sleep(Duration::from_millis(10)))).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    say(console, "slept");
+}
+
+fn online(console: &mut File) {
+    say(console, &format!("present {}", read("/sys/devices/system/cpu/present")));
+    say(console, &format!("online {}", read("/sys/devices/system/cpu/online")));
+    fs::write("/sys/devices/system/cpu/cpu1/online", "1").unwrap();
+    say(console, &format!("online {}", read("/sys/devices/system/cpu/online")));
+}
+
+fn slots(console: &mut File) {
+    for round in 1..=2 {
+        say(console, &format!("empty {round}"));
+        bind_when_filled(7);
+        say(console, &format!("bound {round} {:?}", devices_of(7)));
+        let mut bytes = [0; 64];
+        File::open("/dev/hwrng").unwrap().read_exact(&mut bytes).unwrap();
+        assert_ne!(bytes, [0; 64]);
+        say(console, &format!("random {round}"));
+        fs::write(format!("{DRIVER}/unbind"), "virtio-mmio.7").unwrap();
+        say(console, &format!("unbound {round}"));
+        wait_until_empty(7);
+    }
+}
+
+fn bind(slot: u8) -> io::Result<()> {
+    fs::write(format!("{DRIVER}/bind"), format!("virtio-mmio.{slot}"))
+}
+
+fn bind_when_filled(slot: u8) {
+    while bind(slot).is_err() {
+        sleep(AGAIN);
+    }
+}
+
+/// A bound slot that is still full is unbound again.
+fn wait_until_empty(slot: u8) {
+    while bind(slot).is_ok() {
+        fs::write(format!("{DRIVER}/unbind"), format!("virtio-mmio.{slot}")).unwrap();
+        sleep(AGAIN);
+    }
+}
+
+/// The virtio devices behind a slot.
+fn devices_of(slot: u8) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(format!("/sys/bus/platform/devices/virtio-mmio.{slot}")) else {
+        return vec!["no slot".into()];
+    };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("virtio") && name != "virtio-mmio").collect()
+}

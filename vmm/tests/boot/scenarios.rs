@@ -1,0 +1,135 @@
+//! The tests. Each boots one machine and ends with what must be true of its end.
+
+use std::io::{Seek, Write};
+
+use bulkhead_protocol::{
+    timeline::Phase,
+    vmm::{Device, FailureKind, GuestExit, Reply, Request, Slot},
+};
+
+use crate::host::{boot, spec};
+
+type Test = (&'static str, fn());
+
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => { pub(crate) const ALL: &[Test] = &[$((stringify!($name), $name)),*]; };
+}
+
+tests![
+    a_guest_boots_speaks_and_powers_off,
+    two_vcpus_are_both_online,
+    a_vcpu_that_was_held_back_comes_online,
+    a_panic_is_reported_with_the_consoles_tail,
+    a_slot_is_plugged_and_unplugged_again_and_again,
+    a_stopped_guest_is_gone,
+    a_vmm_whose_server_dies_is_gone,
+    a_kernel_that_is_none_is_refused_and_leaves_nothing_behind,
+    memory_too_small_to_boot_is_refused,
+    an_invalid_machine_is_refused_and_the_next_one_boots,
+];
+
+fn a_guest_boots_speaks_and_powers_off() {
+    let mut vmm = boot(&spec("hello")).unwrap();
+    assert_eq!(vmm.hear("cpus"), "0");
+    let metrics = vmm.metrics();
+    println!("  at init: {metrics:?}");
+    println!("  entered after {:?}", vmm.since(Phase::Jailed, Phase::KernelEntered));
+    assert_eq!(vmm.hear("clock"), "kvm-clock");
+    assert!(vmm.hear("memory").contains("kB"));
+    assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot15 []");
+    vmm.hear("slept");
+    let (reason, tail) = vmm.exit();
+    assert_eq!(reason, GuestExit::Reset);
+    assert!(tail.contains("GUEST slept"), "{tail}");
+}
+
+fn two_vcpus_are_both_online() {
+    let mut machine = spec("hello");
+    (machine.vcpus, machine.max_vcpus) = (2, 2);
+    let mut vmm = boot(&machine).unwrap();
+    assert_eq!(vmm.hear("cpus"), "0-1");
+    vmm.hear("slept");
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
+
+fn a_vcpu_that_was_held_back_comes_online() {
+    let mut machine = spec("online");
+    machine.max_vcpus = 2;
+    let mut vmm = boot(&machine).unwrap();
+    assert_eq!(vmm.hear("present"), "0-1");
+    assert_eq!(vmm.hear("online"), "0");
+    assert_eq!(vmm.hear("online"), "0-1");
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
+
+fn a_panic_is_reported_with_the_consoles_tail() {
+    let mut vmm = boot(&spec("panic")).unwrap();
+    vmm.hear("about to panic");
+    let (reason, tail) = vmm.exit();
+    assert_eq!(reason, GuestExit::Panic);
+    assert!(tail.contains("Attempted to kill init! exitcode=0x00000700"), "{tail}");
+}
+
+fn a_slot_is_plugged_and_unplugged_again_and_again() {
+    let mut vmm = boot(&spec("slots")).unwrap();
+    for round in 1..=2 {
+        vmm.hear(&format!("empty {round}"));
+        assert_eq!(vmm.plug(Slot(7), Device::Rng), Ok(Reply::Done));
+        let taken = vmm.plug(Slot(7), Device::Rng).unwrap_err();
+        assert_eq!((taken.kind, taken.message.as_str()), (FailureKind::Invalid, "plug: slot 7 is taken"));
+        assert!(vmm.hear(&format!("bound {round}")).contains("virtio"));
+        vmm.hear(&format!("random {round}"));
+        let requests = vmm.metrics().into_iter().find(|(name, _)| name == "rng.requests").unwrap();
+        assert!(requests.1 > 0);
+        vmm.hear(&format!("unbound {round}"));
+        assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]), Ok(Reply::Done));
+        assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]).unwrap_err().kind, FailureKind::Invalid);
+    }
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
+
+fn a_stopped_guest_is_gone() {
+    let mut machine = spec("idle");
+    (machine.vcpus, machine.max_vcpus) = (2, 2);
+    let mut vmm = boot(&machine).unwrap();
+    vmm.hear("idle");
+    assert_eq!(vmm.ask(&Request::Stop, &[]), Ok(Reply::Done));
+    assert_eq!(vmm.exit().0, GuestExit::Stopped);
+}
+
+fn a_vmm_whose_server_dies_is_gone() {
+    let mut vmm = boot(&spec("idle")).unwrap();
+    vmm.hear("idle");
+    vmm.hang_up();
+    vmm.assert_gone();
+}
+
+fn a_kernel_that_is_none_is_refused_and_leaves_nothing_behind() {
+    let mut machine = spec("hello");
+    machine.kernel = tempfile::tempfile().unwrap();
+    machine.kernel.write_all(&[0x55; 4096]).unwrap();
+    machine.kernel.rewind().unwrap();
+    let failure = boot(&machine).err().unwrap();
+    assert_eq!(failure.kind, FailureKind::Image);
+    assert!(failure.message.starts_with("load the kernel image: "), "{}", failure.message);
+}
+
+fn memory_too_small_to_boot_is_refused() {
+    let mut machine = spec("hello");
+    machine.memory_mib = 48;
+    machine.initramfs.set_len(40 << 20).unwrap();
+    assert_eq!(boot(&machine).err().unwrap().kind, FailureKind::Memory);
+}
+
+fn an_invalid_machine_is_refused_and_the_next_one_boots() {
+    let mut machine = spec("hello");
+    machine.vcpus = 3;
+    assert_eq!(boot(&machine).err().unwrap().message, "vcpus is 3, 1 to 1 is allowed");
+    machine.vcpus = 1;
+    machine.devices = vec![(Slot(0), Device::Rng)];
+    assert_eq!(boot(&machine).err().unwrap().message, "slot 0 is named twice, or is none");
+    machine.devices = vec![(Slot(3), Device::Rng)];
+    let mut vmm = boot(&machine).unwrap();
+    vmm.hear("slept");
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
