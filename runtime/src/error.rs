@@ -3,7 +3,7 @@
 //! Each module has its own enum; this one holds them and adds what was being done (`create web`). A message never
 //! repeats its cause: `chain` joins them once, at the edge.
 
-use std::{error::Error as _, io};
+use std::io;
 
 use bulkhead_protocol::id::IdError;
 
@@ -55,15 +55,20 @@ impl Error {
 
     /// The messages from the outermost step to the first cause, joined by colons.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// The messages of an error and its causes, joined by colons.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

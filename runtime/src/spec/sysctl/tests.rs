@@ -51,8 +51,8 @@ fn the_hostname_has_its_own_field() {
 
 #[test]
 fn a_setting_needs_its_namespace() {
-    let spec = with("kernel.sem", "1")
-        .set("linux.namespaces", json!([{"type": "mount"}, {"type": "network"}]));
+    let spec =
+        with("kernel.sem", "1").set("linux.namespaces", json!([{"type": "mount"}, {"type": "network"}]));
     let refusal = spec.remove("hostname").refusal();
     let expected = "linux.sysctl[\"kernel.sem\"]: the namespace it belongs to is not the container's own";
     assert_eq!(refusal, expected);
