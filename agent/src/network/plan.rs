@@ -173,7 +173,9 @@ impl FromStr for Mac {
         let mut mac = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut mac {
-            let part = parts.next().filter(|part| part.len() == 2).ok_or(())?;
+            // The number parser would take a sign.
+            let digits = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let part = parts.next().filter(digits).ok_or(())?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| ())?;
         }
         if parts.next().is_some() { Err(()) } else { Ok(Self(mac)) }
@@ -193,6 +195,9 @@ impl FromStr for Cidr {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (address, prefix) = text.split_once('/').ok_or(())?;
         let address: IpAddr = address.parse().map_err(|_| ())?;
+        if !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(());
+        }
         let prefix = prefix.parse().map_err(|_| ())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         if prefix > most { Err(()) } else { Ok(Self { address, prefix }) }
@@ -213,5 +218,4 @@ impl fmt::Display for Route {
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

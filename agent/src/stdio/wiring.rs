@@ -167,5 +167,4 @@ impl Tty {
 }
 
 #[cfg(test)]
-#[path = "wiring/tests.rs"]
 mod tests;
