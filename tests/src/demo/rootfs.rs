@@ -46,6 +46,8 @@ fn bootstrap(suite: &str, mirror: &str, to: &Path) -> Result<(), Error> {
     let program = "mmdebstrap".to_owned();
     let mut command = Command::new(&program);
     command.args(["--variant=minbase", "--mode=root", "--include", PACKAGES]);
+    // The sandbox user of apt cannot write below a root-only cache, and apt would warn.
+    command.arg("--aptopt=APT::Sandbox::User \"root\"");
     for path in EXCLUDED {
         command.arg(format!("--dpkgopt=path-exclude={path}"));
     }

@@ -57,3 +57,7 @@ fn judge(output: std::io::Result<std::process::Output>) -> Where {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "decision_tests.rs"]
+mod tests;
