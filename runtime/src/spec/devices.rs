@@ -79,33 +79,9 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
     Ok(nodes)
 }
 
-/// `linux.resources.devices`, and after them what every container may use: making nodes, the default devices, and
-/// pseudo-terminals. Without any rule there is none: the guest then applies its default.
+/// `linux.resources.devices`, in order. What every container may use is added behind them in the guest.
 pub(super) fn rules(raw: &[raw::DeviceRule]) -> Result<Vec<DeviceRule>, SpecError> {
-    let mut rules =
-        raw.iter().enumerate().map(|(index, raw)| rule(raw, index)).collect::<Result<Vec<_>, _>>()?;
-    if rules.is_empty() {
-        return Ok(rules);
-    }
-    let allow = |kind, major, minor| DeviceRule {
-        allow: true,
-        kind: Some(kind),
-        major,
-        minor,
-        read: true,
-        write: true,
-        mknod: true,
-    };
-    for kind in [DeviceKind::Char, DeviceKind::Block] {
-        rules.push(DeviceRule { read: false, write: false, ..allow(kind, None, None) });
-    }
-    // Not tun and fuse: those must be asked for.
-    let defaults = GUEST.iter().filter(|(major, ..)| *major != 10);
-    rules.extend(defaults.map(|(major, minor, _)| allow(DeviceKind::Char, Some(*major), Some(*minor))));
-    // /dev/pts/N and /dev/ptmx
-    rules.push(allow(DeviceKind::Char, Some(136), None));
-    rules.push(allow(DeviceKind::Char, Some(5), Some(2)));
-    Ok(rules)
+    raw.iter().enumerate().map(|(index, raw)| rule(raw, index)).collect()
 }
 
 fn rule(raw: &raw::DeviceRule, index: usize) -> Result<DeviceRule, SpecError> {

@@ -84,6 +84,10 @@ pub(super) fn mappings(
         }
         _ => {}
     }
+    // The container is set up by its own root.
+    if !raw.is_empty() && raw.iter().all(|mapping| mapping.container != 0) {
+        return Err(invalid(format!("linux.{name}"), "no mapping begins at id 0 of the container"));
+    }
     if raw.len() > MAPPINGS_MAX {
         return Err(invalid(format!("linux.{name}"), "the kernel takes at most 340 mappings"));
     }

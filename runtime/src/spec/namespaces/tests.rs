@@ -81,7 +81,8 @@ fn a_mapping_must_have_a_size_and_end_within_the_ids() {
         mappings(&one, "uidMappings", &with).unwrap_err().to_string()
     };
     assert_eq!(refusal(0, 0, 0), "linux.uidMappings[0]: size is 0");
-    assert!(refusal(1, 0, u32::MAX).starts_with("linux.uidMappings[0]: goes beyond"));
+    assert_eq!(refusal(1, 0, 1), "linux.uidMappings: no mapping begins at id 0 of the container");
+    assert!(refusal(0, 1, u32::MAX).starts_with("linux.uidMappings[0]: goes beyond"));
     assert!(refusal(0, u32::MAX, 1).starts_with("linux.uidMappings[0]: goes beyond"));
     let all = [raw::IdMapping { container: 0, host: 0, size: u32::MAX }];
     assert_eq!(mappings(&all, "uidMappings", &with).unwrap().len(), 1);
