@@ -101,3 +101,13 @@ fn missing_artefacts_are_named_with_a_hint() {
     fs::write(path("i"), "").unwrap();
     config.open_artefacts().unwrap();
 }
+
+#[test]
+fn the_documented_file_is_the_default() {
+    let page = include_str!("../../../docs/configuration.md");
+    let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
+    let path = Path::new("/etc/bulkhead/config.toml");
+    let documented = parse(path, example).unwrap().check(path, Path::new("/elsewhere")).unwrap();
+    let default = RawConfig::default().check(path, Path::new("/usr/local")).unwrap();
+    assert_eq!(documented, default);
+}
