@@ -1,7 +1,358 @@
-//! `container-init`: the single-threaded process that becomes the container's first.
+//! `container-init`: a fresh process of one thread that walks a plan.
+//!
+//!   launcher ─ sources, staging ─ birth ─ id maps ─ exit
+//!                                  └▶ process ─ step after step ─ parked ─ Go ─▶ exec
+//!
+//! The socket to the agent is descriptor 0 at first. Any failure is reported there with its step and ends the
+//! process; when the agent's end goes away, so does the process. It is not dumpable, so that a container which
+//! sees it in its pid namespace cannot reach through its /proc entry what is still open.
 
-use std::process::ExitCode;
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    process::ExitCode,
+};
 
+use bulkhead_protocol::{
+    container::{Capabilities, Mount, MountSource},
+    packet::PacketSocket,
+};
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    io::Errno,
+    process::{DumpableBehavior, set_dumpable_behavior, setsid},
+};
+
+use super::{
+    console, credentials, devices,
+    error::{Cause, ContainerError, During},
+    masked,
+    message::{Go, Order, Report, read_plan},
+    mounts::{self, Attributes},
+    namespaces::{self, Birth},
+    path::Root,
+    plan::{LaunchKind, Plan, Step, late_attributes},
+    program::{self, Entered, Program},
+    rootfs::{self, Sources},
+    sysctl,
+};
+
+/// The program `bulkhead-agent container-init`.
 pub fn main() -> ExitCode {
-    ExitCode::FAILURE
+    // Beyond the three places that stdio takes later.
+    let socket = match rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 10) {
+        Ok(fd) => PacketSocket::from(fd),
+        Err(errno) => {
+            crate::say!("container-init: {errno}: it is started by the agent only");
+            return ExitCode::FAILURE;
+        }
+    };
+    match launch(&socket) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without the agent there is nobody to tell.
+            let _ = socket.send(&Report::Failed(error), &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("protect", "container-init")?;
+    let (order, fds) = socket.receive::<Order>().during("read", "order")?;
+    let mut fds = fds.into_iter();
+    let mut next = |what: &'static str| fds.next().ok_or("the descriptor is missing").during("read", what);
+    let plan = read_plan(next("plan")?)?;
+    let stdio = [next("stdin")?, next("stdout")?, next("stderr")?];
+    let cgroup = next("cgroup")?;
+    let target = if order.join { Some(next("target")?) } else { None };
+    fs::write("/proc/self/oom_score_adj", plan.launch.oom_score_adj.to_string())
+        .during("set oom_score_adj to", plan.launch.oom_score_adj)?;
+
+    let mut sources = None;
+    // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
+    // come after the birth.
+    let late = namespaces::CGROUP | if target.is_some() { namespaces::USER } else { 0 };
+    let mut new = plan.launch.namespaces & !late;
+    match (&plan.launch.kind, &target) {
+        (LaunchKind::Create { share, rootfs, binds, nodes, .. }, None) => {
+            sources = Some(rootfs::stage(share, rootfs, binds, nodes)?);
+        }
+        (LaunchKind::Join, Some(target)) => {
+            namespaces::join(target.as_fd(), new)?;
+            new = 0;
+        }
+        (LaunchKind::Create { .. }, Some(_)) | (LaunchKind::Join, None) => {
+            return Err("it does not fit the plan").during("read", "order");
+        }
+    }
+    let (wait, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("make", "pipe")?;
+    match namespaces::give_birth(new, Some(cgroup.as_fd()))? {
+        Birth::Launcher { pid, pidfd } => {
+            if let LaunchKind::Create { uid_mappings, gid_mappings, .. } = &plan.launch.kind
+                && new & namespaces::USER != 0
+            {
+                namespaces::map_ids(pid, uid_mappings, gid_mappings)?;
+            }
+            socket.send(&Report::Born { pid }, &[pidfd.as_fd()]).during("report", "birth")?;
+            // On an error before this the pipe closes unwritten, and the process ends.
+            rustix::io::write(&ready, &[1]).during("release", "process").map(drop)
+        }
+        Birth::Process => {
+            drop(ready);
+            if !matches!(rustix::io::read(&wait, &mut [0; 1]), Ok(1)) {
+                std::process::exit(1);
+            }
+            drop(wait);
+            let join_late = plan.launch.namespaces & late;
+            if let Some(target) = target {
+                namespaces::join(target.as_fd(), join_late)?;
+            }
+            Process::new(socket, sources, cgroup, stdio, &plan)?.run(&plan)
+        }
+    }
+}
+
+/// The state that steps hand to later steps.
+#[derive(Debug)]
+struct Process<'a> {
+    socket: &'a PacketSocket,
+    sources: Option<Sources>,
+    cgroup: Option<OwnedFd>,
+    stdio: [OwnedFd; 3],
+    root: Root,
+    rootfs_mounted_ns: u64,
+    entered: Entered,
+    reduced: Option<credentials::Reduced>,
+    env: Vec<String>,
+    args: &'a [String],
+    program: Option<Program>,
+}
+
+impl<'a> Process<'a> {
+    fn new(
+        socket: &'a PacketSocket,
+        sources: Option<Sources>,
+        cgroup: OwnedFd,
+        stdio: [OwnedFd; 3],
+        plan: &'a Plan,
+    ) -> Result<Self, ContainerError> {
+        Ok(Self {
+            socket,
+            sources,
+            cgroup: Some(cgroup),
+            stdio,
+            root: open_root()?,
+            rootfs_mounted_ns: 0,
+            entered: Entered::Yes,
+            reduced: None,
+            env: plan.env.clone(),
+            args: &plan.args,
+            program: None,
+        })
+    }
+
+    /// Returns only with an error.
+    fn run(mut self, plan: &Plan) -> Result<(), ContainerError> {
+        rustix::process::umask(Mode::empty());
+        for step in &plan.steps {
+            self.take(step)?;
+        }
+        let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
+        let parked = Report::Parked { rootfs_mounted_ns: self.rootfs_mounted_ns };
+        self.socket.send(&parked, &[]).during("report", "readiness")?;
+        // The agent that goes away instead takes the container with it.
+        self.socket.receive::<Go>().during("wait for", "release")?;
+        Err(program.exec())
+    }
+
+    /// One arm for each step of the plan.
+    fn take(&mut self, step: &Step) -> Result<(), ContainerError> {
+        match step {
+            Step::NewSession => setsid().during("make", "session").map(drop),
+            Step::BecomeRootInside => credentials::become_root_inside(),
+            Step::CgroupNamespace => namespaces::unshare(namespaces::CGROUP, "cgroup"),
+            Step::LoopbackUp => namespaces::loopback_up(),
+            Step::Hostname(name) => {
+                rustix::system::sethostname(name.as_bytes()).during("set host name", name)
+            }
+            Step::Domainname(name) => {
+                rustix::system::setdomainname(name.as_bytes()).during("set domain name", name)
+            }
+            Step::Rootfs => self.attach_rootfs(),
+            Step::BindMount { source, mount } => self.bind(*source, mount),
+            Step::FilesystemMount(mount) => self.filesystem(mount),
+            Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
+            Step::Device(node) => {
+                let guest = self.sources.as_ref().and_then(|sources| sources.devices.get(&node.path));
+                devices::make(&self.root, node, guest)
+            }
+            Step::DeviceLink { target, path } => devices::link(&self.root, target, path),
+            Step::WorkingDirectory(path) => rootfs::make_working_directory(&self.root, path),
+            Step::Sysctl { file, value } => {
+                let directory =
+                    rootfs::open_staged(rootfs::STAGED_SYSCTL).during("open", rootfs::STAGED_SYSCTL)?;
+                sysctl::write(&directory, file, value)
+            }
+            Step::PivotRoot => rootfs::pivot(&self.root),
+            Step::Terminal { size, console } => self.terminal(*size, *console),
+            Step::ReadOnlyMount(path) => {
+                let place = self.root.place(path).during("make read-only", path)?;
+                Attributes::read_only().apply(place.as_fd()).during("make read-only", path)
+            }
+            Step::SealRootfs { readonly, propagation } => rootfs::seal(&self.root, *readonly, *propagation),
+            Step::ReadOnlyPath(path) => masked::make_read_only(&self.root, path),
+            Step::MaskPath(path) => {
+                let null = self.sources.as_ref().and_then(|sources| sources.devices.get(devices::NULL));
+                masked::mask(&self.root, path, null)
+            }
+            Step::Stdio { uid } => console::place_stdio(&self.stdio, *uid),
+            Step::Environment { uid } => {
+                self.env = program::environment(&self.env, *uid, &self.root);
+                Ok(())
+            }
+            Step::EnterDirectory(path) => {
+                self.entered = program::enter(path)?;
+                Ok(())
+            }
+            Step::Bounds(wanted) => self.bounds(*wanted),
+            Step::BecomeUser(user) => credentials::become_user(user),
+            Step::EnterDirectoryAsUser(path) => self.enter_as_user(path),
+            Step::Capabilities => {
+                let reduced = self
+                    .reduced
+                    .take()
+                    .ok_or("the bounding set comes first")
+                    .during("set", "capabilities")?;
+                credentials::take_capabilities(&reduced)
+            }
+            Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).during("set", "no_new_privs"),
+            Step::FindProgram => {
+                self.program = Some(Program::find(self.args, &self.env)?);
+                Ok(())
+            }
+            Step::ResetSignals => reset_signals(),
+            Step::CloseDescriptors => close_descriptors(),
+        }
+    }
+
+    fn attach_rootfs(&mut self) -> Result<(), ContainerError> {
+        let mount = self.sources.as_mut().and_then(|sources| sources.rootfs.take());
+        self.root = rootfs::attach(mount.ok_or("it was not opened").during("mount", "rootfs")?)?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        self.rootfs_mounted_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        Ok(())
+    }
+
+    fn bind(&mut self, source: usize, mount: &Mount) -> Result<(), ContainerError> {
+        let path = mount.destination.as_str();
+        let taken = self.sources.as_mut().and_then(|sources| sources.binds.get_mut(source)?.take());
+        let fd = taken.ok_or("its source was not opened").during("bind mount on", path)?;
+        let file = !super::path::is_directory(&fd).during("bind mount on", path)?;
+        let place = mounts::destination(&self.root, mount, file)?;
+        mounts::outside_procfs(&place, path)?;
+        mounts::dress(&fd, mount, 0)?;
+        mounts::attach(fd, place).during("bind mount on", path)
+    }
+
+    fn filesystem(&mut self, mount: &Mount) -> Result<(), ContainerError> {
+        let MountSource::Filesystem { kind, source } = &mount.source else {
+            return Err("its source is no filesystem").during("mount on", &mount.destination);
+        };
+        if matches!(kind.as_str(), "proc" | "sysfs") {
+            mounts::ordinary_directory(&self.root, &mount.destination)?;
+        }
+        let late = late_attributes(mount);
+        let flags: Vec<&str> =
+            mount.super_flags.iter().map(String::as_str).filter(|flag| late == 0 || *flag != "ro").collect();
+        let data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
+        let made = match mounts::filesystem(kind, source, &flags, &data) {
+            // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
+            Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
+                rootfs::copy_of_sysfs().map_err(Cause::from)
+            }
+            made => made,
+        };
+        let fd = made.during("mount", format_args!("{kind} on {}", mount.destination))?;
+        self.dress_and_attach(&fd, mount, late)
+    }
+
+    fn cgroup(&mut self, own_namespace: bool, mount: &Mount) -> Result<(), ContainerError> {
+        let path = mount.destination.as_str();
+        let fd = if own_namespace {
+            let data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
+            mounts::filesystem("cgroup2", "cgroup", &[], &data).during("mount cgroup2 on", path)?
+        } else {
+            let own = self.cgroup.as_ref().ok_or(Errno::NOENT).during("mount cgroup2 on", path)?;
+            mounts::clone_tree(own, false).during("bind cgroup on", path)?
+        };
+        let mut mount = mount.clone();
+        if mount.super_flags.iter().any(|flag| flag == "ro") {
+            // There is one cgroup2 superblock for the whole guest: only this mount of it may turn read-only.
+            mount.set |= mounts::READ_ONLY;
+        }
+        self.dress_and_attach(&fd, &mount, 0)
+    }
+
+    fn dress_and_attach(&self, fd: &OwnedFd, mount: &Mount, late: u64) -> Result<(), ContainerError> {
+        let place = mounts::destination(&self.root, mount, false)?;
+        mounts::dress(fd, mount, late)?;
+        mounts::attach(fd, place).during("mount on", &mount.destination)
+    }
+
+    fn terminal(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), ContainerError> {
+        let terminal = console::open(&self.root, size)?;
+        if bind {
+            console::bind_console(&self.root, &terminal.slave)?;
+        }
+        self.socket.send(&Report::Master, &[terminal.master.as_fd()]).during("hand over", "terminal")?;
+        self.stdio = console::three_of(&terminal.slave)?;
+        Ok(())
+    }
+
+    fn bounds(&mut self, wanted: Capabilities) -> Result<(), ContainerError> {
+        let (reduced, missing) = credentials::reduce_bounds(wanted)?;
+        self.reduced = Some(reduced);
+        if missing == 0 {
+            return Ok(());
+        }
+        let warning = format!("capabilities {missing:#x} cannot be granted and are left out");
+        self.socket.send(&Report::Warning(warning), &[]).during("report", "warning")
+    }
+
+    fn enter_as_user(&mut self, path: &str) -> Result<(), ContainerError> {
+        if self.entered == Entered::AgainAsUser {
+            rustix::process::chdir(path).during("enter working directory", path)?;
+        }
+        program::check_working_directory()
+    }
+}
+
+fn open_root() -> Result<Root, ContainerError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(Root::from(rustix::fs::openat(CWD, "/", flags, Mode::empty()).during("open", "/")?))
+}
+
+/// The program starts with default dispositions (the runtime of this program ignores SIGPIPE) and none blocked.
+fn reset_signals() -> Result<(), ContainerError> {
+    // SAFETY: an all-zero sigaction is SIG_DFL with an empty mask and no flags; both structures outlive the calls.
+    // The C library's own two real-time signals are refused with EINVAL, SIGKILL and SIGSTOP as well: none of
+    // them can be ignored or handled in a fresh process, so the answers do not matter.
+    let done = unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during("reset", "signals") }
+}
+
+/// Only 0, 1 and 2 live through the exec, whatever was inherited or forgotten.
+fn close_descriptors() -> Result<(), ContainerError> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC nothing is closed now, so no descriptor that somebody owns goes away.
+    let done = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during("close", "descriptors") }
 }

@@ -7,20 +7,58 @@
 //! init and exits) may be made freely and are reaped unseen. Never `Child::wait`, never tokio::process.
 //! Our own ends of stdio belong to `stdio`; here only the child's ends appear.
 
+mod cgroup;
+mod console;
+mod credentials;
+mod device_filter;
+mod devices;
+mod error;
+mod exec;
 pub mod init;
+mod launch;
+mod masked;
+mod message;
+mod mounts;
+mod namespaces;
+mod path;
+mod plan;
+mod program;
+mod rlimits;
+mod rootfs;
+mod sysctl;
 
-use std::{io, os::fd::OwnedFd};
+use std::{os::fd::OwnedFd, path::PathBuf};
 
 use bulkhead_protocol::{
     container::{ContainerSpec, ProcessSpec},
     id::ContainerId,
 };
 
-/// A step of container set-up that failed: which, on what, and why. Shown to the user word for word.
-#[derive(Debug, thiserror::Error)]
-pub enum ContainerError {
-    #[error("{step} {object}")]
-    Step { step: &'static str, object: String, source: io::Error },
+use self::launch::{Gate, Launched, Orders, end, launch};
+pub use self::{
+    cgroup::Cgroup,
+    error::{Cause, ContainerError},
+};
+
+/// Where the guest keeps what containers are made of. Tests point elsewhere.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// What is run as `container-init`.
+    pub program: PathBuf,
+    /// The root of the share.
+    pub share: PathBuf,
+    /// The cgroup2 mount.
+    pub cgroups: PathBuf,
+}
+
+impl Layout {
+    pub fn guest() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            share: crate::boot::SHARE.into(),
+            cgroups: crate::boot::CGROUP.into(),
+        }
+    }
 }
 
 /// The child's ends. With `terminal` all three are /dev/null: the pty is made in the container's devpts and its
@@ -65,59 +103,108 @@ pub struct Spawned {
 
 /// Lives between `create` and `start`. Releasing consumes it; dropping it without releasing ends the init.
 #[derive(Debug)]
-pub struct ParkedInit {}
+pub struct ParkedInit(Gate);
 
 impl ParkedInit {
     /// Answers when the exec has succeeded, or with why it failed.
     pub async fn release(self) -> Result<(), ContainerError> {
-        Err(unfinished("start"))
+        self.0.open().await
     }
 }
 
-/// The container's own cgroup.
-#[derive(Debug)]
-pub struct Cgroup {}
-
-impl Cgroup {
-    /// SIGKILL to every process in it and below.
-    pub fn kill_all(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Pids in it and below, in the root pid namespace.
-    pub fn processes(&self) -> io::Result<Vec<u32>> {
-        Ok(Vec::new())
-    }
-
-    /// How often the out-of-memory killer took a process of it.
-    pub fn oom_kills(&self) -> io::Result<u64> {
-        Ok(0)
-    }
-
-    /// Removes it and all below it. `EBUSY` while a process is left.
-    pub fn remove(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
+/// Makes a container and parks its init. On an error nothing of it is left.
 pub async fn create(
     id: &ContainerId,
     spec: ContainerSpec,
     stdio: ChildStdio,
 ) -> Result<Created, ContainerError> {
-    let _ = (id, spec, stdio);
-    Err(unfinished("create"))
+    create_in(&Layout::guest(), id, &spec, stdio).await
 }
 
+/// `create` with the places of `layout`.
+pub async fn create_in(
+    layout: &Layout,
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    stdio: ChildStdio,
+) -> Result<Created, ContainerError> {
+    check_terminal(&spec.process, &stdio)?;
+    let plan = plan::create(layout.share.clone(), spec)?;
+    let cgroup = Unfinished(Some(Cgroup::create(&layout.cgroups, id)?));
+    let orders =
+        Orders { program: &layout.program, plan: &plan, stdio, cgroup: cgroup.get().open()?, target: None };
+    let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;
+    let limited =
+        cgroup.get().limit(&spec.resources).and_then(|()| rlimits::apply(pid, &spec.process.rlimits));
+    if let Err(error) = limited {
+        end(&pidfd).await;
+        return Err(error);
+    }
+    Ok(Created {
+        pid,
+        pidfd,
+        cgroup: cgroup.finished(),
+        gate: ParkedInit(gate),
+        pty_master,
+        rootfs_mounted_ns,
+    })
+}
+
+/// Runs one more process in a container; answers when its exec has succeeded.
 pub async fn exec(
     container: &Running,
     process: ProcessSpec,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
-    let _ = (container, process, stdio);
-    Err(unfinished("exec"))
+    exec_in(&Layout::guest(), container, &process, stdio).await
 }
 
-fn unfinished(step: &'static str) -> ContainerError {
-    ContainerError::Step { step, object: "container".into(), source: io::ErrorKind::Unsupported.into() }
+/// `exec` with the places of `layout`.
+pub async fn exec_in(
+    layout: &Layout,
+    container: &Running,
+    process: &ProcessSpec,
+    stdio: ChildStdio,
+) -> Result<Spawned, ContainerError> {
+    check_terminal(process, &stdio)?;
+    exec::exec(layout, container, process, stdio).await
+}
+
+fn check_terminal(process: &ProcessSpec, stdio: &ChildStdio) -> Result<(), ContainerError> {
+    if process.terminal == stdio.terminal {
+        return Ok(());
+    }
+    Err(ContainerError::refused("process.terminal and the streams that were opened do not agree"))
+}
+
+/// The cgroup of a container that is being made: goes with it if that fails.
+#[derive(Debug)]
+struct Unfinished(Option<Cgroup>);
+
+impl Unfinished {
+    fn get(&self) -> &Cgroup {
+        match &self.0 {
+            Some(cgroup) => cgroup,
+            None => unreachable!("only `finished` takes it, and consumes self"),
+        }
+    }
+
+    fn finished(mut self) -> Cgroup {
+        match self.0.take() {
+            Some(cgroup) => cgroup,
+            None => unreachable!("only `finished` takes it, and consumes self"),
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Its processes were ended; a helper that is still exiting makes the removal fail, and then the next
+        // container of this id removes it.
+        if let Some(cgroup) = &self.0
+            && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.remove())
+        {
+            crate::say!("remove the cgroup of a container that was not made: {error}");
+        }
+    }
 }

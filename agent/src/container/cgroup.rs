@@ -1,0 +1,214 @@
+//! The container's cgroup: cgroup2 only, one directory each below `bulkhead`, limits written to the parked init.
+//!
+//!   /sys/fs/cgroup/bulkhead/<id>        processes of the container, limits
+//!   /sys/fs/cgroup/bulkhead/<id>/…      whatever the container makes there itself
+//!
+//! Limits come when the init is parked, not before: the set-up is ours and must not be strangled by them.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use bulkhead_protocol::{
+    container::{Limit, Resources},
+    id::ContainerId,
+};
+use rustix::fs::{Mode, OFlags};
+
+use super::{
+    device_filter,
+    error::{ContainerError, During},
+};
+
+/// The directory that holds those of all containers.
+const PARENT: &str = "bulkhead";
+/// Depth below a container's cgroup that is walked; the kernel's own default maximum is far above honest use.
+const DEPTH: usize = 64;
+/// Pids answered for one container.
+const PIDS: usize = 1 << 16;
+
+/// The container's own cgroup.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes it, with all controllers that the guest has. `base` is the cgroup2 mount.
+    pub(super) fn create(base: &Path, id: &ContainerId) -> Result<Self, ContainerError> {
+        const STEP: &str = "make cgroup";
+        let parent = base.join(PARENT);
+        let controllers = fs::read_to_string(base.join("cgroup.controllers")).during(STEP, base.display())?;
+        enable(base, &controllers)?;
+        match fs::create_dir(&parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).during(STEP, parent.display());
+            }
+            _ => enable(&parent, &controllers)?,
+        }
+        let path = parent.join(id.as_str());
+        match fs::create_dir(&path) {
+            // Left by a container that is gone, or the name would be taken in the agent's table; an empty one
+            // carries old limits, so it goes first.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_tree(&path, DEPTH).during("remove old cgroup", path.display())?;
+                fs::create_dir(&path).during(STEP, path.display())?;
+            }
+            made => made.during(STEP, path.display())?,
+        }
+        Ok(Self { path })
+    }
+
+    /// The directory, to be born into.
+    pub(super) fn open(&self) -> Result<OwnedFd, ContainerError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(&self.path, flags, Mode::empty()).during("open cgroup", self.path.display())
+    }
+
+    /// Writes the limits and attaches the device rules.
+    pub(super) fn limit(&self, resources: &Resources) -> Result<(), ContainerError> {
+        for (file, value) in files(resources)? {
+            // One write each: a partial value would be another value.
+            fs::write(self.path.join(&file), &value)
+                .during("set limit", format_args!("{file} to {value}"))?;
+        }
+        let directory = self.open()?;
+        device_filter::attach(directory.as_fd(), &resources.devices)
+    }
+
+    /// SIGKILL to every process in it and below.
+    pub fn kill_all(&self) -> io::Result<()> {
+        gone_is_fine(fs::write(self.path.join("cgroup.kill"), "1"))
+    }
+
+    /// Pids in it and below, in the root pid namespace.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        collect(&self.path, DEPTH, &mut pids)?;
+        Ok(pids)
+    }
+
+    /// How often the out-of-memory killer took a process of it.
+    pub fn oom_kills(&self) -> io::Result<u64> {
+        let events = fs::read_to_string(self.path.join("memory.events"))?;
+        Ok(event(&events, "oom_kill"))
+    }
+
+    /// Removes it and all below it. `EBUSY` while a process is left.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.path, DEPTH)
+    }
+}
+
+/// The files to write, in order. Refuses what would leave the directory.
+fn files(resources: &Resources) -> Result<Vec<(String, String)>, ContainerError> {
+    let mut files: Vec<(&str, String)> = Vec::new();
+    let mut add = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
+    // Swap first: lowering memory.max may need room there.
+    add("memory.swap.max", resources.memory_swap_max.map(text));
+    add("memory.max", resources.memory_max.map(text));
+    add("memory.low", resources.memory_low.map(text));
+    add("cpu.weight", resources.cpu_weight.map(|weight| weight.to_string()));
+    add("cpu.idle", resources.cpu_idle.map(|idle| u8::from(idle).to_string()));
+    add("cpu.max", cpu_max(resources));
+    add("cpu.max.burst", resources.cpu_burst.map(|burst| burst.to_string()));
+    add("pids.max", resources.pids_max.map(text));
+    let mut files: Vec<_> = files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect();
+    for (file, value) in &resources.unified {
+        let (controller, rest) = file.split_once('.').unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        // The core's own files (cgroup.procs and the like) move and kill processes: not limits.
+        if controller.is_empty() || rest.is_empty() || controller == "cgroup" || !file.chars().all(plain) {
+            return Err(ContainerError::refused(format_args!(
+                "{file:?} is not a file of a cgroup controller"
+            )));
+        }
+        files.push((file.clone(), value.clone()));
+    }
+    Ok(files)
+}
+
+fn text(limit: Limit) -> String {
+    match limit {
+        Limit::Max => "max".to_owned(),
+        Limit::Value(value) => value.to_string(),
+    }
+}
+
+/// Quota and period; each may be given alone.
+fn cpu_max(resources: &Resources) -> Option<String> {
+    let quota = resources.cpu_quota.map(text);
+    let period = resources.cpu_period.map(|period| format!(" {period}"));
+    if quota.is_none() && period.is_none() {
+        return None;
+    }
+    Some(quota.unwrap_or_else(|| "max".to_owned()) + &period.unwrap_or_default())
+}
+
+fn enable(directory: &Path, controllers: &str) -> Result<(), ContainerError> {
+    let wanted: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let file = directory.join("cgroup.subtree_control");
+    fs::write(&file, wanted.join(" ")).during("enable cgroup controllers in", file.display())
+}
+
+/// A cgroup that is gone holds no processes.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
+fn collect(directory: &Path, depth: usize, pids: &mut Vec<u32>) -> io::Result<()> {
+    let listed = match fs::read_to_string(directory.join("cgroup.procs")) {
+        // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose domain above lists it.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) =>
+        {
+            String::new()
+        }
+        listed => listed?,
+    };
+    // 0 stands for a process that our pid namespace does not show.
+    pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+    pids.truncate(PIDS);
+    if depth == 0 {
+        return Ok(());
+    }
+    each_child(directory, |child| collect(child, depth - 1, pids))
+}
+
+fn remove_tree(directory: &Path, depth: usize) -> io::Result<()> {
+    if depth > 0 {
+        each_child(directory, |child| remove_tree(child, depth - 1))?;
+    }
+    gone_is_fine(fs::remove_dir(directory))
+}
+
+fn each_child(directory: &Path, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            visit(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// One counter of a flat keyed file.
+fn event(events: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+    events.lines().find_map(value).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Who the process is when it execs: groups, ids, five capability sets.
+//!
+//!   bounding set ─ keep capabilities ─ groups ─ gid ─ uid ─ permitted, effective, inheritable ─ ambient
+//!
+//! The bounding set needs CAP_SETPCAP and the ids need CAP_SETUID and CAP_SETGID, so both come before the other
+//! sets shrink; keepcaps carries the permitted set over the change of uid. A capability that the kernel does not
+//! know or that we do not have is left out with a warning, as the specification asks.
+
+use bulkhead_protocol::container::{Capabilities, User};
+use rustix::{
+    fs::Mode,
+    process::{Gid, Uid, umask},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+        clear_ambient_capability_set, configure_capability_in_ambient_set,
+        remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_thread_groups,
+        set_thread_res_gid, set_thread_res_uid,
+    },
+};
+
+use super::error::{ContainerError, During};
+
+/// What a container gets when its specification gives no umask.
+const DEFAULT_UMASK: u32 = 0o022;
+
+/// The sets that can be granted, and what had to be left out.
+#[derive(Debug, PartialEq, Eq)]
+struct Granted {
+    sets: Capabilities,
+    missing: u64,
+}
+
+/// `have` is the permitted set, `bounds` the bounding set we start with.
+fn grant(wanted: Capabilities, have: u64, bounds: u64) -> Granted {
+    let permitted = wanted.permitted & have;
+    let inheritable = wanted.inheritable & (have | bounds);
+    let sets = Capabilities {
+        bounding: wanted.bounding & bounds,
+        // capabilities(7): effective within permitted, ambient within permitted and inheritable.
+        effective: wanted.effective & permitted,
+        inheritable,
+        permitted,
+        ambient: wanted.ambient & permitted & inheritable,
+    };
+    let missing = (wanted.bounding & !sets.bounding)
+        | (wanted.effective & !sets.effective)
+        | (wanted.inheritable & !sets.inheritable)
+        | (wanted.permitted & !sets.permitted)
+        | (wanted.ambient & !sets.ambient);
+    Granted { sets, missing }
+}
+
+/// The state between the bounding set and the others.
+#[derive(Debug)]
+pub(super) struct Reduced(Capabilities);
+
+/// Shrinks the bounding set; answers the capabilities that cannot be granted, as bits.
+pub(super) fn reduce_bounds(wanted: Capabilities) -> Result<(Reduced, u64), ContainerError> {
+    const STEP: &str = "drop from the bounding set";
+    let have = capabilities(None).during("read", "capabilities")?;
+    let mut bounds = 0;
+    for bit in each(u64::MAX) {
+        // An error is the kernel's way to say that it knows no such capability.
+        if capability_is_in_bounding_set(bit).unwrap_or(false) {
+            bounds |= bit.bits();
+        }
+    }
+    let granted = grant(wanted, have.permitted.bits(), bounds);
+    for bit in each(bounds & !granted.sets.bounding) {
+        remove_capability_from_bounding_set(bit)
+            .during(STEP, format_args!("capability {}", bit.bits().trailing_zeros()))?;
+    }
+    Ok((Reduced(granted.sets), granted.missing))
+}
+
+/// Becomes the user, still with every permitted capability.
+pub(super) fn become_user(user: &User) -> Result<(), ContainerError> {
+    set_keep_capabilities(true).during("keep", "capabilities")?;
+    let groups: Vec<Gid> = user.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    set_thread_groups(&groups).during("set groups", format_args!("{:?}", user.additional_gids))?;
+    let gid = Gid::from_raw(user.gid);
+    set_thread_res_gid(gid, gid, gid).during("set gid", user.gid)?;
+    let uid = Uid::from_raw(user.uid);
+    set_thread_res_uid(uid, uid, uid).during("set uid", user.uid)?;
+    umask(Mode::from_raw_mode(user.umask.unwrap_or(DEFAULT_UMASK) & 0o777));
+    Ok(())
+}
+
+/// Takes the remaining sets.
+pub(super) fn take_capabilities(reduced: &Reduced) -> Result<(), ContainerError> {
+    const STEP: &str = "set";
+    let sets = reduced.0;
+    clear_ambient_capability_set().during("clear", "ambient capabilities")?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: CapabilitySet::from_bits_retain(sets.effective),
+            permitted: CapabilitySet::from_bits_retain(sets.permitted),
+            inheritable: CapabilitySet::from_bits_retain(sets.inheritable),
+        },
+    )
+    .during(STEP, "capabilities")?;
+    for bit in each(sets.ambient) {
+        configure_capability_in_ambient_set(bit, true)
+            .during(STEP, format_args!("ambient capability {}", bit.bits().trailing_zeros()))?;
+    }
+    set_keep_capabilities(false).during("stop keeping", "capabilities")
+}
+
+/// Root of a fresh user namespace: until now we are an id that it does not know.
+pub(super) fn become_root_inside() -> Result<(), ContainerError> {
+    set_thread_groups(&[]).during("clear", "groups")?;
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).during("set gid", 0)?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).during("set uid", 0)
+}
+
+fn each(bits: u64) -> impl Iterator<Item = CapabilitySet> {
+    (0..u64::BITS).filter(move |n| bits >> n & 1 == 1).map(|n| CapabilitySet::from_bits_retain(1 << n))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! Device nodes and the usual links of /dev.
+//!
+//! A node is made where the filesystem allows it: /dev is nearly always a tmpfs of the container. Where it does
+//! not (a user namespace, or the rootfs itself, for virtio-fs never makes device nodes), the guest's own node is
+//! bound over an empty file. A node that is already there must be the one that is wanted.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd};
+
+use bulkhead_protocol::container::{DeviceKind, DeviceNode};
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, major, makedev, minor,
+        mknodat, openat, symlinkat, unlinkat,
+    },
+    io::Errno,
+};
+
+use super::{
+    error::{ContainerError, During},
+    mounts,
+    path::{Root, child, stat_child},
+};
+
+/// The null device of the guest, which also masks files.
+pub(super) const NULL: &str = "/dev/null";
+
+/// What every container finds in /dev (runtime-spec, config-linux, "Default Devices").
+const DEFAULTS: [(&str, u32, u32); 6] = [
+    (NULL, 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// Links of /dev; /dev/ptmx leads to the container's own devpts.
+pub(super) const LINKS: [(&str, &str); 6] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
+];
+
+pub(super) fn defaults() -> impl Iterator<Item = DeviceNode> {
+    DEFAULTS.iter().map(|&(path, major, minor)| DeviceNode {
+        path: path.to_owned(),
+        kind: DeviceKind::Char,
+        major,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    })
+}
+
+/// Detached mounts of the guest's nodes at these paths; those it does not have are left out.
+pub(super) fn open_guest_nodes(paths: &[String]) -> BTreeMap<String, OwnedFd> {
+    let open = |path: &String| {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = openat(CWD, path.as_str(), flags, Mode::empty()).ok()?;
+        let kind = FileType::from_raw_mode(fstat(&place).ok()?.st_mode);
+        matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then_some(())?;
+        Some((path.clone(), mounts::clone_tree(place, false).ok()?))
+    };
+    paths.iter().filter_map(open).collect()
+}
+
+/// Makes one node, or binds the guest's.
+pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<&OwnedFd>) -> Result<(), ContainerError> {
+    const STEP: &str = "make device";
+    let path = node.path.as_str();
+    let (parent, name) = root.make_parent(path).during(STEP, path)?;
+    let device = makedev(node.major, node.minor);
+    match mknodat(&parent, name, file_type(node.kind), Mode::from_raw_mode(node.mode & 0o7777), device) {
+        Ok(()) => {
+            let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+            chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+                .during("set owner of", path)?;
+            // A change of owner drops bits of the mode, and the creation was subject to the umask.
+            chmodat(&parent, name, Mode::from_raw_mode(node.mode & 0o7777), AtFlags::empty())
+                .during("set mode of", path)
+        }
+        Err(Errno::EXIST) => {
+            let found = stat_child(&parent, name).during(STEP, path)?;
+            if is_node(&found, node) {
+                return Ok(());
+            }
+            match guest {
+                Some(guest) if is_empty_file(&found) => bind(&parent, name, node, guest),
+                _ => Err("something else is there").during(STEP, path),
+            }
+        }
+        Err(errno @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) => match guest {
+            Some(guest) => {
+                let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                openat(&parent, name, flags, Mode::from_raw_mode(0o644)).during(STEP, path)?;
+                bind(&parent, name, node, guest)
+            }
+            None => Err(errno).during(STEP, path),
+        },
+        Err(errno) => Err(errno).during(STEP, path),
+    }
+}
+
+fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: &OwnedFd) -> Result<(), ContainerError> {
+    const STEP: &str = "bind device";
+    let path = node.path.as_str();
+    if !is_node(&fstat(guest).during(STEP, path)?, node) {
+        return Err("the guest's device of this name has another number").during(STEP, path);
+    }
+    let place = child(parent, name).during(STEP, path)?;
+    let mount = mounts::clone_tree(guest, false).during(STEP, path)?;
+    mounts::attach(mount, place).during(STEP, path)
+}
+
+/// Makes one link unless something of that name is there; ptmx always, for it must be the container's own.
+pub(super) fn link(root: &Root, target: &str, path: &str) -> Result<(), ContainerError> {
+    const STEP: &str = "link device";
+    let (parent, name) = root.make_parent(path).during(STEP, path)?;
+    match symlinkat(target, &parent, name) {
+        Err(Errno::EXIST) if name == "ptmx" => {
+            unlinkat(&parent, name, AtFlags::empty()).during(STEP, path)?;
+            symlinkat(target, &parent, name).during(STEP, path)
+        }
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).during(STEP, path),
+    }
+}
+
+fn file_type(kind: DeviceKind) -> FileType {
+    match kind {
+        DeviceKind::Char => FileType::CharacterDevice,
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Fifo => FileType::Fifo,
+    }
+}
+
+fn is_node(found: &Stat, node: &DeviceNode) -> bool {
+    let same_number = (major(found.st_rdev), minor(found.st_rdev)) == (node.major, node.minor);
+    FileType::from_raw_mode(found.st_mode) == file_type(node.kind)
+        && (node.kind == DeviceKind::Fifo || same_number)
+}
+
+fn is_empty_file(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_size == 0
+}
+
+#[cfg(test)]
+mod tests;

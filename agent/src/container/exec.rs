@@ -1,0 +1,38 @@
+//! A further process in a container: into the namespaces and the cgroup of its init, then exec.
+
+use bulkhead_protocol::container::ProcessSpec;
+
+use super::{
+    ChildStdio, Layout, Running, Spawned,
+    error::ContainerError,
+    launch::{self, Orders, end, launch},
+    namespaces, plan, rlimits,
+};
+
+pub(super) async fn exec(
+    layout: &Layout,
+    container: &Running,
+    process: &ProcessSpec,
+    stdio: ChildStdio,
+) -> Result<Spawned, ContainerError> {
+    let plan = plan::join(namespaces::foreign(container.pid)?, process)?;
+    let orders = Orders {
+        program: &layout.program,
+        plan: &plan,
+        stdio,
+        cgroup: container.cgroup.open()?,
+        target: Some(&container.pidfd),
+    };
+    let launch::Launched { pid, pidfd, pty_master, gate, .. } = launch(orders).await?;
+    let released = match rlimits::apply(pid, &process.rlimits) {
+        Ok(()) => gate.open().await,
+        Err(error) => Err(error),
+    };
+    match released {
+        Ok(()) => Ok(Spawned { pid, pidfd, pty_master }),
+        Err(error) => {
+            end(&pidfd).await;
+            Err(error)
+        }
+    }
+}

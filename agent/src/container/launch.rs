@@ -1,0 +1,171 @@
+//! The agent's side of container-init: starts it, hears its reports, holds its gate.
+//!
+//! `launch` answers when the process is parked just before exec, or with why it is not; by then nothing of it
+//! is left running. The process is our child (the reaper's to wait for), the launcher a helper that is reaped
+//! unseen. Every wait has a deadline; a dropped future or gate closes the socket, which ends the process.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use bulkhead_protocol::{
+    limits,
+    packet::{PacketError, PacketSocket},
+};
+use rustix::process::{Signal, pidfd_send_signal};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::timeout,
+};
+
+use super::{
+    ChildStdio,
+    error::{ContainerError, During},
+    message::{Go, Order, Report, write_plan},
+    plan::Plan,
+};
+
+/// For the whole set-up. Shorter than the RPC that waits for it, so that the user reads our words.
+const SETUP: Duration = limits::RPC.saturating_sub(Duration::from_secs(10));
+
+/// What a launch needs beside the plan.
+#[derive(Debug)]
+pub(super) struct Orders<'a> {
+    pub(super) program: &'a Path,
+    pub(super) plan: &'a Plan,
+    pub(super) stdio: ChildStdio,
+    /// The directory of the cgroup to be born in.
+    pub(super) cgroup: OwnedFd,
+    /// Whose namespaces to join.
+    pub(super) target: Option<&'a OwnedFd>,
+}
+
+/// A process that is parked before exec.
+#[derive(Debug)]
+pub(super) struct Launched {
+    pub(super) pid: u32,
+    pub(super) pidfd: OwnedFd,
+    pub(super) pty_master: Option<OwnedFd>,
+    pub(super) rootfs_mounted_ns: u64,
+    pub(super) gate: Gate,
+}
+
+/// The open end of a parked process' socket.
+#[derive(Debug)]
+pub(super) struct Gate(AsyncFd<PacketSocket>);
+
+pub(super) async fn launch(orders: Orders<'_>) -> Result<Launched, ContainerError> {
+    let gate = Gate(spawn(orders)?);
+    let mut born = None;
+    let answer = timeout(SETUP, reports(&gate, &mut born)).await;
+    let error = match answer {
+        Ok(Ok(Ready { pty_master, rootfs_mounted_ns })) => match born {
+            Some((pid, pidfd)) => return Ok(Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate }),
+            None => ContainerError::Died,
+        },
+        Ok(Err(error)) => error,
+        Err(_) => ContainerError::Deadline { seconds: SETUP.as_secs() },
+    };
+    if let Some((_, pidfd)) = born {
+        end(&pidfd).await;
+    }
+    Err(error)
+}
+
+impl Gate {
+    /// Lets the process exec; answers when it has, or with why it could not.
+    pub(super) async fn open(self) -> Result<(), ContainerError> {
+        self.0.get_ref().send(&Go, &[]).during("release", "process")?;
+        match timeout(SETUP, self.receive()).await {
+            Err(_) => Err(ContainerError::Deadline { seconds: SETUP.as_secs() }),
+            // Exec has closed the socket.
+            Ok(Err(PacketError::Closed)) => Ok(()),
+            Ok(Ok((Report::Failed(error), _))) => Err(error),
+            Ok(Ok((other, _))) => Err(format!("unexpected report {other:?}")).during("release", "process"),
+            Ok(Err(error)) => Err(error).during("release", "process"),
+        }
+    }
+
+    async fn receive(&self) -> Result<(Report, Vec<OwnedFd>), PacketError> {
+        let receive = |socket: &PacketSocket| match socket.receive() {
+            Err(PacketError::Receive { source }) if source.kind() == io::ErrorKind::WouldBlock => Err(source),
+            answer => Ok(answer),
+        };
+        self.0
+            .async_io(Interest::READABLE, receive)
+            .await
+            .unwrap_or_else(|source| Err(PacketError::Receive { source }))
+    }
+}
+
+fn spawn(orders: Orders<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
+    const STEP: &str = "start";
+    const WHAT: &str = "container-init";
+    let (ours, theirs) = PacketSocket::pair().during(STEP, WHAT)?;
+    // Our copies of the child's ends close here: only then does their end of file mean that of the process.
+    let Orders { program, plan, stdio, cgroup, target } = orders;
+    let plan = write_plan(plan)?;
+    let mut fds =
+        vec![plan.as_fd(), stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd(), cgroup.as_fd()];
+    fds.extend(target.map(AsFd::as_fd));
+    ours.send(&Order { join: target.is_some() }, &fds).during(STEP, WHAT)?;
+    rustix::io::ioctl_fionbio(&ours, true).during(STEP, WHAT)?;
+    let ours = watch(ours).during(STEP, WHAT)?;
+    // The child is not waited for here: the reaper does that.
+    Command::new(program)
+        .arg("container-init")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .during(STEP, program.display())?;
+    Ok(ours)
+}
+
+fn watch<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: only `PacketSocket` and `BorrowedFd` come here. Both stand for one descriptor that stays open as long
+    // as they live, and answer it each time.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    watched.map_err(|error| error.into_parts().1)
+}
+
+struct Ready {
+    pty_master: Option<OwnedFd>,
+    rootfs_mounted_ns: u64,
+}
+
+async fn reports(gate: &Gate, born: &mut Option<(u32, OwnedFd)>) -> Result<Ready, ContainerError> {
+    let mut pty_master = None;
+    loop {
+        let (report, mut fds) = match gate.receive().await {
+            Ok(received) => received,
+            Err(PacketError::Closed) => return Err(ContainerError::Died),
+            Err(error) => return Err(error).during("hear from", "container-init"),
+        };
+        match report {
+            Report::Born { pid } => {
+                let pidfd = fds.pop().ok_or("its pidfd is missing").during("hear from", "container-init")?;
+                *born = Some((pid, pidfd));
+            }
+            Report::Warning(text) => crate::say!("container-init: {text}"),
+            Report::Master => pty_master = fds.pop(),
+            Report::Parked { rootfs_mounted_ns } => return Ok(Ready { pty_master, rootfs_mounted_ns }),
+            Report::Failed(error) => return Err(error),
+        }
+    }
+}
+
+/// Kills a process and waits until it is dead: its cgroup can be removed then.
+pub(super) async fn end(pidfd: &OwnedFd) {
+    // It may be dead already; nothing can be done about any other error, and the wait below has its deadline.
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    if let Ok(dead) = watch(pidfd.as_fd()) {
+        let _ = timeout(limits::SHUTDOWN, dead.readable()).await;
+    }
+}

@@ -1,0 +1,201 @@
+//! Mounts by descriptor: a mount is made or cloned detached, given its attributes, then attached to a place.
+//!
+//!   fsopen ─ fsconfig … ─ fsmount ┐
+//!   open_tree(CLONE) of a source ─┴─▶ detached mount ─ mount_setattr ─▶ move_mount onto an O_PATH descriptor
+//!
+//! The place was resolved by `path::Root` and is never looked up again, so a container that swaps links meanwhile
+//! cannot send a mount elsewhere. Kernel messages of a filesystem that refuses an option go into the error.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use bulkhead_protocol::container::{Mount, Propagation, PropagationMode};
+use rustix::{
+    io::Errno,
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    },
+};
+
+use super::{
+    error::{Cause, ContainerError, During},
+    path::{Root, is_directory},
+};
+
+/// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
+const ATIME: u64 = 0x70;
+/// MOUNT_ATTR_RDONLY of linux/mount.h.
+pub(super) const READ_ONLY: u64 = 0x1;
+/// PROC_SUPER_MAGIC of linux/magic.h.
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// Files of procfs that may be replaced by a bind mount, as lxcfs does.
+const PROC_FILES: [&str; 10] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+];
+
+/// What mount_setattr changes.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Attributes {
+    pub(super) set: u64,
+    pub(super) clear: u64,
+    pub(super) propagation: u64,
+    pub(super) recursive: bool,
+}
+
+impl Attributes {
+    pub(super) fn read_only() -> Self {
+        Self { set: READ_ONLY, ..Self::default() }
+    }
+
+    pub(super) fn propagation(wanted: Propagation) -> Self {
+        let propagation = match wanted.mode {
+            PropagationMode::Private => libc::MS_PRIVATE,
+            PropagationMode::Shared => libc::MS_SHARED,
+            PropagationMode::Slave => libc::MS_SLAVE,
+            PropagationMode::Unbindable => libc::MS_UNBINDABLE,
+        };
+        Self { propagation, recursive: wanted.recursive, ..Self::default() }
+    }
+
+    pub(super) fn apply(mut self, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+        if (self.set | self.clear) & ATIME != 0 {
+            // The kernel takes a new access time mode only when the old one is cleared whole.
+            self.clear |= ATIME;
+        }
+        if self.set | self.clear | self.propagation == 0 {
+            return Ok(());
+        }
+        let attributes = libc::mount_attr {
+            attr_set: self.set,
+            attr_clr: self.clear,
+            propagation: self.propagation,
+            userns_fd: 0,
+        };
+        let flags = libc::AT_EMPTY_PATH | if self.recursive { libc::AT_RECURSIVE } else { 0 };
+        // SAFETY: the path is a valid empty C string, `attributes` is a mount_attr of the size given; both outlive
+        // the call, which writes to neither.
+        let answer = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+                &raw const attributes,
+                std::mem::size_of::<libc::mount_attr>(),
+            )
+        };
+        if answer == 0 {
+            return Ok(());
+        }
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+/// Attaches a detached mount to a place.
+pub(super) fn attach(mount: impl AsFd, place: impl AsFd) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", place, "", flags)
+}
+
+/// A detached copy of the mount at `place`, from there downwards.
+pub(super) fn clone_tree(place: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
+    open_tree(place, "", flags)
+}
+
+/// A detached mount of a new filesystem. `flags` are options without value, `data` those with or without.
+pub(super) fn filesystem(kind: &str, source: &str, flags: &[&str], data: &[&str]) -> Result<OwnedFd, Cause> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configured = (|| {
+        fsconfig_set_string(&context, "source", source)?;
+        for flag in flags {
+            fsconfig_set_flag(&context, *flag)?;
+        }
+        for option in data {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+                None => fsconfig_set_flag(&context, *option)?,
+            }
+        }
+        fsconfig_create(&context)
+    })();
+    if let Err(errno) = configured {
+        return Err(with_kernel_message(errno, &context));
+    }
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// The filesystem context can be read: each read is one message on what was wrong.
+fn with_kernel_message(errno: Errno, context: &OwnedFd) -> Cause {
+    let mut cause = Cause::from(errno);
+    let mut message = [0; 256];
+    if let Ok(length) = rustix::io::read(context, &mut message) {
+        let text = String::from_utf8_lossy(&message[..length]);
+        // "e " for error, "w " for warning, "i " for information come first.
+        let text = text.trim().split_once(' ').map_or("", |(_, text)| text);
+        cause.text = format!("{} ({text})", cause.text);
+    }
+    cause
+}
+
+/// The place that `mount` goes to, made where missing: a file for a file, else a directory.
+pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<OwnedFd, ContainerError> {
+    let path = mount.destination.as_str();
+    let made = if file { root.make_file(path) } else { root.make_directory(path) };
+    made.during("make mount point", path)
+}
+
+/// procfs and sysfs go to an ordinary directory only: masked and read-only paths are given by name, and a link
+/// there would leave the real files open.
+pub(super) fn ordinary_directory(root: &Root, path: &str) -> Result<(), ContainerError> {
+    const STEP: &str = "check mount point";
+    let (parent, name) = root.make_parent(path).during(STEP, path)?;
+    match super::path::child(&parent, name) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno).during(STEP, path),
+        Ok(found) if is_directory(&found).during(STEP, path)? => Ok(()),
+        Ok(_) => Err("not an ordinary directory").during(STEP, path),
+    }
+}
+
+/// A bind mount must not replace procfs or hide what its masks protect.
+pub(super) fn outside_procfs(place: &OwnedFd, path: &str) -> Result<(), ContainerError> {
+    const STEP: &str = "check mount point";
+    let filesystem = rustix::fs::fstatfs(place).during(STEP, path)?;
+    let name = path.trim_start_matches('/').strip_prefix("proc/").unwrap_or("");
+    if filesystem.f_type as u64 != PROC_SUPER_MAGIC || PROC_FILES.contains(&name) {
+        return Ok(());
+    }
+    Err("a bind mount inside proc is not allowed").during(STEP, path)
+}
+
+/// Sets what the specification wants of a detached mount, all but what `seal` does later.
+pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
+    const STEP: &str = "set attributes of mount";
+    let path = mount.destination.as_str();
+    let own = Attributes { set: mount.set & !later, clear: mount.clear, ..Attributes::default() };
+    own.apply(fd.as_fd()).during(STEP, path)?;
+    let all = Attributes {
+        set: mount.recursive_set & !later,
+        clear: mount.recursive_clear,
+        recursive: true,
+        ..Attributes::default()
+    };
+    all.apply(fd.as_fd()).during(STEP, path)?;
+    if let Some(propagation) = mount.propagation {
+        Attributes::propagation(propagation).apply(fd.as_fd()).during("set propagation of mount", path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Namespaces: which are new, which are joined, and the birth of the process that lives in them.
+//!
+//!   launcher ─clone3(new namespaces, the cgroup, a sibling)─▶ the container's process, a child of the agent
+//!
+//! The process is born with `CLONE_PARENT`, so PID 1 is its parent from the first moment and can wait for it, and
+//! its pid and pidfd are answered by the kernel as PID 1 sees them. It is born inside its cgroup: nothing it does
+//! is ever charged elsewhere. Id mappings are written by the launcher, which is root outside.
+
+use std::{
+    fs,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use bulkhead_protocol::container::{IdMapping, NamespaceKind};
+use rustix::{
+    io::Errno,
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
+};
+
+use super::error::{ContainerError, During};
+
+/// Sets of namespaces are `CLONE_NEW*` bits, as all of the kernel's calls take them.
+pub(super) const CGROUP: u32 = libc::CLONE_NEWCGROUP as u32;
+pub(super) const MOUNT: u32 = libc::CLONE_NEWNS as u32;
+pub(super) const USER: u32 = libc::CLONE_NEWUSER as u32;
+pub(super) const NETWORK: u32 = libc::CLONE_NEWNET as u32;
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h, which does not fit libc's type for it.
+const INTO_CGROUP: u64 = 1 << 33;
+
+pub(super) fn bit(kind: NamespaceKind) -> u32 {
+    match kind {
+        NamespaceKind::Pid => libc::CLONE_NEWPID as u32,
+        NamespaceKind::Network => NETWORK,
+        NamespaceKind::Mount => MOUNT,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC as u32,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS as u32,
+        NamespaceKind::User => USER,
+        NamespaceKind::Cgroup => CGROUP,
+        NamespaceKind::Time => libc::CLONE_NEWTIME as u32,
+    }
+}
+
+/// The files of /proc/PID/ns and what each stands for.
+const FILES: [(&str, NamespaceKind); 7] = [
+    ("pid", NamespaceKind::Pid),
+    ("net", NamespaceKind::Network),
+    ("mnt", NamespaceKind::Mount),
+    ("ipc", NamespaceKind::Ipc),
+    ("uts", NamespaceKind::Uts),
+    ("user", NamespaceKind::User),
+    ("cgroup", NamespaceKind::Cgroup),
+];
+
+/// The namespaces in which process `pid` is and we are not.
+pub(super) fn foreign(pid: u32) -> Result<u32, ContainerError> {
+    let mut bits = 0;
+    for (file, kind) in FILES {
+        let read = |who: &str| fs::read_link(format!("/proc/{who}/ns/{file}"));
+        let theirs =
+            read(&pid.to_string()).during("read namespace", format_args!("/proc/{pid}/ns/{file}"))?;
+        let ours = read("self").during("read namespace", format_args!("/proc/self/ns/{file}"))?;
+        if theirs != ours {
+            bits |= bit(kind);
+        }
+    }
+    Ok(bits)
+}
+
+/// Joins namespaces of the process behind `target`.
+pub(super) fn join(target: BorrowedFd<'_>, bits: u32) -> Result<(), ContainerError> {
+    if bits == 0 {
+        return Ok(());
+    }
+    let kinds = ThreadNameSpaceType::from_bits_retain(bits);
+    move_into_thread_name_spaces(target, kinds).during("join namespaces", format_args!("{bits:#x}"))
+}
+
+/// Moves this process alone into new namespaces.
+pub(super) fn unshare(bits: u32, what: &'static str) -> Result<(), ContainerError> {
+    // SAFETY: unshare changes only the calling thread's namespaces; container-init has one thread and `bits` never
+    // holds CLONE_FILES, so no descriptor table is split.
+    let done =
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::from_bits_retain(bits)) };
+    done.during("make namespace", what)
+}
+
+/// Which side of the birth we are on.
+pub(super) enum Birth {
+    /// The launcher; the process as PID 1's namespace sees it.
+    Launcher { pid: u32, pidfd: OwnedFd },
+    /// The new process.
+    Process,
+}
+
+/// Forks a sibling (a child of our parent) into new namespaces and a cgroup. Only for a process of one thread.
+pub(super) fn give_birth(namespaces: u32, cgroup: Option<BorrowedFd<'_>>) -> Result<Birth, ContainerError> {
+    let mut pidfd: libc::c_int = -1;
+    let into_cgroup = if cgroup.is_some() { INTO_CGROUP } else { 0 };
+    let arguments = libc::clone_args {
+        flags: u64::from(namespaces) | libc::CLONE_PARENT as u64 | libc::CLONE_PIDFD as u64 | into_cgroup,
+        pidfd: (&raw mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        // With CLONE_PARENT the kernel takes over our own exit signal, which is SIGCHLD.
+        exit_signal: 0,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: `arguments` is a valid clone_args of the size given and outlives the call; `pidfd` is a valid place
+    // for an int. Without CLONE_VM the child has its own copy of our memory, as after fork; this process has one
+    // thread, so no lock can be held by a thread that does not exist in the child.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<libc::clone_args>())
+    };
+    match u32::try_from(answer) {
+        Err(_) => Err(std::io::Error::last_os_error())
+            .during("make process in new namespaces", format_args!("{namespaces:#x}")),
+        Ok(0) => Ok(Birth::Process),
+        Ok(pid) => {
+            // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD) and nobody else has it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Birth::Launcher { pid, pidfd })
+        }
+    }
+}
+
+/// Writes both id maps of a new user namespace from outside.
+pub(super) fn map_ids(pid: u32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), ContainerError> {
+    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
+        let path = format!("/proc/{pid}/{file}");
+        // One write: the kernel takes a map once and whole.
+        fs::write(&path, map_text(mappings)).during("write id mappings to", file)?;
+    }
+    Ok(())
+}
+
+fn map_text(mappings: &[IdMapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+/// Sets the loopback interface of our network namespace up.
+pub(super) fn loopback_up() -> Result<(), ContainerError> {
+    const STEP: &str = "set up interface";
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .during(STEP, "lo")?;
+    // SAFETY: ifreq is plain data for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    interface_flags(socket.as_fd(), libc::SIOCGIFFLAGS, &mut request).during(STEP, "lo")?;
+    // SAFETY: SIOCGIFFLAGS has filled the flags member, so it is the one that is initialized.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    interface_flags(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request).during(STEP, "lo")
+}
+
+fn interface_flags(
+    socket: BorrowedFd<'_>,
+    operation: libc::c_ulong,
+    request: &mut libc::ifreq,
+) -> Result<(), Errno> {
+    // SAFETY: both operations read and write one ifreq, which `request` is; the descriptor is open.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), operation as _, &raw mut *request) };
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    }
+}
+
+#[cfg(test)]
+mod tests;

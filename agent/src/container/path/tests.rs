@@ -1,0 +1,69 @@
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn root() -> (TempDir, Root) {
+    let outside = TempDir::new().unwrap();
+    fs::create_dir(outside.path().join("root")).unwrap();
+    let fd = fs::File::open(outside.path().join("root")).unwrap();
+    (outside, Root::from(OwnedFd::from(fd)))
+}
+
+fn path_of(fd: &OwnedFd) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
+}
+
+#[test]
+fn a_link_out_of_the_root_stays_inside() {
+    let (outside, root) = root();
+    symlink("/../../..", outside.path().join("root/up")).unwrap();
+    let made = root.make_directory("/up/etc/x").unwrap();
+    assert_eq!(path_of(&made), outside.path().join("root/etc/x"));
+}
+
+#[test]
+fn dots_at_the_front_stop_at_the_root() {
+    let (outside, root) = root();
+    let made = root.make_directory("/../../a/b").unwrap();
+    assert_eq!(path_of(&made), outside.path().join("root/a/b"));
+    assert!(!outside.path().join("a").exists());
+}
+
+#[test]
+fn a_dangling_link_is_not_made_a_directory() {
+    let (outside, root) = root();
+    symlink("/nowhere", outside.path().join("root/link")).unwrap();
+    assert!(root.make_directory("/link/x").is_err());
+    assert!(!Path::new("/nowhere").exists());
+}
+
+#[test]
+fn a_missing_file_is_made_with_its_parents_and_kept_when_there() {
+    let (outside, root) = root();
+    root.make_file("/etc/hosts").unwrap();
+    fs::write(outside.path().join("root/etc/hosts"), "kept").unwrap();
+    root.make_file("/etc/hosts").unwrap();
+    assert_eq!(fs::read(outside.path().join("root/etc/hosts")).unwrap(), b"kept");
+}
+
+#[test]
+fn a_file_has_no_parent_when_its_path_is_the_root() {
+    let (_outside, root) = root();
+    assert_eq!(root.make_parent("/").unwrap_err(), Errno::INVAL);
+    assert_eq!(root.make_parent("/a/..").unwrap_err(), Errno::INVAL);
+}
+
+#[test]
+fn a_share_path_with_a_link_in_it_is_refused() {
+    let (outside, root) = root();
+    symlink("/etc", outside.path().join("root/link")).unwrap();
+    let directory: OwnedFd = root.open("/", OFlags::PATH).unwrap();
+    assert_eq!(open_beneath(&directory, "link/passwd", OFlags::PATH).unwrap_err(), Errno::LOOP);
+}

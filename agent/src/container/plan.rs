@@ -1,0 +1,364 @@
+//! The plan: a specification turned into ordered steps, as pure data. Nothing is touched here.
+//!
+//!   ContainerSpec ─create()─┐
+//!   ProcessSpec ────join()──┴─▶ Plan { launch, steps, program } ─JSON▶ container-init, which walks it
+//!
+//! The order is that of the kernel's needs: sources are opened before the guest's tree is left, nodes are made
+//! before /dev turns read-only, masks come after the mounts they cover, ids change last. What contradicts itself,
+//! or cannot be honoured, is refused here by name.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
+};
+
+use bulkhead_protocol::container::{
+    Capabilities, ContainerSpec, DeviceNode, IdMapping, Mount, MountSource, NamespaceKind, NamespacePlace,
+    ProcessSpec, Propagation, SharePath, User,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    devices,
+    error::ContainerError,
+    mounts::READ_ONLY,
+    namespaces::{self, bit},
+    rlimits, sysctl,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) launch: Launch,
+    /// Done by the container's process itself, in order.
+    pub(super) steps: Vec<Step>,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+}
+
+/// How the process is born, done by the launcher as root of the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Launch {
+    /// `CLONE_NEW*` bits: to make for a container, to join for a further process.
+    pub(super) namespaces: u32,
+    /// Set before the birth, so it counts for the set-up too.
+    pub(super) oom_score_adj: i32,
+    pub(super) kind: LaunchKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LaunchKind {
+    Create {
+        share: PathBuf,
+        rootfs: SharePath,
+        binds: Vec<Bind>,
+        /// Guest devices to open, for where no node can be made and for masks.
+        nodes: Vec<String>,
+        uid_mappings: Vec<IdMapping>,
+        gid_mappings: Vec<IdMapping>,
+    },
+    /// Into the namespaces of the process whose pidfd comes along.
+    Join,
+}
+
+/// One bind source below the share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Bind {
+    pub(super) path: SharePath,
+    pub(super) recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Step {
+    NewSession,
+    /// Become id 0 of the new user namespace.
+    BecomeRootInside,
+    CgroupNamespace,
+    LoopbackUp,
+    Hostname(String),
+    Domainname(String),
+    /// Attach the rootfs; the later steps work in it.
+    Rootfs,
+    /// Attach bind source number `source` of the launch.
+    BindMount {
+        source: usize,
+        mount: Mount,
+    },
+    FilesystemMount(Mount),
+    /// `own_namespace`: mount cgroup2, whose root is then ours; else bind our own directory.
+    CgroupMount {
+        own_namespace: bool,
+        mount: Mount,
+    },
+    Device(DeviceNode),
+    DeviceLink {
+        target: String,
+        path: String,
+    },
+    WorkingDirectory(String),
+    /// A file below /proc/sys.
+    Sysctl {
+        file: String,
+        value: String,
+    },
+    PivotRoot,
+    /// Make the pty, with columns and rows, and hand its master over.
+    Terminal {
+        size: Option<(u16, u16)>,
+        console: bool,
+    },
+    /// Set what had to wait until all was made in it.
+    ReadOnlyMount(String),
+    SealRootfs {
+        readonly: bool,
+        propagation: Option<Propagation>,
+    },
+    ReadOnlyPath(String),
+    MaskPath(String),
+    /// stdin, stdout and stderr at their places, owned by the user.
+    Stdio {
+        uid: u32,
+    },
+    /// Complete the environment from the image.
+    Environment {
+        uid: u32,
+    },
+    EnterDirectory(String),
+    Bounds(Capabilities),
+    BecomeUser(User),
+    /// As the user, when root could not; then verified.
+    EnterDirectoryAsUser(String),
+    Capabilities,
+    NoNewPrivileges,
+    FindProgram,
+    ResetSignals,
+    CloseDescriptors,
+}
+
+/// For a new container.
+pub(super) fn create(share: PathBuf, spec: &ContainerSpec) -> Result<Plan, ContainerError> {
+    let namespaces = new_namespaces(spec)?;
+    check_process(&spec.process)?;
+    let has = |kind| namespaces & bit(kind) != 0;
+    let mut steps = vec![Step::NewSession];
+    if has(NamespaceKind::User) {
+        check_mappings(spec)?;
+        steps.push(Step::BecomeRootInside);
+    } else if !(spec.uid_mappings.is_empty() && spec.gid_mappings.is_empty()) {
+        return Err(ContainerError::refused("id mappings need a user namespace"));
+    }
+    if has(NamespaceKind::Cgroup) {
+        steps.push(Step::CgroupNamespace);
+    }
+    if has(NamespaceKind::Network) {
+        steps.push(Step::LoopbackUp);
+    }
+    names(spec, has(NamespaceKind::Uts), &mut steps)?;
+    steps.push(Step::Rootfs);
+    let binds = mount_steps(spec, has(NamespaceKind::Cgroup), &mut steps)?;
+    let nodes = device_steps(spec, &mut steps)?;
+    steps.push(Step::WorkingDirectory(spec.process.cwd.clone()));
+    for (key, value) in &spec.sysctl {
+        steps.push(Step::Sysctl { file: sysctl::file_of(key)?, value: value.clone() });
+    }
+    steps.push(Step::PivotRoot);
+    terminal(&spec.process, true, &mut steps);
+    seal_steps(spec, &mut steps)?;
+    process_steps(&spec.process, &mut steps);
+    let kind = LaunchKind::Create {
+        share,
+        rootfs: spec.rootfs.source.clone(),
+        binds,
+        nodes,
+        uid_mappings: spec.uid_mappings.clone(),
+        gid_mappings: spec.gid_mappings.clone(),
+    };
+    Ok(finish(&spec.process, namespaces, kind, steps))
+}
+
+/// For a further process of a container that is in `namespaces`.
+pub(super) fn join(namespaces: u32, process: &ProcessSpec) -> Result<Plan, ContainerError> {
+    check_process(process)?;
+    let mut steps = vec![Step::NewSession];
+    if namespaces & namespaces::USER != 0 {
+        steps.push(Step::BecomeRootInside);
+    }
+    terminal(process, false, &mut steps);
+    process_steps(process, &mut steps);
+    Ok(finish(process, namespaces, LaunchKind::Join, steps))
+}
+
+fn finish(process: &ProcessSpec, namespaces: u32, kind: LaunchKind, steps: Vec<Step>) -> Plan {
+    // Not given means the kernel's default: the agent's own protection from the killer must not be inherited.
+    let oom_score_adj = process.oom_score_adj.unwrap_or(0);
+    Plan {
+        launch: Launch { namespaces, oom_score_adj, kind },
+        steps,
+        args: process.args.clone(),
+        env: process.env.clone(),
+    }
+}
+
+fn new_namespaces(spec: &ContainerSpec) -> Result<u32, ContainerError> {
+    let mut seen = HashSet::new();
+    let mut bits = 0;
+    for namespace in &spec.namespaces {
+        if !seen.insert(namespace.kind) {
+            return Err(ContainerError::refused(format_args!(
+                "namespace {:?} is given twice",
+                namespace.kind
+            )));
+        }
+        if namespace.place == NamespacePlace::New {
+            bits |= bit(namespace.kind);
+        }
+    }
+    if bits & namespaces::MOUNT == 0 {
+        return Err(ContainerError::refused(
+            "a container without a mount namespace of its own is not supported",
+        ));
+    }
+    if bits & bit(NamespaceKind::Time) != 0 {
+        return Err(ContainerError::refused("a time namespace is not supported yet"));
+    }
+    Ok(bits)
+}
+
+fn check_mappings(spec: &ContainerSpec) -> Result<(), ContainerError> {
+    for (what, mappings) in [("uid", &spec.uid_mappings), ("gid", &spec.gid_mappings)] {
+        let maps_root = mappings.iter().any(|m| m.container == 0 && m.size > 0);
+        if !maps_root {
+            return Err(ContainerError::refused(format_args!(
+                "a user namespace needs a mapping of {what} 0 of the container"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What the agent's own safety, or a clear answer, depends on.
+fn check_process(process: &ProcessSpec) -> Result<(), ContainerError> {
+    if process.args.is_empty() {
+        return Err(ContainerError::refused("process.args is empty"));
+    }
+    absolute("process.cwd", &process.cwd)?;
+    if process.console_size.is_some() && !process.terminal {
+        return Err(ContainerError::refused("a console size needs a terminal"));
+    }
+    rlimits::check(&process.rlimits)
+}
+
+fn absolute(what: &str, path: &str) -> Result<(), ContainerError> {
+    if path.starts_with('/') && !path.contains('\0') {
+        return Ok(());
+    }
+    Err(ContainerError::refused(format_args!("{what} {path:?} is not an absolute path")))
+}
+
+fn names(spec: &ContainerSpec, own: bool, steps: &mut Vec<Step>) -> Result<(), ContainerError> {
+    if (spec.hostname.is_some() || spec.domainname.is_some()) && !own {
+        return Err(ContainerError::refused("a host name needs a UTS namespace of the container's own"));
+    }
+    steps.extend(spec.hostname.clone().map(Step::Hostname));
+    steps.extend(spec.domainname.clone().map(Step::Domainname));
+    Ok(())
+}
+
+/// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
+pub(super) fn late_attributes(mount: &Mount) -> u64 {
+    let tmpfs = matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs");
+    if tmpfs { READ_ONLY } else { 0 }
+}
+
+fn mount_steps(
+    spec: &ContainerSpec,
+    own_cgroup: bool,
+    steps: &mut Vec<Step>,
+) -> Result<Vec<Bind>, ContainerError> {
+    let mut binds = Vec::new();
+    for mount in &spec.mounts {
+        absolute("mount destination", &mount.destination)?;
+        if mount.copy_up {
+            return Err(ContainerError::refused(format_args!(
+                "mount option tmpcopyup of {:?} is not supported yet",
+                mount.destination
+            )));
+        }
+        let mount = mount.clone();
+        steps.push(match &mount.source {
+            MountSource::Bind { path, recursive } => {
+                binds.push(Bind { path: path.clone(), recursive: *recursive });
+                Step::BindMount { source: binds.len() - 1, mount }
+            }
+            MountSource::Filesystem { .. } => Step::FilesystemMount(mount),
+            MountSource::Cgroup => Step::CgroupMount { own_namespace: own_cgroup, mount },
+        });
+    }
+    Ok(binds)
+}
+
+/// Answers the guest devices to open.
+fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<String>, ContainerError> {
+    // Masked files are covered with the null device, whoever brings /dev.
+    let mut nodes = BTreeSet::from([devices::NULL.to_owned()]);
+    let dev_is_given = |mount: &Mount| {
+        mount.destination.trim_end_matches('/') == "/dev" && matches!(mount.source, MountSource::Bind { .. })
+    };
+    if spec.mounts.iter().any(dev_is_given) {
+        return Ok(nodes.into_iter().collect());
+    }
+    let given: HashSet<&str> = spec.devices.iter().map(|node| node.path.as_str()).collect();
+    let defaults = devices::defaults().filter(|node| !given.contains(node.path.as_str()));
+    for node in defaults.chain(spec.devices.iter().cloned()) {
+        absolute("device", &node.path)?;
+        nodes.insert(node.path.clone());
+        steps.push(Step::Device(node));
+    }
+    let link = |&(target, path): &(&str, &str)| Step::DeviceLink { target: target.into(), path: path.into() };
+    steps.extend(devices::LINKS.iter().map(link));
+    Ok(nodes.into_iter().collect())
+}
+
+fn terminal(process: &ProcessSpec, console: bool, steps: &mut Vec<Step>) {
+    if process.terminal {
+        steps.push(Step::Terminal { size: process.console_size, console });
+    }
+}
+
+fn seal_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), ContainerError> {
+    for mount in &spec.mounts {
+        let flag = mount.super_flags.iter().any(|flag| flag == "ro");
+        let wanted = (mount.set | mount.recursive_set) & READ_ONLY != 0 || flag;
+        if late_attributes(mount) & READ_ONLY != 0 && wanted {
+            steps.push(Step::ReadOnlyMount(mount.destination.clone()));
+        }
+    }
+    steps.push(Step::SealRootfs { readonly: spec.rootfs.readonly, propagation: spec.rootfs.propagation });
+    for path in &spec.readonly_paths {
+        absolute("read-only path", path)?;
+        steps.push(Step::ReadOnlyPath(path.clone()));
+    }
+    for path in &spec.masked_paths {
+        absolute("masked path", path)?;
+        steps.push(Step::MaskPath(path.clone()));
+    }
+    Ok(())
+}
+
+fn process_steps(process: &ProcessSpec, steps: &mut Vec<Step>) {
+    let uid = process.user.uid;
+    steps.push(Step::Stdio { uid });
+    steps.push(Step::Environment { uid });
+    steps.push(Step::EnterDirectory(process.cwd.clone()));
+    // No capabilities in the specification means none, not all.
+    steps.push(Step::Bounds(process.capabilities.unwrap_or_default()));
+    steps.push(Step::BecomeUser(process.user.clone()));
+    steps.push(Step::EnterDirectoryAsUser(process.cwd.clone()));
+    steps.push(Step::Capabilities);
+    if process.no_new_privileges {
+        steps.push(Step::NoNewPrivileges);
+    }
+    steps.extend([Step::FindProgram, Step::ResetSignals, Step::CloseDescriptors]);
+}
+
+#[cfg(test)]
+mod tests;

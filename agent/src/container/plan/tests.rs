@@ -1,0 +1,226 @@
+use std::collections::BTreeMap;
+
+use bulkhead_protocol::container::{DeviceKind, Namespace, Resources, Rlimit, Rootfs};
+
+use super::*;
+
+fn process() -> ProcessSpec {
+    ProcessSpec {
+        args: vec!["sh".into()],
+        env: vec!["PATH=/bin".into()],
+        cwd: "/".into(),
+        user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
+        terminal: false,
+        console_size: None,
+        capabilities: None,
+        rlimits: vec![],
+        no_new_privileges: true,
+        oom_score_adj: None,
+    }
+}
+
+fn spec() -> ContainerSpec {
+    let kinds = [NamespaceKind::Pid, NamespaceKind::Mount, NamespaceKind::Ipc, NamespaceKind::Uts];
+    ContainerSpec {
+        rootfs: Rootfs { source: share("web/rootfs"), readonly: false, propagation: None },
+        process: process(),
+        namespaces: kinds.map(|kind| Namespace { kind, place: NamespacePlace::New }).into(),
+        uid_mappings: vec![],
+        gid_mappings: vec![],
+        hostname: None,
+        domainname: None,
+        mounts: vec![],
+        devices: vec![],
+        masked_paths: vec![],
+        readonly_paths: vec![],
+        sysctl: BTreeMap::new(),
+        resources: Resources::default(),
+    }
+}
+
+fn share(path: &str) -> SharePath {
+    SharePath::try_from(path.to_owned()).unwrap()
+}
+
+fn mount(destination: &str, source: MountSource) -> Mount {
+    Mount {
+        destination: destination.into(),
+        source,
+        set: 0,
+        clear: 0,
+        recursive_set: 0,
+        recursive_clear: 0,
+        super_flags: vec![],
+        data: vec![],
+        propagation: None,
+        copy_up: false,
+    }
+}
+
+fn tmpfs() -> MountSource {
+    MountSource::Filesystem { kind: "tmpfs".into(), source: "tmpfs".into() }
+}
+
+fn bind(path: &str) -> MountSource {
+    MountSource::Bind { path: share(path), recursive: true }
+}
+
+fn planned(spec: &ContainerSpec) -> Plan {
+    create("/share".into(), spec).unwrap()
+}
+
+fn refusal(spec: &ContainerSpec) -> String {
+    create("/share".into(), spec).unwrap_err().chain()
+}
+
+/// Where the first step comes that `matches` knows.
+fn place(plan: &Plan, matches: impl Fn(&Step) -> bool) -> usize {
+    plan.steps.iter().position(matches).unwrap()
+}
+
+#[test]
+fn a_plan_is_the_same_after_its_way_through_json() {
+    let mut spec = spec();
+    spec.mounts = vec![mount("/dev", tmpfs()), mount("/data", bind("web/data"))];
+    let plan = planned(&spec);
+    assert_eq!(serde_json::from_slice::<Plan>(&serde_json::to_vec(&plan).unwrap()).unwrap(), plan);
+}
+
+#[test]
+fn mounts_keep_their_order_and_come_before_devices_and_masks() {
+    let mut spec = spec();
+    spec.mounts = vec![mount("/b", bind("web/b")), mount("/dev", tmpfs()), mount("/a", bind("web/a"))];
+    spec.masked_paths = vec!["/proc/kcore".into()];
+    let plan = planned(&spec);
+    let first = place(&plan, |step| matches!(step, Step::BindMount { source: 0, .. }));
+    let last = place(&plan, |step| matches!(step, Step::BindMount { source: 1, .. }));
+    assert_eq!(last, first + 2);
+    let device = place(&plan, |step| matches!(step, Step::Device(_)));
+    let pivot = place(&plan, |step| matches!(step, Step::PivotRoot));
+    let mask = place(&plan, |step| matches!(step, Step::MaskPath(_)));
+    assert!(last < device && device < pivot && pivot < mask);
+    let LaunchKind::Create { binds, .. } = &plan.launch.kind else { panic!("{plan:?}") };
+    assert_eq!(binds.iter().map(|bind| bind.path.as_str()).collect::<Vec<_>>(), ["web/b", "web/a"]);
+}
+
+#[test]
+fn a_read_only_tmpfs_is_sealed_after_devices_were_made_in_it() {
+    let mut spec = spec();
+    let mut dev = mount("/dev", tmpfs());
+    dev.super_flags = vec!["ro".into()];
+    spec.mounts = vec![dev];
+    let plan = planned(&spec);
+    let device = place(&plan, |step| matches!(step, Step::DeviceLink { .. }));
+    assert!(device < place(&plan, |step| *step == Step::ReadOnlyMount("/dev".into())));
+}
+
+#[test]
+fn identity_changes_after_everything_that_needs_privilege_and_the_search_comes_last() {
+    let plan = planned(&spec());
+    let bounds = place(&plan, |step| matches!(step, Step::Bounds(_)));
+    let user = place(&plan, |step| matches!(step, Step::BecomeUser(_)));
+    let capabilities = place(&plan, |step| matches!(step, Step::Capabilities));
+    let nnp = place(&plan, |step| matches!(step, Step::NoNewPrivileges));
+    let find = place(&plan, |step| matches!(step, Step::FindProgram));
+    assert!(bounds < user && user < capabilities && capabilities < nnp && nnp < find);
+    assert_eq!(plan.steps.last(), Some(&Step::CloseDescriptors));
+}
+
+#[test]
+fn a_given_device_takes_the_place_of_the_default_one() {
+    let mut spec = spec();
+    let null = DeviceNode {
+        path: "/dev/null".into(),
+        kind: DeviceKind::Char,
+        major: 1,
+        minor: 3,
+        mode: 0o600,
+        uid: 5,
+        gid: 5,
+    };
+    spec.devices = vec![null.clone()];
+    let nodes: Vec<_> = planned(&spec)
+        .steps
+        .into_iter()
+        .filter_map(|step| if let Step::Device(node) = step { Some(node) } else { None })
+        .filter(|node| node.path == "/dev/null")
+        .collect();
+    assert_eq!(nodes, [null]);
+}
+
+#[test]
+fn a_dev_that_is_bound_from_outside_is_left_alone() {
+    let mut spec = spec();
+    spec.mounts = vec![mount("/dev/", bind("web/dev"))];
+    let plan = planned(&spec);
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Device(_) | Step::DeviceLink { .. })));
+}
+
+#[test]
+fn namespaces_given_twice_are_refused() {
+    let mut spec = spec();
+    spec.namespaces.push(Namespace { kind: NamespaceKind::Pid, place: NamespacePlace::Sandbox });
+    assert_eq!(refusal(&spec), "namespace Pid is given twice");
+}
+
+#[test]
+fn a_namespace_shared_with_the_sandbox_is_not_made() {
+    let mut spec = spec();
+    spec.namespaces.push(Namespace { kind: NamespaceKind::Network, place: NamespacePlace::Sandbox });
+    assert_eq!(planned(&spec).launch.namespaces & namespaces::NETWORK, 0);
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    let mut time = spec();
+    time.namespaces.push(Namespace { kind: NamespaceKind::Time, place: NamespacePlace::New });
+    assert_eq!(refusal(&time), "a time namespace is not supported yet");
+
+    let mut mountless = spec();
+    mountless.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Mount);
+    assert_eq!(refusal(&mountless), "a container without a mount namespace of its own is not supported");
+
+    let mut name = spec();
+    name.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Uts);
+    name.hostname = Some("web".into());
+    assert_eq!(refusal(&name), "a host name needs a UTS namespace of the container's own");
+
+    let mut user = spec();
+    user.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
+    assert_eq!(refusal(&user), "a user namespace needs a mapping of uid 0 of the container");
+
+    let mut sysctl = spec();
+    sysctl.sysctl.insert("kernel.panic".into(), "1".into());
+    assert_eq!(refusal(&sysctl), r#"sysctl "kernel.panic" is not in a separate kernel namespace"#);
+}
+
+#[test]
+fn a_process_that_contradicts_itself_is_refused() {
+    let check = |change: fn(&mut ProcessSpec)| {
+        let mut process = process();
+        change(&mut process);
+        join(0, &process).unwrap_err().chain()
+    };
+    assert_eq!(check(|process| process.args.clear()), "process.args is empty");
+    assert_eq!(check(|process| process.cwd = "tmp".into()), r#"process.cwd "tmp" is not an absolute path"#);
+    assert_eq!(check(|process| process.console_size = Some((80, 25))), "a console size needs a terminal");
+    let twice = |process: &mut ProcessSpec| {
+        process.rlimits = vec![Rlimit { resource: 7, soft: 1, hard: 1 }; 2];
+    };
+    assert_eq!(check(twice), "resource limit 7 is given twice");
+}
+
+#[test]
+fn a_further_process_mounts_nothing() {
+    let mut process = process();
+    process.terminal = true;
+    let plan = join(namespaces::MOUNT, &process).unwrap();
+    assert_eq!(plan.launch.kind, LaunchKind::Join);
+    assert!(plan.steps.contains(&Step::Terminal { size: None, console: false }));
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device(_))));
+}
+
+#[test]
+fn the_agents_own_oom_score_is_not_inherited() {
+    assert_eq!(planned(&spec()).launch.oom_score_adj, 0);
+}
