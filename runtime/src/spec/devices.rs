@@ -3,6 +3,8 @@
 //! A device is what its numbers say. The guest has its own null, tty, fuse and the like under the same numbers as any
 //! Linux; the host's disks and cards it does not have, and a node with their numbers would be another device or none.
 
+use std::collections::HashSet;
+
 use bulkhead_protocol::container::{DeviceKind, DeviceNode, DeviceRule};
 
 use super::{SpecError, process::check_absolute, raw};
@@ -24,11 +26,12 @@ const MINOR_MAX: i64 = 0xf_ffff;
 
 /// `linux.devices`.
 pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
-    let mut nodes: Vec<DeviceNode> = Vec::new();
+    let mut nodes = Vec::with_capacity(raw.len());
+    let mut paths = HashSet::new();
     for (index, device) in raw.iter().enumerate() {
         let field = || format!("linux.devices[{index}]");
         check_absolute(&device.path, || format!("linux.devices[{index}].path"))?;
-        if nodes.iter().any(|earlier| earlier.path == device.path) {
+        if !paths.insert(device.path.as_str()) {
             return Err(SpecError::Invalid {
                 field: field(),
                 reason: format!("{} is given twice", device.path),

@@ -80,6 +80,21 @@ fn more_than_the_agent_takes_is_refused_here() {
 }
 
 #[test]
+fn very_long_lists_are_taken_or_refused_but_not_chewed_on() {
+    let mount = |n| json!({"destination": format!("/m/{n}"), "type": "tmpfs", "source": "tmpfs"});
+    let mounts: Vec<_> = (0..10_000).map(mount).collect();
+    assert_eq!(bundle().set("mounts", json!(mounts)).guest().mounts.len(), 10_000);
+    let device = |n| json!({"path": format!("/dev/d{n}"), "type": "c", "major": 1, "minor": 3});
+    let devices: Vec<_> = (0..40_000).map(device).collect();
+    assert!(
+        bundle()
+            .set("linux.devices", json!(devices))
+            .refusal()
+            .contains(" bytes for the guest are more than ")
+    );
+}
+
+#[test]
 fn a_wrong_type_is_named_by_its_path() {
     let refusal = bundle().set("process.args", json!(["a", 5])).refusal();
     assert!(
