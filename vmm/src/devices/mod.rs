@@ -12,6 +12,8 @@ pub mod interrupt;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vsock;
 
 use std::{error::Error, fmt::Debug, fs::File, sync::Arc};

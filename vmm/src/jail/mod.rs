@@ -90,6 +90,12 @@ pub fn enter() -> Result<Side, JailError> {
 }
 
 impl Inner {
+    /// For tests of what comes before `close`.
+    #[cfg(test)]
+    pub(crate) fn unjailed() -> Self {
+        Self(())
+    }
+
     /// Makes `share` the root of all that this process can see, and keeps eight capabilities. Returns /proc/self/fd
     /// of a procfs that shows this process alone and is mounted nowhere; the file server reopens inodes by it.
     pub fn close(self, share: &OwnedFd) -> Result<File, JailError> {
