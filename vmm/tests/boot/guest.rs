@@ -6,14 +6,20 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
+    os::unix::fs::chown,
     thread::sleep,
     time::Duration,
 };
 
+use bulkhead_protocol::ports;
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, reboot},
 };
+
+use crate::vsock;
+
+use crate::guest_devices;
 
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
@@ -33,19 +39,24 @@ pub(crate) fn init() -> ! {
         }
         "online" => online(&mut console),
         "slots" => slots(&mut console),
+        "share" => share(&mut console),
+        "streams" => streams(&mut console),
         "idle" => {
             say(&mut console, "idle");
             loop {
                 sleep(Duration::from_secs(3600));
             }
         }
+        "vsock" => guest_devices::vsock(&mut console),
+        "fs" => guest_devices::fs(&mut console),
+        "read-only" => guest_devices::read_only(&mut console),
         other => say(&mut console, &format!("unknown scenario {other}")),
     }
     reboot(RebootCommand::Restart).unwrap();
     unreachable!("reboot does not return");
 }
 
-fn say(console: &mut File, line: &str) {
+pub(crate) fn say(console: &mut File, line: &str) {
     console.write_all(format!("GUEST {line}\n").as_bytes()).unwrap();
 }
 
@@ -89,6 +100,49 @@ fn slots(console: &mut File) {
         say(console, &format!("unbound {round}"));
         wait_until_empty(7);
     }
+}
+
+/// The share, mounted twice: as it is, and read-only by the device alone.
+fn share(console: &mut File) {
+    for (tag, target) in [("share", "/mnt"), ("fixed", "/fixed")] {
+        fs::create_dir_all(target).unwrap();
+        mount(tag, target, "virtiofs", MountFlags::empty(), None).unwrap();
+    }
+    say(console, &format!("root {:?}", names("/mnt")));
+    say(console, &format!("read {}", read("/mnt/from-host")));
+    fs::write("/mnt/from-guest", vec![b'g'; 300_000]).unwrap();
+    chown("/mnt/from-guest", Some(1000), Some(1001)).unwrap();
+    fs::rename("/mnt/from-guest", "/mnt/by-guest").unwrap();
+    let refused = fs::write("/fixed/from-guest", "x").unwrap_err();
+    say(console, &format!("refused {:?}", refused.raw_os_error().unwrap()));
+    say(console, &format!("fixed {}", read("/fixed/from-host")));
+    let climb = names("/mnt/..").contains(&"scenario".into()) && !names("/mnt/up").contains(&"etc".into());
+    say(console, &format!("contained {climb}"));
+}
+
+fn names(directory: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<_> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Connects to the host's port, then echoes what comes in on our own.
+fn streams(console: &mut File) {
+    let mut greeting = vsock::connect(ports::AGENT).unwrap();
+    greeting.write_all(b"hello host\n").unwrap();
+    let refused = vsock::connect(ports::AGENT + 1).unwrap_err();
+    say(console, &format!("refused {:?}", refused.raw_os_error().unwrap()));
+    let listener = vsock::listen(ports::STDIO).unwrap();
+    say(console, "listening");
+    let mut stream = vsock::accept(&listener).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    stream.write_all(&bytes).unwrap();
+    drop(stream);
+    // The host has read all of the echo when it closes the first stream.
+    greeting.read_to_end(&mut bytes).unwrap();
 }
 
 fn bind(slot: u8) -> io::Result<()> {

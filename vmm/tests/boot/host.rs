@@ -25,8 +25,12 @@ use rustix::{
 
 const VMM: &str = env!("CARGO_BIN_EXE_bulkhead-vmm");
 /// For anything that the VMM or the guest is waited for; software emulation is slow.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The number of a spec's first own descriptor in the packet.
+pub(crate) const FIRST_FD: u8 = 5;
+/// The first descriptor of a test's own devices.
+pub(crate) const FIRST_FD: u8 = 5;
 /// The console's slot in all tests.
 pub(crate) const CONSOLE: Slot = Slot(0);
 
@@ -61,6 +65,9 @@ pub(crate) struct Spec {
     pub(crate) kernel: File,
     pub(crate) initramfs: File,
     pub(crate) devices: Vec<(Slot, Device)>,
+    /// Descriptors for `devices`, from `FIRST_FD` on.
+    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) share: tempfile::TempDir,
     pub(crate) debug: bool,
 }
 
@@ -72,6 +79,8 @@ pub(crate) fn spec(scenario: &str) -> Spec {
         kernel: File::open(kernel_path().unwrap()).unwrap(),
         initramfs: initramfs(scenario),
         devices: Vec::new(),
+        fds: Vec::new(),
+        share: tempfile::tempdir().unwrap(),
         debug: false,
     }
 }
@@ -83,7 +92,6 @@ pub(crate) struct Vmm {
     pub(crate) pidfd: OwnedFd,
     pub(crate) stamps: Vec<Stamp>,
     console: BufReader<File>,
-    _share: tempfile::TempDir,
 }
 
 impl Drop for Vmm {
@@ -101,10 +109,9 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
     let Message::Event(Event::Started { pid }) = receive(&socket) else { panic!("no Started event") };
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    let share = tempfile::tempdir().unwrap();
     let (console, log) = rustix::pipe::pipe().unwrap();
     let kvm = File::options().read(true).write(true).open("/dev/kvm").unwrap();
-    let directory = File::open(share.path()).unwrap();
+    let directory = File::open(spec.share.path()).unwrap();
     let mut devices = vec![(CONSOLE, Device::Console { log: Some(Fd(4)) })];
     devices.extend(spec.devices.iter().cloned());
     let machine = Machine {
@@ -118,9 +125,11 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
         devices,
         debug_console: spec.debug,
     };
-    let fds = [kvm.as_fd(), spec.kernel.as_fd(), spec.initramfs.as_fd(), directory.as_fd(), log.as_fd()];
+    let mut fds =
+        vec![kvm.as_fd(), spec.kernel.as_fd(), spec.initramfs.as_fd(), directory.as_fd(), log.as_fd()];
+    fds.extend(spec.fds.iter().map(AsFd::as_fd));
     let console = BufReader::new(File::from(console));
-    let mut vmm = Vmm { socket, pid, pidfd, stamps: Vec::new(), console, _share: share };
+    let mut vmm = Vmm { socket, pid, pidfd, stamps: Vec::new(), console };
     let reply = vmm.ask(&Request::Boot(Box::new(machine)), &fds)?;
     assert_eq!(reply, Reply::Booted);
     Ok(vmm)

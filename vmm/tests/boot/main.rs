@@ -8,9 +8,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
 
+mod devices;
 mod guest;
+mod guest_devices;
 mod host;
+mod jail;
 mod scenarios;
+mod vsock;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -24,8 +28,9 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let chosen: Vec<_> = scenarios::ALL
-        .iter()
+    let chosen: Vec<_> = [scenarios::ALL, devices::ALL]
+        .into_iter()
+        .flatten()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())))
         .collect();
     if words.iter().any(|word| word == "--list") {

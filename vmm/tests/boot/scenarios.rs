@@ -1,13 +1,25 @@
 //! The tests. Each boots one machine and ends with what must be true of its end.
 
-use std::io::{Seek, Write};
-
-use bulkhead_protocol::{
-    timeline::Phase,
-    vmm::{Device, FailureKind, GuestExit, Reply, Request, Slot},
+use std::{
+    fs,
+    io::{Read, Seek, Write},
+    net::Shutdown,
+    os::unix::{
+        fs::{MetadataExt, symlink},
+        net::{UnixListener, UnixStream},
+    },
 };
 
-use crate::host::{boot, spec};
+use bulkhead_protocol::{
+    ports,
+    timeline::Phase,
+    vmm::{Device, FailureKind, Fd, GuestExit, GuestPort, Reply, Request, Slot},
+};
+
+use crate::{
+    host::{DEADLINE, FIRST_FD, boot, spec},
+    jail,
+};
 
 type Test = (&'static str, fn());
 
@@ -21,6 +33,8 @@ tests![
     a_vcpu_that_was_held_back_comes_online,
     a_panic_is_reported_with_the_consoles_tail,
     a_slot_is_plugged_and_unplugged_again_and_again,
+    the_share_is_served_and_the_jail_is_closed,
+    streams_run_in_both_directions,
     a_stopped_guest_is_gone,
     a_vmm_whose_server_dies_is_gone,
     a_kernel_that_is_none_is_refused_and_leaves_nothing_behind,
@@ -85,6 +99,62 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
         assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]), Ok(Reply::Done));
         assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]).unwrap_err().kind, FailureKind::Invalid);
     }
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
+
+fn the_share_is_served_and_the_jail_is_closed() {
+    let mut machine = spec("share");
+    let fs = |tag: &str, read_only| Device::Fs { tag: tag.into(), read_only };
+    machine.devices = vec![(Slot(1), fs("share", false)), (Slot(2), fs("fixed", true))];
+    let share = machine.share.path().to_owned();
+    fs::write(share.join("from-host"), "a word from the host").unwrap();
+    symlink("..", share.join("up")).unwrap();
+    let mut vmm = boot(&machine).unwrap();
+    jail::assert_closed(vmm.pid, &share);
+    assert_eq!(vmm.hear("root"), "[\"from-host\", \"up\"]");
+    assert_eq!(vmm.hear("read"), "a word from the host");
+    assert_eq!(vmm.hear("refused"), libc::EROFS.to_string());
+    assert_eq!(vmm.hear("fixed"), "a word from the host");
+    assert_eq!(vmm.hear("contained"), "true");
+    assert_eq!(vmm.exit().0, GuestExit::Reset);
+    let made = fs::metadata(share.join("by-guest")).unwrap();
+    assert_eq!((made.len(), made.uid(), made.gid()), (300_000, 1000, 1001));
+}
+
+fn streams_run_in_both_directions() {
+    let mut machine = spec("streams");
+    let path = machine.share.path().join("vsock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (mut agent, guest_end) = UnixStream::pair().unwrap();
+    machine.fds = vec![listener.into(), guest_end.into()];
+    let ports = vec![GuestPort { port: ports::AGENT, socket: Fd(FIRST_FD + 1) }];
+    machine.devices = vec![(Slot(1), Device::Vsock { listener: Fd(FIRST_FD), ports })];
+    agent.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut vmm = boot(&machine).unwrap();
+    machine.fds.clear();
+    let mut greeting = [0; 11];
+    agent.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"hello host\n");
+    assert_eq!(vmm.hear("refused"), libc::ECONNRESET.to_string());
+    vmm.hear("listening");
+
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    writeln!(stream, "CONNECT {}", ports::STDIO).unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with('\n') {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0].into());
+    }
+    assert!(answer.starts_with("OK "), "{answer}");
+    let sent: Vec<u8> = (0..1_000_000_u32).map(|index| (index / 7) as u8).collect();
+    let mut echo = Vec::new();
+    stream.write_all(&sent).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.read_to_end(&mut echo).unwrap();
+    assert!(echo == sent, "{} bytes came back of {}", echo.len(), sent.len());
+    drop(agent);
     assert_eq!(vmm.exit().0, GuestExit::Reset);
 }
 
