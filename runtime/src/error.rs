@@ -7,7 +7,13 @@ use std::io;
 
 use bulkhead_protocol::id::IdError;
 
-use crate::{config::ConfigError, spec::SpecError};
+use crate::{
+    config::ConfigError,
+    proxy,
+    sandbox::{self, PlanError, cgroup::CgroupError, client::CallError},
+    spec::SpecError,
+    state::StateError,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,6 +26,26 @@ pub enum Error {
     Spec(#[from] SpecError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Server(#[from] sandbox::LaunchError),
+    #[error(transparent)]
+    Proxy(#[from] proxy::LaunchError),
+    #[error(transparent)]
+    Session(#[from] proxy::SessionError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// What the sandbox server or a proxy said, in its own words.
+    #[error("{message}")]
+    Sandbox { message: String, hint: Option<String> },
+    /// The container's state does not allow it; the text is what callers look for.
+    #[error("{0}")]
+    Refused(String),
     /// `what` says step and object: `open log /run/x.log`.
     #[error("{what}")]
     Io { what: String, source: io::Error },
@@ -43,23 +69,34 @@ impl Error {
     }
 
     /// What the reader can do about it.
-    pub fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Step { source, .. } => source.hint(),
+            Self::State(error) | Self::Server(sandbox::LaunchError::State(error)) => error.hint(),
+            Self::Sandbox { hint, .. } => hint.as_deref(),
             Self::Spec(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
-            Self::Id(_) | Self::Io { .. } | Self::Doctor { .. } => None,
+            Self::Id(_)
+            | Self::Cgroup(_)
+            | Self::Server(_)
+            | Self::Proxy(_)
+            | Self::Session(_)
+            | Self::Plan(_)
+            | Self::Call(_)
+            | Self::Refused(_)
+            | Self::Io { .. }
+            | Self::Doctor { .. } => None,
         }
     }
 
-    /// The messages from the outermost step to the first cause, joined by colons.
+    /// As `chain`.
     pub fn chain(&self) -> String {
         chain(self)
     }
 }
 
-/// The messages of an error and its causes, joined by colons.
+/// The messages from the outermost step to the first cause, joined by colons.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -7,8 +7,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod log;
+pub mod proxy;
+pub mod sandbox;
 pub mod spec;
 pub mod state;
 pub mod time;

@@ -5,10 +5,23 @@
 //! One file per command: its flags as a struct `Args`, and `run(self, &Context)`. A new command is such a file and
 //! one line in `Command`. Help comes from the doc comments.
 
+mod create;
+mod delete;
+mod doctor;
+mod exec;
 mod features;
+mod kill;
+mod list;
+mod ps;
+mod run;
 mod spec;
+mod start;
+mod state;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
 
 use clap::{Parser, Subcommand};
 
@@ -25,6 +38,7 @@ use crate::{
     version = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"),
     disable_version_flag = true,
     disable_help_subcommand = true,
+    args_override_self = true,
     max_term_width = 100
 )]
 pub struct Cli {
@@ -69,22 +83,55 @@ pub enum CgroupManager {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(Box<run::Args>),
+    Create(Box<create::Args>),
+    Start(start::Args),
+    State(state::Args),
+    Kill(kill::Args),
+    Delete(delete::Args),
+    Exec(Box<exec::Args>),
+    List(list::Args),
+    Ps(ps::Args),
     Spec(spec::Args),
     Features(features::Args),
+    Doctor(doctor::Args),
+    /// The process that owns a sandbox; `create` starts it
+    #[command(hide = true)]
+    SandboxServer {
+        id: String,
+    },
+    /// The process that stands for a process of the guest; `create` and `exec` start it
+    #[command(hide = true)]
+    Proxy {
+        id: String,
+    },
 }
 
 impl Command {
     fn run(self, context: &Context) -> Result<u8, Error> {
         match self {
+            Self::Run(args) => args.run(context),
+            Self::Create(args) => args.run(context),
+            Self::Start(args) => args.run(context),
+            Self::State(args) => args.run(context),
+            Self::Kill(args) => args.run(context),
+            Self::Delete(args) => args.run(context),
+            Self::Exec(args) => args.run(context),
+            Self::List(args) => args.run(context),
+            Self::Ps(args) => args.run(context),
+            // The id is for people who read the process list; the plan comes over a socket.
+            Self::SandboxServer { id: _ } => Ok(crate::sandbox::server::main()),
+            Self::Proxy { id: _ } => Ok(crate::proxy::main()),
             Self::Spec(args) => args.run(context),
             Self::Features(args) => args.run(context),
+            Self::Doctor(args) => args.run(context),
         }
     }
 
     /// The exit code for a failure of the runtime itself. For `exec` it is 255, which no other error of runc's is:
     /// callers tell it from the code of the process.
     fn failure_code(&self) -> u8 {
-        1
+        if matches!(self, Self::Exec(_)) { 255 } else { 1 }
     }
 }
 
@@ -160,6 +207,14 @@ fn report(log: &Log, error: &Error) {
     }
 }
 
+/// Writes to standard output. Unlike `println!`, a reader that went away is an error and not a panic.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::io("write standard output", error))
+}
+
 fn default_root() -> PathBuf {
     let user_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
     user_dir.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
@@ -167,5 +222,7 @@ fn default_root() -> PathBuf {
 
 #[cfg(test)]
 pub(crate) use spec::TEMPLATE;
+#[cfg(test)]
+mod manual;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,9 @@ use crate::state::{Entry, Journal, StateError};
 /// Where the unified hierarchy is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
+/// Times that a parent may vanish between its making and its use.
+const MAKE_TRIES: u32 = 16;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     #[error("cgroupsPath {path:?} is not a path below the hierarchy")]
@@ -69,6 +72,7 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
     }
     let mut expanded = String::new();
     // `-` is the root slice, which has no directory.
+    let stem = if stem == "-" { "" } else { stem };
     for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]).filter(|(end, _)| *end > 0) {
         expanded.push_str(&stem[..end]);
         expanded.push_str(".slice/");
@@ -86,18 +90,24 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
 /// # Errors
 /// The first that cannot be made; those before it are in the journal.
 pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
-    let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
-    missing.reverse();
-    for dir in missing {
-        journal.append(&Entry::Cgroup { path: dir.to_owned() })?;
-        match fs::create_dir(dir) {
-            Ok(()) => {}
-            // Another container has just made the same parent.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(CgroupError::Make { path: dir.to_owned(), source }),
+    let mut tries = MAKE_TRIES;
+    'again: loop {
+        tries -= 1;
+        let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+        missing.reverse();
+        for dir in missing {
+            journal.append(&Entry::Cgroup { path: dir.to_owned() })?;
+            match fs::create_dir(dir) {
+                Ok(()) => {}
+                // Another container has just made the same parent.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                // Another container has just removed the parent, as the last in it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => continue 'again,
+                Err(source) => return Err(CgroupError::Make { path: dir.to_owned(), source }),
+            }
         }
+        return Ok(());
     }
-    Ok(())
 }
 
 /// Moves a process, with all its threads, into the cgroup.
@@ -105,8 +115,11 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
 /// # Errors
 /// When the kernel refuses, or the process is gone.
 pub fn enter(path: &Path, pid: u32) -> Result<(), CgroupError> {
-    fs::write(path.join("cgroup.procs"), pid.to_string())
-        .map_err(|source| CgroupError::Enter { path: path.to_owned(), pid, source })
+    fs::write(path.join("cgroup.procs"), pid.to_string()).map_err(|source| CgroupError::Enter {
+        path: path.to_owned(),
+        pid,
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ impl Packets {
     /// When the socket cannot be made non-blocking or registered with the reactor.
     pub(super) fn new(socket: PacketSocket) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        AsyncFd::new(socket).map(Self)
+        // SAFETY: `PacketSocket` owns its descriptor and hands out only borrows of it, so it stays open and the same
+        // until the `AsyncFd` drops it.
+        Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
     pub(super) async fn send<T: Serialize>(

@@ -39,7 +39,7 @@ pub struct Export {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum ShareError {
+pub(super) enum ShareError {
     #[error("enter a mount namespace for the sandbox")]
     Namespace { source: io::Error },
     #[error("mount the share {}", .path.display())]
@@ -97,8 +97,7 @@ impl Share {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
         let tree = rustix::mount::open_tree(rustix::fs::CWD, &export.source, flags)?;
-        let is_directory =
-            rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
+        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
         if is_directory != export.directory {
             return Err(if export.directory { Errno::NOTDIR } else { Errno::ISDIR });
         }
@@ -142,8 +141,15 @@ impl Share {
     }
 }
 
+impl Share {
+    /// Detaches the share with all that is mounted in it, from this process's namespace.
+    pub(super) fn unmount(&self) {
+        let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
+}
+
 /// Before the mount is attached anywhere, so there is no moment in which it could be written.
-fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     // `struct mount_attr` of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
     let attributes: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
@@ -159,5 +165,9 @@ fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
             size_of_val(&attributes),
         )
     };
-    if result == 0 { Ok(()) } else { Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+    }
 }

@@ -1,0 +1,293 @@
+//! `bulkhead create`: everything up to the user's program, which waits for `start`. Shared with `run`.
+//!
+//!   check all ─▶ claim the id ─▶ server (boots the VM) ║ proxy (waits for it, then makes the container)
+//!     ─▶ report ─▶ state.json, pid file ─▶ the server is told that it is complete
+//!
+//! Until the last step a failure, or the death of this command, removes everything again.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use bulkhead_protocol::{
+    id::ContainerId,
+    limits,
+    timeline::{Phase, Stamp},
+};
+
+use super::{CgroupManager, Context};
+use crate::{
+    config::{Artefacts, Config},
+    error::Error,
+    proxy::{self, Report, Terminal, Work, send_fd},
+    sandbox::{ContainerPlan, Launch, Plan, cgroup},
+    spec::{self, Bundle},
+    state::{Locked, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    time::rfc3339,
+};
+
+/// For the container to be made: the boot, then the set-up in the guest.
+const READY: Duration =
+    Duration::from_secs(limits::BOOT.as_secs() + limits::RPC.as_secs() + limits::CONTROL.as_secs());
+
+/// Create a container; its program waits for `start`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The flags of `create` and `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Flags {
+    /// Directory of the bundle
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    bundle: PathBuf,
+    /// Unix socket that receives the master of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the process that stands for the container
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// File that gets the pid of the process that stands for the container
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Accepted; a microVM's root is its own
+    #[arg(long)]
+    no_pivot: bool,
+    /// Accepted; a microVM's keyrings are its own
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Number of further descriptors to pass: only 0 is possible across a VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
+        Created::make(context, &self.flags, Mode::Detached)?;
+        Ok(0)
+    }
+}
+
+/// Who is there when the container runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Detached,
+    /// The command waits, and its terminal is the container's.
+    Foreground,
+}
+
+/// A container that this command has made.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) id: ContainerId,
+    pub(super) proxy: proxy::Child,
+    pub(super) server: Launch,
+    pub(super) terminal: bool,
+}
+
+/// All that is known before anything is touched.
+struct Checked {
+    id: ContainerId,
+    bundle: Bundle,
+    terminal: Option<Terminal>,
+    config: Config,
+    artefacts: Artefacts,
+    cgroup: Option<PathBuf>,
+}
+
+impl Created {
+    pub(super) fn make(context: &Context, flags: &Flags, mode: Mode) -> Result<Self, Error> {
+        let entered = Stamp::now(Phase::Command);
+        let id: ContainerId = flags.id.parse()?;
+        let step = |error: Error| error.during(format!("create {id}"));
+        let checked = check(context, flags, mode, &id).map_err(step)?;
+        for warning in &checked.bundle.host.warnings {
+            context.log.warn(warning);
+        }
+        let root = absolute(&context.root).map_err(step)?;
+        let dir = StateDir::claim(&root, &id).map_err(|e| step(e.into()))?;
+        match make(context, flags, mode, checked, &dir, &root, entered) {
+            Ok(created) => Ok(created),
+            Err(error) => {
+                if let Err(left) = undo(&dir, &Undo::everything()) {
+                    context.log.warn(&format!("undo create {id}: {}", crate::error::chain(&left)));
+                }
+                Err(step(error))
+            }
+        }
+    }
+}
+
+fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Result<Checked, Error> {
+    if flags.preserve_fds > 0 {
+        return Err(usage("descriptors cannot be passed into a microVM: --preserve-fds must be 0"));
+    }
+    if flags.no_pivot {
+        context.log.debug("--no-pivot has no meaning in a microVM");
+    }
+    let bundle = spec::load(&flags.bundle, id)?;
+    let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
+    let config = context.config()?;
+    let artefacts = config.open_artefacts()?;
+    let cgroup = cgroup_for(context, &bundle, id)?;
+    Ok(Checked { id: id.clone(), bundle, terminal, config, artefacts, cgroup })
+}
+
+/// A terminal needs somebody who holds it: a caller's socket, or the user in the foreground.
+pub(super) fn terminal(wanted: bool, mode: Mode, socket: Option<&Path>) -> Result<Option<Terminal>, Error> {
+    match (wanted, mode, socket) {
+        (true, Mode::Detached, None) => {
+            Err(usage("cannot allocate tty if bulkhead will detach without setting console socket"))
+        }
+        (false, _, Some(_)) | (_, Mode::Foreground, Some(_)) => {
+            Err(usage("cannot use console socket if bulkhead will not detach or allocate tty"))
+        }
+        (true, Mode::Detached, Some(socket)) => Ok(Some(Terminal::Console(absolute(socket)?))),
+        (true, Mode::Foreground, None) if io::stdin().is_terminal() => Ok(Some(Terminal::Inherited)),
+        (true, Mode::Foreground, None) => {
+            Err(usage("process.terminal is true, but standard input is not a terminal"))
+        }
+        (false, _, None) => Ok(None),
+    }
+}
+
+fn usage(message: &str) -> Error {
+    Error::Usage { message: message.to_owned(), hint: None }
+}
+
+/// Where the processes go; `None` leaves them where the caller is.
+fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
+    if context.cgroup_manager == CgroupManager::Disabled {
+        return Ok(None);
+    }
+    if !cgroup::is_unified() {
+        context.log.debug("/sys/fs/cgroup is not a cgroup2 hierarchy: no cgroup for the sandbox");
+        return Ok(None);
+    }
+    let path = bundle.host.cgroups_path.as_deref();
+    let systemd = context.cgroup_manager == CgroupManager::Systemd;
+    let resolved = cgroup::resolve(path, id, systemd)?;
+    if path.is_none() && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err() {
+        context.log.debug("/sys/fs/cgroup cannot be written: no cgroup for the sandbox");
+        return Ok(None);
+    }
+    Ok(Some(resolved))
+}
+
+fn make(
+    context: &Context,
+    flags: &Flags,
+    mode: Mode,
+    checked: Checked,
+    dir: &Locked,
+    root: &Path,
+    entered: Stamp,
+) -> Result<Created, Error> {
+    let Checked { id, bundle, terminal, config, artefacts, cgroup } = checked;
+    write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
+    let mut plan = Plan::new(root, &id, &config);
+    plan.cgroup = cgroup;
+    plan.debug = context.log.options().debug;
+    plan.command_ns = entered.monotonic_ns;
+    let server = Launch::start(dir, plan, artefacts)?;
+    let mut proxy = proxy::Child::spawn(&proxy::Plan {
+        root: root.to_owned(),
+        id: id.clone(),
+        work: Work::Create(Box::new(ContainerPlan::of(&bundle))),
+        terminal,
+        detach: mode == Mode::Detached,
+        view: bundle.host.rootfs.clone(),
+    })?;
+    wait_ready(&mut proxy, Some(&server))?;
+
+    let record = Record {
+        oci_version: bundle.host.oci_version.clone(),
+        id: id.to_string(),
+        bundle: bundle.dir.clone(),
+        rootfs: bundle.host.rootfs.clone(),
+        created: rfc3339(SystemTime::now()),
+        annotations: bundle.host.annotations.clone(),
+        owner: owner(),
+        proxy: proxy.process,
+        server: server.process,
+    };
+    let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
+    write_atomically(&dir.join(names::STATE), &json)?;
+    publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
+    server.complete()?;
+    context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
+    Ok(Created { id, proxy, server, terminal: bundle.host.terminal })
+}
+
+/// Hears the proxy's report; the server's own last words are better than the proxy's "it is gone".
+pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> Result<(), Error> {
+    let progress = io::stderr().is_terminal();
+    let tick = |waited: Duration| {
+        if progress {
+            eprintln!("bulkhead: the microVM is not ready yet ({} s)", waited.as_secs());
+        }
+    };
+    let (message, gone) = match proxy.ready(READY, tick) {
+        Ok(Report::Ready) => return Ok(()),
+        Ok(Report::Failed { message, gone }) => (message, gone),
+        Err(error) => (crate::error::chain(&error), true),
+    };
+    // A boot that failed is told to both.
+    let unbooted = message.starts_with("boot sandbox");
+    match server.filter(|_| gone || unbooted).and_then(Launch::last_words) {
+        Some((message, hint)) => Err(Error::Sandbox { message, hint }),
+        None => Err(Error::Sandbox { message, hint: None }),
+    }
+}
+
+/// Tells the caller who stands for the process. Before this command ends: callers read the file when it does.
+pub(super) fn publish(
+    proxy: &proxy::Child,
+    pid_file: Option<&Path>,
+    pidfd_socket: Option<&Path>,
+) -> Result<(), Error> {
+    if let Some(path) = pid_file {
+        write_atomically(path, proxy.process.pid.to_string().as_bytes())?;
+    }
+    if let Some(path) = pidfd_socket {
+        let failed = |e| Error::io(format!("send the pidfd to {}", path.display()), e);
+        let pidfd =
+            proxy.process.pidfd().map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        send_fd(path, std::os::fd::AsFd::as_fd(&pidfd), b"pidfd").map_err(failed)?;
+    }
+    Ok(())
+}
+
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {
+    std::path::absolute(path).map_err(|e| Error::io(format!("find {}", path.display()), e))
+}
+
+/// The name of the user who runs this, as `list` shows it.
+fn owner() -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    named.unwrap_or_default()
+}
+
+/// Where something went that must not fail the command.
+pub(super) fn log_left_over(context: &Context, what: &str, result: Result<(), StateError>) {
+    if let Err(error) = result {
+        context.log.warn(&format!("{what}: {}", crate::error::chain(&error)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! `bulkhead exec`: a further process in a running container.
+//!
+//! In the foreground this command is the proxy itself: it pumps, relays signals and exits as the process did. Detached
+//! it leaves a proxy behind, as `create` does.
+
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Read as _},
+    path::PathBuf,
+};
+
+use bulkhead_protocol::{
+    container::ProcessSpec,
+    id::{ContainerId, ExecId},
+};
+
+use super::{
+    Context,
+    create::{Mode, absolute, publish, terminal, wait_ready},
+};
+use crate::{
+    error::Error,
+    proxy::{self, RawMode, Relay, Session, Terminal, Work},
+    sandbox::{
+        container::{Container, not_running},
+        status::Status,
+    },
+    spec::{self, CheckedProcess, ExecFlags},
+    state::{names, write_atomically},
+};
+
+/// Run a further process in a container
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// File with the process as JSON, instead of a command
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Unix socket that receives the master of the process's terminal
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the process that stands for it
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// Set a variable: KEY=VALUE
+    #[arg(short, long, value_name = "VAR")]
+    env: Vec<String>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// UID[:GID]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Further group ids
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// Return when the process runs
+    #[arg(short, long)]
+    detach: bool,
+    /// File that gets the pid of the process that stands for it
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Refused: the guest has no SELinux
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// Refused: the guest has no AppArmor
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// No new privileges
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Number of further descriptors to pass: only 0 is possible across a VM
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Refused: a process joins its container's cgroup
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// Accepted
+    #[arg(long)]
+    ignore_paused: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
+        let id: ContainerId = self.id.parse()?;
+        self.exec(context, &id).map_err(|error| error.during(format!("exec in {id}")))
+    }
+
+    fn exec(&self, context: &Context, id: &ContainerId) -> Result<u8, Error> {
+        self.refuse()?;
+        let container = Container::open(&context.root, id)?;
+        let CheckedProcess { process, warnings } = self.checked_process(&container)?;
+        for warning in &warnings {
+            context.log.warn(warning);
+        }
+        let mode = if self.detach { Mode::Detached } else { Mode::Foreground };
+        let terminal = self.terminal(&process, mode)?;
+        match container.status()? {
+            Status::Starting | Status::Running => {}
+            Status::Creating | Status::Created | Status::Stopped => return Err(not_running()),
+        }
+        let plan = proxy::Plan {
+            root: absolute(&context.root)?,
+            id: id.clone(),
+            work: Work::Exec { exec_id: exec_id()?, process: Box::new(process) },
+            terminal,
+            detach: self.detach,
+            view: container.record.rootfs.clone(),
+        };
+        if self.detach { self.leave(&plan) } else { self.stay(&container, &plan) }
+    }
+
+    fn refuse(&self) -> Result<(), Error> {
+        let refused = [
+            (self.preserve_fds > 0, "--preserve-fds: descriptors cannot be passed into a microVM"),
+            (self.cgroup.is_some(), "--cgroup is not supported: a process joins its container's cgroup"),
+            (
+                self.process_label.as_deref().is_some_and(|l| !l.is_empty()),
+                "--process-label is not supported",
+            ),
+            (self.apparmor.as_deref().is_some_and(|p| !p.is_empty()), "--apparmor is not supported"),
+        ];
+        match refused.iter().find(|(given, _)| *given) {
+            Some((_, message)) => Err(Error::Usage { message: (*message).to_owned(), hint: None }),
+            None => Ok(()),
+        }
+    }
+
+    fn checked_process(&self, container: &Container) -> Result<CheckedProcess, Error> {
+        if let Some(file) = &self.process {
+            return Ok(spec::load_process(file)?);
+        }
+        if self.command.is_empty() {
+            return Err(Error::Usage {
+                message: "give a command, or a process with --process".into(),
+                hint: None,
+            });
+        }
+        let flags = ExecFlags {
+            args: self.command.clone(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            user: self.user.clone(),
+            additional_gids: self.additional_gids.clone(),
+            terminal: self.tty,
+            no_new_privileges: self.no_new_privs,
+            capabilities: self.cap.clone(),
+        };
+        let path = container.dir.join(names::CONFIG);
+        let mut config = Vec::new();
+        fs::File::open(&path)
+            .and_then(|file| file.take(bulkhead_protocol::limits::CONFIG_JSON).read_to_end(&mut config))
+            .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
+        Ok(spec::exec_process(&config, &flags)?)
+    }
+
+    /// `--tty` of a foreground exec works without a terminal of ours too, as runc's does: then only bytes are copied.
+    fn terminal(&self, process: &ProcessSpec, mode: Mode) -> Result<Option<Terminal>, Error> {
+        if process.terminal && mode == Mode::Foreground && self.console_socket.is_none() {
+            return Ok(Some(Terminal::Inherited));
+        }
+        terminal(process.terminal, mode, self.console_socket.as_deref())
+    }
+
+    fn leave(&self, plan: &proxy::Plan) -> Result<u8, Error> {
+        let mut proxy = proxy::Child::spawn(plan)?;
+        wait_ready(&mut proxy, None)?;
+        publish(&proxy, self.pid_file.as_deref(), self.pidfd_socket.as_deref())?;
+        Ok(0)
+    }
+
+    fn stay(&self, container: &Container, plan: &proxy::Plan) -> Result<u8, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::io("start", e))?;
+        runtime.block_on(async {
+            let session = match Session::open(&container.dir, plan).await {
+                Err(error) if error.is_gone() => return Err(not_running()),
+                other => other?,
+            };
+            let own = std::process::id().to_string();
+            if let Some(path) = &self.pid_file {
+                write_atomically(path, own.as_bytes())?;
+            }
+            let relay = Relay::install().map_err(|e| Error::io("take signals", e))?;
+            let _raw = (plan.terminal.is_some() && io::stdin().is_terminal())
+                .then(|| RawMode::enter(io::stdin()))
+                .transpose()
+                .map_err(|e| Error::io("make the terminal raw", e))?;
+            Ok(session.run(relay).await)
+        })
+    }
+}
+
+fn exec_id() -> Result<ExecId, Error> {
+    let hex = proxy::random_hex().map_err(|e| Error::io("draw an exec id", e))?;
+    Ok(hex.parse()?)
+}

@@ -1,0 +1,88 @@
+//! `bulkhead ps`: the processes of a container, as the guest sees them.
+
+use bulkhead_protocol::{
+    id::ContainerId,
+    sandbox::{Process, ProcessesRequest},
+};
+use ttrpc::Code;
+
+use super::{
+    Context,
+    list::{Format, columns},
+    state::{print, print_json},
+};
+use crate::{
+    error::Error,
+    sandbox::{
+        client::{CallError, bounded},
+        container::{Container, not_running},
+    },
+};
+
+/// Ticks of `utime` and `stime` in a second.
+const USER_HZ: u64 = 100;
+
+/// List the processes of a container; pids are the guest's
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_enum)]
+    format: Format,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Accepted for callers that pass options of ps(1)
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    options: Vec<String>,
+}
+
+impl Args {
+    pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
+        let id: ContainerId = self.id.parse()?;
+        let step = |error: Error| error.during(format!("list processes of {id}"));
+        if !self.options.is_empty() {
+            context.log.debug("ps options are not used: the columns are fixed");
+        }
+        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
+        let request = ProcessesRequest { container_id: id.to_string(), ..Default::default() };
+        let asked = container.call(async |server| server.sandbox.processes(bounded(), &request).await);
+        let processes = match asked {
+            Ok(answer) => answer.processes,
+            Err(
+                CallError::Gone { .. }
+                | CallError::Refused { code: Code::NOT_FOUND | Code::FAILED_PRECONDITION, .. },
+            ) => return Err(step(not_running())),
+            Err(error) => return Err(step(error.into())),
+        };
+        match self.format {
+            Format::Json => print_json(&processes.iter().map(|process| process.pid).collect::<Vec<_>>())?,
+            Format::Table => print(&table(&processes))?,
+        }
+        Ok(0)
+    }
+}
+
+fn table(processes: &[Process]) -> String {
+    let head = ["UID", "PID", "PPID", "S", "RSS", "TIME", "CMD"].map(str::to_owned);
+    let rows = processes.iter().map(|process| {
+        let seconds = process.cpu_ticks / USER_HZ;
+        [
+            process.uid.to_string(),
+            process.pid.to_string(),
+            process.ppid.to_string(),
+            plain(&process.state),
+            format!("{}K", process.rss_bytes / 1024),
+            format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+            plain(&process.command),
+        ]
+    });
+    columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
+}
+
+/// The guest's text must not steer the user's terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests;

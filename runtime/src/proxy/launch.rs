@@ -1,0 +1,118 @@
+//! The command's side of a proxy: spawn it into a pid namespace of its own, give it the plan, hear its report.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, Write as _},
+    os::unix::{net::UnixStream, process::CommandExt as _},
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
+};
+
+use nix::sched::{CloneFlags, setns};
+use rustix::thread::UnshareFlags;
+
+use super::{CONTROL_FD, Plan, Report};
+use crate::{sandbox::pass_as, state::Process};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("make a pid namespace for the proxy")]
+    Namespace { source: io::Error },
+    #[error("start the proxy")]
+    Spawn { source: io::Error },
+    #[error("give the proxy its plan")]
+    Plan { source: io::Error },
+    #[error("hear the proxy's report")]
+    Report { source: io::Error },
+    #[error("the proxy died before it was ready")]
+    Died,
+    #[error("the proxy was not ready after {waited:?}")]
+    Silent { waited: Duration },
+}
+
+/// A proxy that was started by this command. It outlives the command.
+#[derive(Debug)]
+pub struct Child {
+    child: std::process::Child,
+    control: BufReader<UnixStream>,
+    /// By the host's pid.
+    pub process: Process,
+}
+
+impl Child {
+    /// Must be called while this process has one thread: others could not be made in between.
+    ///
+    /// # Errors
+    /// When it cannot be started; nothing runs then.
+    pub fn spawn(plan: &Plan) -> Result<Self, LaunchError> {
+        let spawn = |source| LaunchError::Spawn { source };
+        let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("bulkhead").args(["proxy", plan.id.as_str()]);
+        pass_as(&mut command, theirs.into(), CONTROL_FD);
+        let child = in_new_pid_namespace(|| command.spawn().map_err(spawn))?;
+        // The command holds their end: with it our end would never see theirs close.
+        drop(command);
+        let process = Process::of(child.id()).map_err(spawn)?;
+        let mut line = serde_json::to_vec(plan).map_err(|e| LaunchError::Plan { source: e.into() })?;
+        line.push(b'\n');
+        let told = (&ours).write_all(&line);
+        let child = Self { child, control: BufReader::new(ours), process };
+        // A proxy that is dead already has its say through `ready`.
+        match told {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(LaunchError::Plan { source: e }),
+            _ => Ok(child),
+        }
+    }
+
+    /// Waits for its report; `tick` is called about once a second meanwhile.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn ready(
+        &mut self,
+        deadline: Duration,
+        mut tick: impl FnMut(Duration),
+    ) -> Result<Report, LaunchError> {
+        let report = |source| LaunchError::Report { source };
+        let begin = Instant::now();
+        let socket = self.control.get_ref();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).map_err(report)?;
+        let mut line = Vec::new();
+        loop {
+            match self.control.read_until(b'\n', &mut line) {
+                Ok(_) if line.ends_with(b"\n") => {
+                    return serde_json::from_slice(&line).map_err(|e| report(e.into()));
+                }
+                Ok(_) => return Err(LaunchError::Died),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => tick(begin.elapsed()),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Err(LaunchError::Died),
+                Err(e) => return Err(report(e)),
+            }
+            if begin.elapsed() >= deadline {
+                return Err(LaunchError::Silent { waited: deadline });
+            }
+        }
+    }
+
+    /// Its exit, once it has ended.
+    ///
+    /// # Errors
+    /// As for waitpid(2).
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+}
+
+/// A namespace made by unshare(2) holds for children only, so the next child is its pid 1; then ours is put back, for
+/// a process whose children go elsewhere can make no thread.
+fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> Result<T, LaunchError>) -> Result<T, LaunchError> {
+    let namespace = |source: io::Error| LaunchError::Namespace { source };
+    let own = File::open("/proc/self/ns/pid").map_err(namespace)?;
+    // SAFETY: NEWPID changes where the children of this thread go; no memory or descriptor is unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }.map_err(|e| namespace(e.into()))?;
+    let child = spawn();
+    setns(own, CloneFlags::CLONE_NEWPID).map_err(|e| namespace(e.into()))?;
+    child
+}

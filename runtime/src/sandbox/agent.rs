@@ -1,0 +1,193 @@
+//! The agent in the guest, as the server calls it: its RPCs with a deadline each.
+//!
+//! What the guest answers is its own business until it is checked here: lengths and counts are capped, and an error is
+//! a code and a text, shown to the user word for word but never interpreted.
+
+use std::{io, time::Duration};
+
+use bulkhead_protocol::{
+    agent::{
+        AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty,
+        ExecRequest, ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest,
+        StartContainerRequest, Stdio, WaitProcessRequest, WaitProcessResponse,
+    },
+    container::{ContainerSpec, ProcessSpec},
+    limits,
+};
+use tokio::net::UnixStream;
+use ttrpc::{
+    Code,
+    asynchronous::{Client, transport::Socket},
+    context,
+};
+
+use super::table::{Key, status};
+
+/// Bytes of an error text that are kept.
+const MESSAGE_MAX: usize = 16 << 10;
+/// Processes of a listing that are passed on.
+const PROCESSES_MAX: usize = 65_536;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AgentError {
+    /// The agent refused or failed, in its own words.
+    #[error("{message}")]
+    Refused { code: Code, message: String },
+    /// The stream is broken: the sandbox is dying, and its end will say why.
+    #[error("the connection to the guest's agent broke: {0}")]
+    Broken(String),
+    #[error("{what} is larger than {} bytes", limits::CONTAINER_SPEC)]
+    TooLarge { what: &'static str },
+}
+
+impl From<ttrpc::Error> for AgentError {
+    fn from(error: ttrpc::Error) -> Self {
+        match error {
+            ttrpc::Error::RpcStatus(status) => {
+                let mut message = status.message;
+                if message.len() > MESSAGE_MAX {
+                    message.truncate(message.floor_char_boundary(MESSAGE_MAX));
+                }
+                let code = status.code.enum_value().unwrap_or(Code::UNKNOWN);
+                Self::Refused { code, message }
+            }
+            error => Self::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<AgentError> for ttrpc::Error {
+    fn from(error: AgentError) -> Self {
+        let message = error.to_string();
+        match error {
+            AgentError::Refused { code: Code::OK, .. } => status(Code::UNKNOWN, message),
+            AgentError::Refused { code, .. } => status(code, message),
+            AgentError::Broken(_) => status(Code::UNAVAILABLE, message),
+            AgentError::TooLarge { .. } => status(Code::INVALID_ARGUMENT, message),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Agent(AgentClient);
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Agent")
+    }
+}
+
+impl Agent {
+    /// On a stream whose greeting has been read.
+    pub(super) fn on(stream: UnixStream) -> Self {
+        Self(AgentClient::new(Client::new(Socket::from(stream))))
+    }
+
+    pub(super) async fn create(
+        &self,
+        key: &Key,
+        spec: &ContainerSpec,
+        stdio: Stdio,
+    ) -> Result<u32, AgentError> {
+        let request = CreateContainerRequest {
+            container_id: key.container.to_string(),
+            spec: json("the container's spec", spec)?,
+            stdio: Some(stdio).into(),
+            ..Default::default()
+        };
+        Ok(self.0.create_container(bounded(limits::RPC), &request).await?.pid)
+    }
+
+    pub(super) async fn start(&self, key: &Key) -> Result<u32, AgentError> {
+        let request = StartContainerRequest { container_id: key.container.to_string(), ..Default::default() };
+        Ok(self.0.start_container(bounded(limits::RPC), &request).await?.pid)
+    }
+
+    pub(super) async fn exec(
+        &self,
+        key: &Key,
+        process: &ProcessSpec,
+        stdio: Stdio,
+    ) -> Result<u32, AgentError> {
+        let request = ExecRequest {
+            container_id: key.container.to_string(),
+            exec_id: key.exec_id(),
+            process: json("the process", process)?,
+            stdio: Some(stdio).into(),
+            ..Default::default()
+        };
+        Ok(self.0.exec(bounded(limits::RPC), &request).await?.pid)
+    }
+
+    pub(super) async fn signal(&self, key: &Key, signal: u32, all: bool) -> Result<(), AgentError> {
+        let request = SignalProcessRequest {
+            container_id: key.container.to_string(),
+            exec_id: key.exec_id(),
+            signal,
+            all,
+            ..Default::default()
+        };
+        self.0.signal_process(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    /// Has no deadline: it ends with the process or with the stream.
+    pub(super) async fn wait(&self, key: &Key) -> Result<WaitProcessResponse, AgentError> {
+        let request = WaitProcessRequest {
+            container_id: key.container.to_string(),
+            exec_id: key.exec_id(),
+            ..Default::default()
+        };
+        Ok(self.0.wait_process(context::Context::default(), &request).await?)
+    }
+
+    pub(super) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), AgentError> {
+        let request = ResizeTtyRequest {
+            container_id: key.container.to_string(),
+            exec_id: key.exec_id(),
+            columns,
+            rows,
+            ..Default::default()
+        };
+        self.0.resize_tty(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, AgentError> {
+        let request = ListProcessesRequest { container_id: key.container.to_string(), ..Default::default() };
+        let mut processes = self.0.list_processes(bounded(limits::RPC), &request).await?.processes;
+        processes.truncate(PROCESSES_MAX);
+        Ok(processes)
+    }
+
+    pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {
+        let container_id = key.container.to_string();
+        match &key.exec {
+            None => {
+                let request = DeleteContainerRequest { container_id, ..Default::default() };
+                self.0.delete_container(bounded(limits::RPC), &request).await?;
+            }
+            Some(exec) => {
+                let exec_id = exec.to_string();
+                let request = DeleteProcessRequest { container_id, exec_id, ..Default::default() };
+                self.0.delete_process(bounded(limits::RPC), &request).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream closes instead of an answer.
+    pub(super) async fn shutdown(&self) {
+        // Whatever comes back, the VMM is stopped next.
+        let _ = self.0.shutdown(bounded(limits::SHUTDOWN), &Empty::new()).await;
+    }
+}
+
+fn bounded(deadline: Duration) -> context::Context {
+    context::with_duration(deadline)
+}
+
+fn json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, AgentError> {
+    let bytes = serde_json::to_vec(value).map_err(|e| AgentError::Broken(io::Error::from(e).to_string()))?;
+    if bytes.len() > limits::CONTAINER_SPEC { Err(AgentError::TooLarge { what }) } else { Ok(bytes) }
+}

@@ -1,0 +1,195 @@
+//! From a VMM that waits for orders to an agent that takes calls.
+//!
+//!   Boot(machine) + fds ─▶ VMM ─▶ guest kernel ─▶ agent ─greeting line─▶ the server's end of a socketpair ─▶ Agent
+//!
+//! Nobody polls: the guest connects to a descriptor that the server holds already. One deadline covers all of it, and
+//! whichever of reply, greeting and the VM's end comes first decides.
+
+use std::{io, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use bulkhead_protocol::{
+    greeting::{Greeting, GreetingError},
+    limits, ports,
+    timeline::Phase,
+    vmm::{Device, Fd, GuestPort, Machine, Reply, Request, Slot},
+};
+use rustix::fs::{Mode, OFlags};
+use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
+
+use super::{
+    agent::Agent,
+    timeline::Timeline,
+    vmm::{Over, Vmm, VmmError},
+};
+
+const KVM: &str = "/dev/kvm";
+/// Where each device sits; the agent finds them by type, so the numbers matter to nobody else.
+const CONSOLE: Slot = Slot(0);
+const VSOCK: Slot = Slot(1);
+const FS: Slot = Slot(2);
+const RNG: Slot = Slot(3);
+/// The tag that the agent mounts.
+const SHARE_TAG: &str = "share";
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BootError {
+    #[error("open {}", .path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("make the agent's socket")]
+    Socket { source: io::Error },
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    #[error(transparent)]
+    Over(#[from] Over),
+    #[error(transparent)]
+    Greeting(#[from] GreetingError),
+    #[error("guest agent silent for {waited:?}; {end}")]
+    AgentSilent { waited: Duration, end: Over },
+}
+
+impl BootError {
+    /// What the reader can do about it.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("add the caller to group kvm")
+            }
+            Self::Open { .. } => Some("enable virtualization in firmware, then load kvm_intel or kvm_amd"),
+            Self::Greeting(GreetingError::Protocol { .. }) => {
+                Some("install the guest image of the same release as the runtime")
+            }
+            Self::Vmm(_) | Self::Over(_) | Self::AgentSilent { .. } => {
+                Some("`bulkhead doctor` checks whether this machine can run microVMs")
+            }
+            Self::Socket { .. } | Self::Greeting(_) => None,
+        }
+    }
+}
+
+/// What a machine is made from.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub(super) kernel: OwnedFd,
+    pub(super) initramfs: OwnedFd,
+    pub(super) share: OwnedFd,
+    pub(super) vsock_listener: OwnedFd,
+    pub(super) memory_mib: u32,
+    pub(super) vcpus: u8,
+    pub(super) max_vcpus: u8,
+    pub(super) debug_console: bool,
+}
+
+/// # Errors
+/// With the console's tail, when the guest was to blame. The VM may still run then.
+pub(super) async fn boot(vmm: &Vmm, inputs: Inputs, timeline: &Timeline) -> Result<Agent, BootError> {
+    let path = PathBuf::from(KVM);
+    let kvm = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| BootError::Open { path, source: errno.into() })?;
+    boot_on(vmm, kvm, inputs, timeline, limits::BOOT).await
+}
+
+pub(super) async fn boot_on(
+    vmm: &Vmm,
+    kvm: OwnedFd,
+    inputs: Inputs,
+    timeline: &Timeline,
+    patience: Duration,
+) -> Result<Agent, BootError> {
+    let socket = |source| BootError::Socket { source };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(socket)?;
+    ours.set_nonblocking(true).map_err(socket)?;
+    let mut stream = UnixStream::from_std(ours).map_err(socket)?;
+    let (machine, fds) = machine(kvm, theirs.into(), inputs);
+    let deadline = Instant::now() + patience;
+    let booted = async {
+        match vmm.call(Request::Boot(Box::new(machine)), fds, patience).await? {
+            Reply::Booted => Ok(()),
+            other => Err(BootError::Vmm(VmmError::Socket(format!("it answers Boot with {other:?}")))),
+        }
+    };
+    let greeted = async { greeting(&mut stream).await };
+    let up = async { tokio::try_join!(booted, greeted) };
+    let silent = tokio::select! {
+        biased;
+        result = tokio::time::timeout_at(deadline, up) => match result {
+            Ok(Ok(_)) => None,
+            // A stream that ends is the effect; the VM's end is the cause, and on its way.
+            Ok(Err(BootError::Socket { .. })) => return Err(end_of(vmm).await.into()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => Some(()),
+        },
+        over = vmm.wait_over() => return Err(over.into()),
+    };
+    if silent.is_some() {
+        return Err(BootError::AgentSilent { waited: patience, end: end_of(vmm).await });
+    }
+    timeline.mark(Phase::AgentUp);
+    Ok(Agent::on(stream))
+}
+
+/// Ends the VM to hear what its console said.
+async fn end_of(vmm: &Vmm) -> Over {
+    let stop = async {
+        let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
+        vmm.wait_over().await
+    };
+    let nothing = || Over { reason: None, console_tail: String::new() };
+    tokio::time::timeout(limits::CONTROL, stop).await.unwrap_or_else(|_| nothing())
+}
+
+fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedFd>) {
+    let mut fds = Vec::new();
+    let mut pass = |fd: OwnedFd| {
+        fds.push(fd);
+        // Seven descriptors: far below 256.
+        Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
+    };
+    let machine = Machine {
+        memory_mib: inputs.memory_mib,
+        vcpus: inputs.vcpus,
+        max_vcpus: inputs.max_vcpus,
+        kvm: pass(kvm),
+        kernel: pass(inputs.kernel),
+        initramfs: pass(inputs.initramfs),
+        share: pass(inputs.share),
+        devices: vec![
+            (CONSOLE, Device::Console { log: None }),
+            (
+                VSOCK,
+                Device::Vsock {
+                    listener: pass(inputs.vsock_listener),
+                    ports: vec![GuestPort { port: ports::AGENT, socket: pass(agent) }],
+                },
+            ),
+            (FS, Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false }),
+            (RNG, Device::Rng),
+        ],
+        debug_console: inputs.debug_console,
+    };
+    (machine, fds)
+}
+
+/// Reads the one line that comes before ttrpc. Nothing may follow it: the agent only answers.
+async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootError> {
+    let socket = |source| BootError::Socket { source };
+    let mut line = [0; limits::LINE];
+    let mut len = 0;
+    loop {
+        let read = stream.read(&mut line[len..]).await.map_err(socket)?;
+        len += read;
+        if let Some(end) = line[..len].iter().position(|&b| b == b'\n') {
+            let text = std::str::from_utf8(&line[..end]).ok().filter(|_| end + 1 == len);
+            let parsed = text.ok_or(GreetingError::NotAGreeting).and_then(str::parse);
+            return parsed.map_err(BootError::from);
+        }
+        if read == 0 && len == 0 {
+            return Err(socket(io::ErrorKind::UnexpectedEof.into()));
+        }
+        if read == 0 || len == line.len() {
+            return Err(GreetingError::NotAGreeting.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

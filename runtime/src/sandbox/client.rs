@@ -1,0 +1,74 @@
+//! The command's and the proxies' connection to a server: the Task API and the sandbox API on one stream.
+
+use std::{io, time::Duration};
+
+use bulkhead_protocol::{limits, sandbox::SandboxClient};
+use containerd_shim_protos::shim_async::TaskClient;
+use tokio::net::UnixStream;
+use ttrpc::{
+    Code,
+    asynchronous::{Client, transport::Socket},
+    context::{self, Context},
+};
+
+/// A call that failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The server's answer; its text is for the user.
+    #[error("{message}")]
+    Refused { code: Code, message: String },
+    /// No answer, and none will come.
+    #[error("the sandbox server is gone: {reason}")]
+    Gone { reason: String },
+}
+
+impl From<ttrpc::Error> for CallError {
+    fn from(error: ttrpc::Error) -> Self {
+        match error {
+            ttrpc::Error::RpcStatus(status) => {
+                let code = status.code.enum_value().unwrap_or(Code::UNKNOWN);
+                Self::Refused { code, message: status.message }
+            }
+            error => Self::Gone { reason: error.to_string() },
+        }
+    }
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub task: TaskClient,
+    pub sandbox: SandboxClient,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+impl Server {
+    /// On a stream that is connected to `server.sock`.
+    ///
+    /// # Errors
+    /// When the stream cannot be registered with the reactor.
+    pub fn on(stream: std::os::unix::net::UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        let client = Client::new(Socket::from(UnixStream::from_std(stream)?));
+        Ok(Self { task: TaskClient::new(client.clone()), sandbox: SandboxClient::new(client) })
+    }
+}
+
+/// For a call that may have to wait for the boot.
+pub fn until_booted() -> Context {
+    context::with_duration(limits::BOOT + limits::CONTROL)
+}
+
+/// For a call that does bounded work in the guest; longer than the server's own deadline, whose error says more.
+pub fn bounded() -> Context {
+    context::with_duration(limits::RPC + Duration::from_secs(5))
+}
+
+/// For a call that ends with a process.
+pub fn unbounded() -> Context {
+    Context::default()
+}

@@ -1,0 +1,38 @@
+//! The sandbox: one microVM per pod, and the server process that owns it.
+//!
+//!   launch (in the command) ─spawn─▶ server ─┬─ vmm ─▶ bulkhead-vmm
+//!   client (command, proxies) ─▶ services ─▶ pod ─┴─ boot, agent ─▶ bulkhead-agent
+//!                                             ├─ table, status: what is known of containers and processes
+//!                                             └─ share, cgroup: what the host gives them
+//!
+//! The server is the only owner of a pod's state; everybody else asks it. Nothing it makes survives it but the state
+//! directory and the cgroup, which `delete` removes by the journal.
+
+mod agent;
+mod boot;
+pub mod cgroup;
+pub mod client;
+mod connections;
+pub mod container;
+mod launch;
+mod packets;
+mod plan;
+mod pod;
+pub mod server;
+mod services;
+mod share;
+pub mod status;
+mod stdio;
+mod table;
+mod timeline;
+mod vmm;
+
+pub use launch::{Launch, LaunchError};
+pub use plan::{ContainerPlan, Plan, PlanError, process_to_any};
+pub use share::Export;
+pub(crate) use share::set_read_only;
+pub(crate) use stdio::vsock as vsock_stdio;
+pub(crate) use vmm::pass_as;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What the command line tells a server: the sandbox to make (`Plan`), and each container in it (`ContainerPlan`).
+//!
+//! A `ContainerPlan` rides in `CreateTaskRequest.options`: the command has read and checked the bundle already, and
+//! what it has checked is what is run. Without one the server reads the bundle itself, as it must for other callers.
+
+use std::path::{Path, PathBuf};
+
+use bulkhead_protocol::{
+    container::{ContainerSpec, ProcessSpec},
+    id::ContainerId,
+};
+use protobuf::well_known_types::any::Any;
+use serde::{Deserialize, Serialize};
+
+use super::share::Export;
+use crate::{
+    config::Config,
+    spec::{self, Bundle, SpecError},
+};
+
+/// Type of the options that hold a `ContainerPlan` as JSON.
+const CONTAINER_PLAN: &str = "bulkhead.dev/container-plan";
+/// Type of the exec spec that holds a `ProcessSpec` as JSON.
+const PROCESS: &str = "bulkhead.dev/process";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Of the state directory; absolute.
+    pub root: PathBuf,
+    pub id: ContainerId,
+    pub vmm: PathBuf,
+    pub memory_mib: u32,
+    pub vcpus: u8,
+    pub max_vcpus: u8,
+    /// Where server, VMM and proxies go.
+    pub cgroup: Option<PathBuf>,
+    pub debug: bool,
+    /// When the command was entered, CLOCK_MONOTONIC.
+    pub command_ns: u64,
+}
+
+impl Plan {
+    pub fn new(root: &Path, id: &ContainerId, config: &Config) -> Self {
+        Self {
+            root: root.to_owned(),
+            id: id.clone(),
+            vmm: config.vmm.clone(),
+            memory_mib: config.memory_mib,
+            vcpus: config.vcpus,
+            max_vcpus: config.max_vcpus,
+            cgroup: None,
+            debug: false,
+            command_ns: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerPlan {
+    pub bundle: PathBuf,
+    /// The rootfs first.
+    pub exports: Vec<Export>,
+    pub guest: ContainerSpec,
+    pub terminal: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("read the plan of the container")]
+    Json { source: serde_json::Error },
+    #[error("exec spec of type {type_url:?} is not supported yet")]
+    Type { type_url: String },
+}
+
+impl ContainerPlan {
+    pub fn of(bundle: &Bundle) -> Self {
+        let rootfs = Export {
+            source: bundle.host.rootfs.clone(),
+            share: bundle.guest.rootfs.source.clone(),
+            directory: true,
+            read_only: bundle.host.rootfs_readonly,
+            read_only_recursive: false,
+            recursive: true,
+        };
+        let exports = bundle.host.exports.iter().map(|export| Export {
+            source: export.source.clone(),
+            share: export.share.clone(),
+            directory: export.directory,
+            read_only: export.read_only,
+            read_only_recursive: export.read_only_recursive,
+            recursive: export.recursive,
+        });
+        Self {
+            bundle: bundle.dir.clone(),
+            exports: [rootfs].into_iter().chain(exports).collect(),
+            guest: bundle.guest.clone(),
+            terminal: bundle.host.terminal,
+        }
+    }
+
+    /// # Errors
+    /// When it cannot be written as JSON: a path that is not UTF-8.
+    pub fn to_options(&self) -> Result<Any, PlanError> {
+        any(CONTAINER_PLAN, self)
+    }
+
+    /// From the options of a request, else from the bundle itself.
+    pub(super) fn from_request(
+        options: Option<&Any>,
+        bundle: &Path,
+        id: &ContainerId,
+    ) -> Result<Self, PlanError> {
+        match options {
+            Some(any) if any.type_url == CONTAINER_PLAN => {
+                serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
+            }
+            _ => Ok(Self::of(&spec::load(bundle, id)?)),
+        }
+    }
+}
+
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn process_to_any(process: &ProcessSpec) -> Result<Any, PlanError> {
+    any(PROCESS, process)
+}
+
+pub(super) fn process_from_any(any: &Any) -> Result<ProcessSpec, PlanError> {
+    if any.type_url != PROCESS {
+        return Err(PlanError::Type { type_url: any.type_url.chars().take(256).collect() });
+    }
+    serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
+}
+
+fn any<T: Serialize>(type_url: &str, value: &T) -> Result<Any, PlanError> {
+    let value = serde_json::to_vec(value).map_err(|source| PlanError::Json { source })?;
+    Ok(Any { type_url: type_url.to_owned(), value, ..Default::default() })
+}

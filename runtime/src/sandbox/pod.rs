@@ -1,0 +1,401 @@
+//! The running sandbox: its containers in the guest, the proxies that stand for them, and its end.
+//!
+//!   Task API, sandbox API ─▶ Pod ─▶ Agent ─▶ guest            Pod ─▶ Table (what is known)
+//!                             ├─ one task per process waits for its exit
+//!                             ├─ one task per proxy waits for its death, and kills its process then
+//!                             └─ one task waits for the VM's end, and gives every process that exit
+//!
+//! The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
+//! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use bulkhead_protocol::{
+    agent::ProcessInfo, container::ProcessSpec, id::ExecId, limits, timeline::Phase, vmm::Request,
+};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{Notify, watch},
+};
+use ttrpc::Code;
+
+use super::{
+    agent::{Agent, AgentError},
+    cgroup,
+    plan::ContainerPlan,
+    share::{Share, ShareError},
+    stdio::Stdio,
+    table::{Exit, Key, Table, TableError, status},
+    timeline::Timeline,
+    vmm::{Over, Vmm},
+};
+use crate::{
+    error::chain,
+    state::{ExitRecord, names, write_atomically},
+    time::rfc3339,
+};
+
+/// How far the boot has come.
+#[derive(Debug, Clone)]
+pub(super) enum Boot {
+    Pending,
+    Up(Agent),
+    Failed(String),
+}
+
+/// A host process that stands for a process of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proxy {
+    Alive(u32),
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Pod {
+    pub(super) state_dir: PathBuf,
+    pub(super) timeline: Timeline,
+    pub(super) boot: watch::Sender<Boot>,
+    /// Something happened that may end the server: look again.
+    pub(super) changed: Notify,
+    /// `None` when the share could not be made private to a test.
+    share: Option<Share>,
+    cgroup: Option<PathBuf>,
+    table: Mutex<Table>,
+    proxies: Mutex<BTreeMap<Key, Proxy>>,
+}
+
+const SIGKILL: u32 = 9;
+
+impl Pod {
+    pub(super) fn new(state_dir: PathBuf, share: Option<Share>, cgroup: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self {
+            state_dir,
+            timeline: Timeline::default(),
+            boot: watch::Sender::new(Boot::Pending),
+            changed: Notify::new(),
+            share,
+            cgroup,
+            table: Mutex::default(),
+            proxies: Mutex::default(),
+        })
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn proxies(&self) -> MutexGuard<'_, BTreeMap<Key, Proxy>> {
+        self.proxies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The agent, as soon as it is up.
+    pub(super) async fn agent(&self) -> Result<Agent, ttrpc::Error> {
+        let mut boot = self.boot.subscribe();
+        let up = boot.wait_for(|boot| !matches!(boot, Boot::Pending)).await.map(|boot| boot.clone());
+        match up {
+            Ok(Boot::Up(agent)) => Ok(agent),
+            Ok(Boot::Failed(why)) => Err(status(Code::UNAVAILABLE, why)),
+            Ok(Boot::Pending) | Err(_) => Err(status(Code::UNAVAILABLE, "the sandbox ends")),
+        }
+    }
+
+    /// The pid that stands for a process on the host; 0 when none does.
+    pub(super) fn host_pid(&self, key: &Key) -> u32 {
+        match self.proxies().get(key) {
+            Some(Proxy::Alive(pid)) => *pid,
+            Some(Proxy::Gone) | None => 0,
+        }
+    }
+
+    /// True when nobody is left who still takes output or wants an answer.
+    pub(super) fn has_proxies(&self) -> bool {
+        self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive(_)))
+    }
+
+    /// Ties a process to the host process `pid`; answers when the guest is up.
+    pub(super) async fn attach(self: Arc<Self>, key: Key, pid: u32) -> Result<(), ttrpc::Error> {
+        let invalid =
+            |e: &dyn std::fmt::Display| status(Code::INVALID_ARGUMENT, format!("attach process {pid}: {e}"));
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| invalid(&"not a pid"))?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| invalid(&e))?;
+        // SAFETY: an `OwnedFd` is open and the same until it is dropped, which the `AsyncFd` does last.
+        let pidfd =
+            unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(|e| invalid(&e))?;
+        if let Some(cgroup) = &self.cgroup
+            && key.exec.is_none()
+        {
+            cgroup::enter(cgroup, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
+        }
+        self.proxies().insert(key.clone(), Proxy::Alive(pid));
+        tokio::spawn(self.clone().watch_proxy(key, pidfd));
+        self.agent().await.map(drop)
+    }
+
+    async fn watch_proxy(self: Arc<Self>, key: Key, pidfd: AsyncFd<OwnedFd>) {
+        // An error here can only mean that the runtime ends.
+        let _ = pidfd.readable().await;
+        self.proxies().insert(key.clone(), Proxy::Gone);
+        self.kill_orphan(&key).await;
+        self.changed.notify_one();
+        // Nobody is left who could delete an exec, or ask for its exit.
+        if key.exec.is_some() && self.wait(&key).await.is_ok() {
+            let _ = self.delete(key).await;
+        }
+    }
+
+    /// As a runc container dies with its init: who holds the streams of a process is gone, so it is killed.
+    async fn kill_orphan(&self, key: &Key) {
+        let orphan = matches!(self.proxies().get(key), Some(Proxy::Gone));
+        if orphan
+            && self.table().check_alive(key).is_ok()
+            && let Ok(agent) = self.agent().await
+        {
+            // The agent says NOT_FOUND when it has ended meanwhile.
+            let _ = agent.signal(key, SIGKILL, false).await;
+        }
+    }
+
+    pub(super) async fn create(
+        self: Arc<Self>,
+        key: Key,
+        plan: ContainerPlan,
+        stdio: Stdio,
+    ) -> Result<u32, ttrpc::Error> {
+        self.table().reserve(&key.container, plan.bundle.clone(), plan.exports.clone(), stdio.clone())?;
+        match self.make(&key, &plan, &stdio).await {
+            Ok(()) => {
+                self.timeline.mark(Phase::ContainerCreated);
+                tokio::spawn(self.clone().wait_for_exit(key.clone()));
+                // Its proxy may have died while it was made.
+                self.kill_orphan(&key).await;
+                Ok(self.host_pid(&key))
+            }
+            Err(error) => {
+                self.forget(&key);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ttrpc::Error> {
+        if let Some(share) = &self.share {
+            for export in &plan.exports {
+                let failed = |e: ShareError| status(Code::ABORTED, chain(&e));
+                share.add(export).map_err(failed)?;
+            }
+        }
+        let agent = self.agent().await?;
+        agent.create(key, &plan.guest, stdio.for_agent()).await?;
+        Ok(self.table().made(&key.container)?)
+    }
+
+    /// Drops a container or exec from the table, and what it had in the share.
+    fn forget(&self, key: &Key) {
+        let exports = self.table().forget(key);
+        if let Some(share) = &self.share {
+            for export in exports.iter().rev() {
+                share.remove(export);
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    pub(super) async fn start(self: Arc<Self>, key: Key) -> Result<u32, ttrpc::Error> {
+        let agent = self.agent().await?;
+        let described = self.table().start(&key)?;
+        let started = match &described {
+            None => agent.start(&key).await,
+            Some(process) => {
+                let stdio = self.table().process(&key)?.stdio.for_agent();
+                agent.exec(&key, process, stdio).await
+            }
+        };
+        if let Err(error) = started {
+            if key.exec.is_some() {
+                self.forget(&key);
+            }
+            // An init that could not exec has ended; its exit is on its way.
+            return Err(error.into());
+        }
+        if key.exec.is_none() {
+            self.timeline.mark(Phase::ProcessStarted);
+        } else {
+            tokio::spawn(self.clone().wait_for_exit(key.clone()));
+        }
+        self.table().started(&key);
+        self.kill_orphan(&key).await;
+        Ok(self.host_pid(&key))
+    }
+
+    pub(super) fn describe(
+        &self,
+        key: &Key,
+        exec: &ExecId,
+        stdio: Stdio,
+        process: ProcessSpec,
+    ) -> Result<(), TableError> {
+        self.table().describe(key, exec, stdio, process)
+    }
+
+    pub(super) async fn kill(self: Arc<Self>, key: Key, signal: u32, all: bool) -> Result<(), ttrpc::Error> {
+        self.table().check_alive(&key)?;
+        let agent = self.agent().await?;
+        match agent.signal(&key, signal, all).await {
+            Err(AgentError::Refused { code: Code::NOT_FOUND, .. }) => Err(TableError::Finished.into()),
+            other => Ok(other?),
+        }
+    }
+
+    pub(super) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.resize(key, columns, rows).await?)
+    }
+
+    pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.processes(key).await?)
+    }
+
+    /// Removes what has ended, or was created and never ran; its exit when it has one.
+    pub(super) async fn delete(self: Arc<Self>, key: Key) -> Result<Option<Exit>, ttrpc::Error> {
+        self.table().check_deletable(&key)?;
+        let exit = self.table().process(&key)?.exit();
+        let boot = self.boot.borrow().clone();
+        if let Boot::Up(agent) = boot {
+            match agent.delete(&key).await {
+                Ok(()) | Err(AgentError::Refused { code: Code::NOT_FOUND, .. } | AgentError::Broken(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.proxies().remove(&key);
+        self.forget(&key);
+        Ok(exit)
+    }
+
+    /// The exit of a process, when it has come.
+    pub(super) async fn wait(&self, key: &Key) -> Result<Exit, ttrpc::Error> {
+        let mut watch = self.table().watch(key)?;
+        let gone = || status(Code::NOT_FOUND, "process was deleted");
+        let exit = watch.wait_for(Option::is_some).await.map_err(|_| gone())?.clone();
+        exit.ok_or_else(gone)
+    }
+
+    async fn wait_for_exit(self: Arc<Self>, key: Key) {
+        let Ok(agent) = self.agent().await else { return };
+        let exit = match agent.wait(&key).await {
+            Ok(answer) => Exit {
+                code: answer.code.min(255),
+                signal: answer.signal.min(127),
+                stdout_bytes: answer.stdout_bytes,
+                stderr_bytes: answer.stderr_bytes,
+                at: SystemTime::now(),
+                failure: None,
+            },
+            // The VM's end gives every process its exit.
+            Err(AgentError::Broken(why)) => return self.fail(&format!("lost the guest's agent: {why}")),
+            Err(error) => died(format!("the guest's agent lost the process: {error}")),
+        };
+        self.exited(&key, exit);
+    }
+
+    fn exited(&self, key: &Key, exit: Exit) {
+        if key.exec.is_none() {
+            self.timeline.mark(Phase::ProcessExited);
+            self.record_exit(&exit);
+        }
+        self.table().exited(key, exit);
+        self.changed.notify_one();
+    }
+
+    /// For `state` and `delete` when the server is gone. A disk that is full must not keep the waiters waiting.
+    fn record_exit(&self, exit: &Exit) {
+        let record = ExitRecord {
+            code: exit.code,
+            signal: exit.signal,
+            exited_at: rfc3339(exit.at),
+            sandbox_failure: exit.failure.clone(),
+        };
+        let written = serde_json::to_vec(&record).map_err(|e| e.to_string()).and_then(|json| {
+            write_atomically(&self.state_dir.join(names::EXIT), &json).map_err(|e| chain(&e))
+        });
+        if let Err(why) = written {
+            eprintln!("record the exit: {why}");
+        }
+    }
+
+    /// The sandbox is of no use any more.
+    pub(super) fn fail(&self, why: &str) {
+        self.boot.send_if_modified(|boot| {
+            let first = !matches!(boot, Boot::Failed(_));
+            if first {
+                *boot = Boot::Failed(why.to_owned());
+            }
+            first
+        });
+        self.changed.notify_one();
+    }
+
+    /// Gives every process that has not ended the sandbox's end as its own.
+    pub(super) fn over(&self, over: &Over) {
+        let why = over.to_string();
+        self.fail(&why);
+        let exit = died(why);
+        if !self.table().is_over() && !self.table().is_empty() {
+            self.record_exit(&exit);
+        }
+        self.table().all_died(&exit);
+        self.changed.notify_one();
+    }
+
+    /// Ends the VM: by asking the guest, then the VMM, then by force (the caller kills its processes).
+    pub(super) async fn power_off(&self, vmm: &Vmm) {
+        let boot = self.boot.borrow().clone();
+        if let Boot::Up(agent) = boot {
+            let asked = async {
+                agent.shutdown().await;
+                vmm.wait_over().await
+            };
+            if tokio::time::timeout(limits::SHUTDOWN, asked).await.is_ok() {
+                return;
+            }
+        }
+        let stopped = async {
+            let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
+            vmm.wait_over().await
+        };
+        let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// Leaves no mount behind in this process's namespace.
+    pub(super) fn unmount_share(&self) {
+        if let Some(share) = &self.share {
+            share.unmount();
+        }
+    }
+}
+
+fn died(why: String) -> Exit {
+    Exit {
+        code: 0,
+        signal: SIGKILL,
+        stdout_bytes: 0,
+        stderr_bytes: 0,
+        at: SystemTime::now(),
+        failure: Some(why),
+    }
+}
+
+/// Runs to its end even when the client that asked for it goes away.
+pub(super) async fn uncut<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ttrpc::Error>> + Send + 'static,
+) -> Result<T, ttrpc::Error> {
+    tokio::spawn(work).await.unwrap_or_else(|e| Err(status(Code::INTERNAL, e)))
+}

@@ -1,0 +1,330 @@
+//! The sandbox server: one process per pod, detached from the command that started it.
+//!
+//!   bootstrap socket (standard input) ─Plan + fds─▶ journal, cgroup, share ─▶ serve + boot ─▶ …
+//!     … ─▶ all containers over and all proxies gone ─▶ power off ─▶ last answers written ─▶ exit
+//!
+//! Until the command says that its creation is complete, its end is the server's end, and the state directory goes as
+//! well: a creation that is cut off leaves nothing. A stopped container costs no process.
+
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bulkhead_protocol::{
+    packet::{PacketError, PacketSocket},
+    timeline::{Phase, Stamp},
+};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{WaitOptions, waitpid},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc},
+};
+use ttrpc::asynchronous::Server;
+
+use super::{
+    boot::{Inputs, boot},
+    cgroup,
+    connections::Connections,
+    packets::Packets,
+    plan::Plan,
+    pod::{Boot, Pod},
+    services::{SandboxService, TaskService},
+    share::Share,
+    vmm::{News, Vmm},
+};
+use crate::error::chain;
+use crate::state::{Entry, Process, Role, StateDir, Undo, names, undo, write_atomically};
+
+/// For the last answers to be taken by their clients.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// For the VMM to be gone after SIGKILL.
+const VMM_GONE: Duration = Duration::from_secs(5);
+
+/// Command to server, after the plan.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Order {
+    /// Comes first, with the descriptors `Descriptors` names.
+    Plan(Box<Plan>),
+    /// The container is made and recorded: the server lives on without the command.
+    Complete,
+}
+
+/// Server to command: it cannot go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// In this order beside the plan.
+pub(super) struct Descriptors {
+    pub(super) listener: OwnedFd,
+    pub(super) kernel: OwnedFd,
+    pub(super) initramfs: OwnedFd,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The hidden command `sandbox-server`: never returns to its caller with anything but an exit code.
+pub fn main() -> u8 {
+    let socket = match take_bootstrap() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("sandbox server: {error}");
+            return 1;
+        }
+    };
+    match serve(&socket) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("sandbox server: {}", chain(error.as_ref()));
+            let failed = Failed { message: chain(error.as_ref()), hint: None };
+            let _ = socket.send(&failed, &[]);
+            1
+        }
+    }
+}
+
+/// The socket comes as standard input, which then becomes /dev/null.
+fn take_bootstrap() -> std::io::Result<PacketSocket> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = File::open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    Ok(socket.into())
+}
+
+fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
+    let (order, fds) = socket.receive::<Order>()?;
+    let Order::Plan(plan) = order else { return Err("the first order is not a plan".into()) };
+    let fds: [OwnedFd; 3] = fds.try_into().map_err(|_| "the plan has other descriptors than agreed")?;
+    let [listener, kernel, initramfs] = fds;
+    let descriptors = Descriptors { listener, kernel, initramfs };
+    rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let dir = StateDir::open(&plan.root, &plan.id)?;
+    let journal = dir.journal();
+    journal.append_self(Role::Server)?;
+    if let Some(path) = &plan.cgroup {
+        cgroup::make(path, &journal)?;
+        cgroup::enter(path, std::process::id())?;
+    }
+    let share = Share::enter(&dir.join(names::SHARE))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3)?;
+    let complete = runtime.block_on(run(&plan, &dir, share, descriptors, bootstrap.into()))?;
+    if !complete {
+        drop(runtime);
+        discard(&dir)?;
+    }
+    Ok(())
+}
+
+/// The command that started the creation was cut off: what it left is removed.
+fn discard(dir: &StateDir) -> Result<(), BoxError> {
+    // A cgroup with a process in it cannot be removed, and this is one.
+    let _ = cgroup::enter(cgroup::ROOT.as_ref(), std::process::id());
+    let dir = StateDir::open(dir.path().parent().unwrap_or(dir.path()), dir.id())?;
+    // If the lock is held, somebody else is at it, and kills this process in a moment.
+    if let Some(locked) = dir.try_lock()? {
+        undo(&locked, &Undo::everything())?;
+    }
+    Ok(())
+}
+
+/// Runs the sandbox to its end; false when the creation was cut off.
+async fn run(
+    plan: &Plan,
+    dir: &StateDir,
+    share: Share,
+    descriptors: Descriptors,
+    bootstrap: PacketSocket,
+) -> Result<bool, BoxError> {
+    let share_fd = share.open()?;
+    let pod = Pod::new(dir.path().to_owned(), Some(share), plan.cgroup.clone());
+    pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
+    pod.timeline.mark(Phase::ServerUp);
+    let (news_sender, mut news) = mpsc::unbounded_channel();
+    let log = open_log(&dir.join(names::SERVER_LOG))?;
+    let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, news_sender)?;
+    pod.timeline.mark(Phase::VmmSpawned);
+    let journal = dir.journal();
+    journal.append(&Entry::Process { role: Role::Vmm, process })?;
+    let vmm_processes = Arc::new(Mutex::new(vec![process]));
+
+    tokio::spawn(reap());
+    tokio::spawn({
+        let (pod, processes) = (pod.clone(), vmm_processes.clone());
+        async move {
+            while let Some(item) = news.recv().await {
+                match item {
+                    News::Stamp(stamp) => pod.timeline.add(stamp),
+                    News::Started(process) => {
+                        let entry = Entry::Process { role: Role::Vmm, process };
+                        if let Err(error) = journal.append(&entry) {
+                            pod.fail(&chain(&error));
+                        }
+                        processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
+                    }
+                }
+            }
+        }
+    });
+    tokio::spawn({
+        let (pod, vmm) = (pod.clone(), vmm.clone());
+        async move { pod.over(&vmm.wait_over().await) }
+    });
+
+    let shutdown = Arc::new(Notify::new());
+    let connections = Connections::new();
+    let mut server = start_server(&pod, &shutdown, &connections, descriptors.listener).await?;
+    let inputs = Inputs {
+        kernel: descriptors.kernel,
+        initramfs: descriptors.initramfs,
+        share: share_fd,
+        vsock_listener: dir.bind(names::VSOCK_SOCKET)?.into(),
+        memory_mib: plan.memory_mib,
+        vcpus: plan.vcpus,
+        max_vcpus: plan.max_vcpus,
+        debug_console: plan.debug,
+    };
+    let bootstrap = Arc::new(Packets::new(bootstrap)?);
+    tokio::spawn({
+        let (pod, vmm, bootstrap) = (pod.clone(), vmm.clone(), bootstrap.clone());
+        async move {
+            match boot(&vmm, inputs, &pod.timeline).await {
+                Ok(agent) => drop(pod.boot.send_if_modified(|boot| {
+                    // The VM may have ended in this very moment.
+                    let pending = matches!(boot, Boot::Pending);
+                    if pending {
+                        *boot = Boot::Up(agent);
+                    }
+                    pending
+                })),
+                Err(error) => {
+                    let message = format!("boot sandbox: {}", chain(&error));
+                    eprintln!("{message}");
+                    let failed = Failed { message: message.clone(), hint: error.hint().map(Into::into) };
+                    let _ = bootstrap.send(&failed, &[]).await;
+                    pod.fail(&message);
+                }
+            }
+        }
+    });
+
+    let complete = until_over(&pod, &bootstrap, &shutdown).await;
+    let timeline = serde_json::to_vec(&pod.timeline.stamps())?;
+    if complete && let Err(error) = write_atomically(&dir.join(names::TIMELINE), &timeline) {
+        eprintln!("write the timeline: {}", chain(&error));
+    }
+    pod.power_off(&vmm).await;
+    drop(vmm);
+    end_processes(&vmm_processes);
+    let _ = tokio::time::timeout(LAST_ANSWERS, async {
+        let _ = server.shutdown().await;
+        connections.all_closed().await;
+    })
+    .await;
+    if !complete {
+        pod.unmount_share();
+    }
+    Ok(complete)
+}
+
+fn open_log(path: &PathBuf) -> Result<File, BoxError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let log = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
+        .map_err(|e| format!("open {}: {e}", path.display()))?;
+    Ok(log.into())
+}
+
+async fn start_server(
+    pod: &Arc<Pod>,
+    shutdown: &Arc<Notify>,
+    connections: &Connections,
+    listener: OwnedFd,
+) -> Result<Server, BoxError> {
+    let listener = std::os::unix::net::UnixListener::from(listener);
+    listener.set_nonblocking(true)?;
+    let task = TaskService { pod: pod.clone(), shutdown: shutdown.clone() };
+    let sandbox = SandboxService { pod: pod.clone() };
+    let mut server = Server::new()
+        .add_listener(connections.listener(UnixListener::from_std(listener)?))
+        .register_service(containerd_shim_protos::shim_async::create_task(Arc::new(task)))
+        .register_service(bulkhead_protocol::sandbox::create_sandbox(Arc::new(sandbox)));
+    server.start().await?;
+    Ok(server)
+}
+
+/// Waits for the end: false when the command was cut off before the creation was complete.
+async fn until_over(pod: &Pod, bootstrap: &Packets, shutdown: &Notify) -> bool {
+    let completed = async {
+        match bootstrap.receive::<Order>().await {
+            Ok((Order::Complete, _)) => true,
+            Ok((Order::Plan(_), _)) | Err(PacketError::Closed) => false,
+            Err(error) => {
+                eprintln!("bootstrap socket: {error}");
+                false
+            }
+        }
+    };
+    // Only the command that creates decides until it is done: a container that ends at once is still created.
+    if !completed.await {
+        return false;
+    }
+    let over = async {
+        loop {
+            let failed = matches!(*pod.boot.borrow(), Boot::Failed(_));
+            let ended = {
+                let table = pod.table();
+                table.is_over() || (failed && table.is_empty())
+            };
+            if ended && !pod.has_proxies() {
+                return;
+            }
+            pod.changed.notified().await;
+        }
+    };
+    tokio::select! {
+        () = over => {}
+        () = shutdown.notified() => {}
+    }
+    true
+}
+
+/// Whatever a VMM does with its control socket closed, it does not survive this.
+fn end_processes(processes: &Mutex<Vec<Process>>) {
+    let processes = std::mem::take(&mut *processes.lock().unwrap_or_else(PoisonError::into_inner));
+    let deadline = Instant::now() + VMM_GONE;
+    for process in &processes {
+        if let Err(error) = process.kill() {
+            eprintln!("kill the VMM, {process}: {error}");
+        }
+    }
+    for process in &processes {
+        if !matches!(process.wait(deadline), Ok(true)) {
+            eprintln!("the VMM, {process}, does not end");
+        }
+    }
+}
+
+/// Children that end are reaped: the VMM, and what it leaves to its subreaper.
+async fn reap() {
+    let Ok(mut children) = signal(SignalKind::child()) else { return };
+    loop {
+        while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        if children.recv().await.is_none() {
+            return;
+        }
+    }
+}

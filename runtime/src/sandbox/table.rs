@@ -1,0 +1,310 @@
+//! What the server knows of its containers and their processes. Pure: no I/O, no waiting, no clock.
+//!
+//!   Container { init, execs }          each a Process { status, exit }
+//!
+//! One small struct behind one lock (`Sandbox::table`), held for the length of one method here and never across an
+//! await. Callers ask first (`start` says what to do), do it in the guest, then report back (`started`, `exited`).
+
+use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+
+use bulkhead_protocol::{
+    container::ProcessSpec,
+    id::{ContainerId, ExecId},
+    limits,
+};
+use tokio::sync::watch;
+use ttrpc::Code;
+
+use super::{
+    share::Export,
+    status::{Event, Status},
+    stdio::Stdio,
+};
+
+/// Names one process of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Key {
+    pub(super) container: ContainerId,
+    /// `None`: the container's init.
+    pub(super) exec: Option<ExecId>,
+}
+
+impl Key {
+    /// As it comes in requests: an empty exec id names the init.
+    pub(super) fn parse(container: &str, exec: &str) -> Result<Self, TableError> {
+        let invalid = |e: bulkhead_protocol::id::IdError| TableError::Invalid(e.to_string());
+        let exec = if exec.is_empty() { None } else { Some(exec.parse().map_err(invalid)?) };
+        Ok(Self { container: container.parse().map_err(invalid)?, exec })
+    }
+
+    pub(super) fn init(container: ContainerId) -> Self {
+        Self { container, exec: None }
+    }
+
+    pub(super) fn exec_id(&self) -> String {
+        self.exec.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exit {
+    pub(super) code: u32,
+    /// Not 0: death by that signal.
+    pub(super) signal: u32,
+    pub(super) stdout_bytes: u64,
+    pub(super) stderr_bytes: u64,
+    pub(super) at: SystemTime,
+    /// The sandbox died under it.
+    pub(super) failure: Option<String>,
+}
+
+impl Exit {
+    /// In one number, as shells and the Task API have it.
+    pub(super) fn status(&self) -> u32 {
+        if self.signal == 0 { self.code } else { 128 + self.signal }
+    }
+}
+
+/// Why a request is refused. The texts are what callers of runc look for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TableError {
+    #[error("container with id exists: {0}")]
+    ContainerExists(ContainerId),
+    #[error("process with id exists: {0}")]
+    ExecExists(ExecId),
+    #[error("container does not exist: {0}")]
+    NoContainer(ContainerId),
+    #[error("process does not exist: {0}")]
+    NoExec(ExecId),
+    #[error("container not running")]
+    NotRunning,
+    #[error("process already finished")]
+    Finished,
+    #[error("cannot start a process that is {0}")]
+    NotCreated(&'static str),
+    #[error("cannot delete a process that is {0}")]
+    NotStopped(&'static str),
+    #[error("{what} are limited to {max}")]
+    TooMany { what: &'static str, max: usize },
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl From<TableError> for ttrpc::Error {
+    fn from(error: TableError) -> Self {
+        let code = match &error {
+            TableError::ContainerExists(_) | TableError::ExecExists(_) => Code::ALREADY_EXISTS,
+            TableError::NoContainer(_) | TableError::NoExec(_) | TableError::Finished => Code::NOT_FOUND,
+            TableError::NotRunning | TableError::NotCreated(_) | TableError::NotStopped(_) => {
+                Code::FAILED_PRECONDITION
+            }
+            TableError::TooMany { .. } => Code::RESOURCE_EXHAUSTED,
+            TableError::Invalid(_) => Code::INVALID_ARGUMENT,
+        };
+        status(code, error.to_string())
+    }
+}
+
+pub(super) fn status(code: Code, message: impl ToString) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, message))
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) status: Status,
+    pub(super) stdio: Stdio,
+    exit: watch::Sender<Option<Exit>>,
+    /// An exec that was described and not started yet.
+    described: Option<ProcessSpec>,
+}
+
+impl Process {
+    fn new(status: Status, stdio: Stdio, described: Option<ProcessSpec>) -> Self {
+        Self { status, stdio, exit: watch::Sender::new(None), described }
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    fn end(&mut self, exit: Exit) {
+        if let Ok(status) = self.status.after(Event::Exit) {
+            self.status = status;
+            self.exit.send_replace(Some(exit));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Container {
+    bundle: PathBuf,
+    exports: Vec<Export>,
+    init: Process,
+    execs: BTreeMap<ExecId, Process>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    containers: BTreeMap<ContainerId, Container>,
+}
+
+impl Table {
+    fn container(&self, id: &ContainerId) -> Result<&Container, TableError> {
+        self.containers.get(id).ok_or_else(|| TableError::NoContainer(id.clone()))
+    }
+
+    fn container_mut(&mut self, id: &ContainerId) -> Result<&mut Container, TableError> {
+        self.containers.get_mut(id).ok_or_else(|| TableError::NoContainer(id.clone()))
+    }
+
+    pub(super) fn process(&self, key: &Key) -> Result<&Process, TableError> {
+        let container = self.container(&key.container)?;
+        match &key.exec {
+            None => Ok(&container.init),
+            Some(exec) => container.execs.get(exec).ok_or_else(|| TableError::NoExec(exec.clone())),
+        }
+    }
+
+    fn process_mut(&mut self, key: &Key) -> Result<&mut Process, TableError> {
+        let container = self.container_mut(&key.container)?;
+        match &key.exec {
+            None => Ok(&mut container.init),
+            Some(exec) => container.execs.get_mut(exec).ok_or_else(|| TableError::NoExec(exec.clone())),
+        }
+    }
+
+    /// Takes the id for a container that is about to be made.
+    pub(super) fn reserve(
+        &mut self,
+        id: &ContainerId,
+        bundle: PathBuf,
+        exports: Vec<Export>,
+        stdio: Stdio,
+    ) -> Result<(), TableError> {
+        if self.containers.contains_key(id) {
+            return Err(TableError::ContainerExists(id.clone()));
+        }
+        if self.containers.len() >= limits::CONTAINERS {
+            return Err(TableError::TooMany { what: "containers", max: limits::CONTAINERS });
+        }
+        let init = Process::new(Status::Creating, stdio, None);
+        self.containers.insert(id.clone(), Container { bundle, exports, init, execs: BTreeMap::new() });
+        Ok(())
+    }
+
+    pub(super) fn made(&mut self, id: &ContainerId) -> Result<(), TableError> {
+        let init = &mut self.container_mut(id)?.init;
+        init.status = init.status.after(Event::Made).map_err(|_| TableError::NotRunning)?;
+        Ok(())
+    }
+
+    /// Describes an exec of a running container.
+    pub(super) fn describe(
+        &mut self,
+        key: &Key,
+        exec: &ExecId,
+        stdio: Stdio,
+        process: ProcessSpec,
+    ) -> Result<(), TableError> {
+        let container = self.container_mut(&key.container)?;
+        match container.init.status {
+            Status::Starting | Status::Running => {}
+            Status::Creating | Status::Created | Status::Stopped => return Err(TableError::NotRunning),
+        }
+        if container.execs.contains_key(exec) {
+            return Err(TableError::ExecExists(exec.clone()));
+        }
+        if container.execs.len() >= limits::EXECS {
+            return Err(TableError::TooMany { what: "processes", max: limits::EXECS });
+        }
+        container.execs.insert(exec.clone(), Process::new(Status::Created, stdio, Some(process)));
+        Ok(())
+    }
+
+    /// The caller starts it in the guest next, and says `started` or `forget`.
+    pub(super) fn start(&mut self, key: &Key) -> Result<Option<ProcessSpec>, TableError> {
+        let process = self.process_mut(key)?;
+        process.status =
+            process.status.after(Event::Start).map_err(|e| TableError::NotCreated(e.status.name()))?;
+        Ok(process.described.take())
+    }
+
+    pub(super) fn started(&mut self, key: &Key) {
+        if let Ok(process) = self.process_mut(key)
+            && let Ok(status) = process.status.after(Event::Started)
+        {
+            process.status = status;
+        }
+    }
+
+    pub(super) fn exited(&mut self, key: &Key, exit: Exit) {
+        if let Ok(process) = self.process_mut(key) {
+            process.end(exit);
+        }
+    }
+
+    /// Ends all that is not over: the sandbox died.
+    pub(super) fn all_died(&mut self, exit: &Exit) {
+        for container in self.containers.values_mut() {
+            for process in container.execs.values_mut() {
+                process.end(exit.clone());
+            }
+            container.init.end(exit.clone());
+        }
+    }
+
+    /// To be awaited without the lock.
+    pub(super) fn watch(&self, key: &Key) -> Result<watch::Receiver<Option<Exit>>, TableError> {
+        Ok(self.process(key)?.exit.subscribe())
+    }
+
+    /// Says whether a signal can be sent.
+    pub(super) fn check_alive(&self, key: &Key) -> Result<(), TableError> {
+        match self.process(key)?.status {
+            Status::Created | Status::Starting | Status::Running => Ok(()),
+            Status::Creating => Err(TableError::NotRunning),
+            Status::Stopped => Err(TableError::Finished),
+        }
+    }
+
+    /// Says whether it can be deleted, which takes its end or that it never ran.
+    pub(super) fn check_deletable(&self, key: &Key) -> Result<(), TableError> {
+        match self.process(key)?.status {
+            Status::Stopped | Status::Created => Ok(()),
+            running @ (Status::Creating | Status::Starting | Status::Running) => {
+                Err(TableError::NotStopped(running.name()))
+            }
+        }
+    }
+
+    /// Drops what is known of it; for a container, returns what it had in the share.
+    pub(super) fn forget(&mut self, key: &Key) -> Vec<Export> {
+        match &key.exec {
+            None => self.containers.remove(&key.container).map(|c| c.exports).unwrap_or_default(),
+            Some(exec) => {
+                if let Some(container) = self.containers.get_mut(&key.container) {
+                    container.execs.remove(exec);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn bundle(&self, key: &Key) -> Result<PathBuf, TableError> {
+        Ok(self.container(&key.container)?.bundle.clone())
+    }
+
+    /// True when there were containers and all of them have ended.
+    pub(super) fn is_over(&self) -> bool {
+        !self.containers.is_empty()
+            && self.containers.values().all(|container| container.init.status == Status::Stopped)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.containers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
