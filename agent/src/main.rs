@@ -3,7 +3,9 @@
 use std::{env, error::Error, process, process::ExitCode, sync::Arc};
 
 use bulkhead_agent::{
-    boot, container, control, log, network,
+    boot,
+    container::{self, Layout},
+    control, log, network,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
     say,
@@ -38,7 +40,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
     network::bring_up_loopback().await?;
-    let service = Service::new(Sandbox::new(Shared { reaper, streams }));
+    let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: Layout::guest() }));
     control::serve(control::connect().await?, service).await?;
     say!("the host has closed the control stream");
     Ok(())

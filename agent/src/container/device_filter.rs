@@ -15,6 +15,8 @@ use super::error::{ContainerError, During};
 
 /// Rules taken from one specification. Each makes at most nine instructions; the kernel takes a million.
 const RULES: usize = 4096;
+/// Attempts to load a program.
+const LOADS: u32 = 16;
 
 /// BPF_DEVCG_ACC_* and BPF_DEVCG_DEV_* of linux/bpf.h.
 const MKNOD: u32 = 1;
@@ -158,7 +160,16 @@ pub(super) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(),
             rules.len()
         )));
     }
-    let program = load_program(&program(rules)).during("load", "device rules")?;
+    let code = program(rules);
+    // The verifier gives up with EAGAIN when a signal has come, and SIGCHLD comes often here.
+    let mut loaded = load_program(&code);
+    for _ in 1..LOADS {
+        match loaded {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => loaded = load_program(&code),
+            _ => break,
+        }
+    }
+    let program = loaded.during("load", "device rules")?;
     attach_program(cgroup, program.as_fd()).during("attach to cgroup", "device rules")
 }
 

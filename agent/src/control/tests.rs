@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use bulkhead_protocol::agent::{AgentClient, Empty, SignalProcessRequest, SlotRequest, WaitProcessRequest};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -13,13 +11,17 @@ use ttrpc::{
 
 use super::*;
 use crate::{
+    container::Layout,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
-    stdio::table::Table,
 };
 
 fn service() -> Service {
-    Service::new(Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::new(Table::default()) }))
+    Service::new(Sandbox::new(Shared {
+        reaper: Reaper::default(),
+        streams: Arc::default(),
+        layout: Layout::guest(),
+    }))
 }
 
 fn code(error: &ttrpc::Error) -> Code {

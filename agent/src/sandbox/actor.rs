@@ -7,7 +7,7 @@
 //! What lasts (the exec of a parked init, a further process, a wait) runs in a task of its own and comes back as an
 //! event, so a kill is never behind a slow exec.
 
-use std::{collections::HashMap, io, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use bulkhead_protocol::{
     container::ProcessSpec,
@@ -88,8 +88,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Takes over what `container::create` has made. On an error the container is killed and its cgroup removed by
-    /// the drops of its parts.
+    /// Takes over what `container::create` has made. On an error nothing of it is left running.
     pub fn adopt(
         id: ContainerId,
         created: Created,
@@ -98,10 +97,10 @@ impl Actor {
         shared: Shared,
     ) -> Result<Self, SandboxError> {
         let Created { pid, pidfd, cgroup, gate, pty_master, rootfs_mounted_ns: _ } = created;
+        // A gate that is dropped on the way out ends the init.
         let stdio = wiring.connect(pty_master).map_err(SandboxError::io("connect stdio"))?;
-        let exit = expecting
-            .claim(pid, std::os::fd::AsFd::as_fd(&pidfd))
-            .map_err(SandboxError::io("watch the container's init"))?;
+        let exit =
+            expecting.claim(pid, pidfd.as_fd()).map_err(SandboxError::io("watch the container's init"))?;
         let for_signals = pidfd.try_clone().map_err(SandboxError::io("copy a pidfd"))?;
         let container = Arc::new(Running { id, pid, pidfd, cgroup });
         let init = Process::supervise(pid, for_signals, exit, stdio, container.clone(), Role::Init);
@@ -189,7 +188,7 @@ impl Actor {
         let (container, shared, events) =
             (self.container.clone(), self.shared.clone(), self.events.0.clone());
         tokio::spawn(async move {
-            let result = exec(container, shared, *process, stdio).await;
+            let result = exec(container, shared, &process, stdio).await;
             let _ = events.send(Event::Execed { id, result, reply }).await;
         });
     }
@@ -332,15 +331,14 @@ impl Actor {
 async fn exec(
     container: Arc<Running>,
     shared: Shared,
-    process: ProcessSpec,
+    process: &ProcessSpec,
     stdio: StdioRequest,
 ) -> Result<Process, SandboxError> {
     let (child, wiring) = shared.wire(&stdio, process.terminal)?;
     let expecting = shared.reaper.expect_children();
-    let spawned = container::exec(&container, process, child).await?;
+    let spawned = container::exec_in(&shared.layout, &container, process, child).await?;
     let stdio = wiring.connect(spawned.pty_master).map_err(SandboxError::io("connect stdio"))?;
-    let exit = expecting
-        .claim(spawned.pid, std::os::fd::AsFd::as_fd(&spawned.pidfd))
-        .map_err(SandboxError::io("watch the process"))?;
+    let exit =
+        expecting.claim(spawned.pid, spawned.pidfd.as_fd()).map_err(SandboxError::io("watch the process"))?;
     Ok(Process::supervise(spawned.pid, spawned.pidfd, exit, stdio, container, Role::Exec))
 }

@@ -22,7 +22,7 @@ use bulkhead_protocol::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    container::{self, ContainerError},
+    container::{self, ContainerError, Layout},
     reaper::Reaper,
     stdio::{
         table::{Table, TableError, Wanted},
@@ -99,6 +99,7 @@ pub struct CreatedInfo {
 pub struct Shared {
     pub reaper: Reaper,
     pub streams: Arc<Table>,
+    pub layout: Layout,
 }
 
 /// Clones share one table.
@@ -197,7 +198,7 @@ async fn make(
     let id = reservation.id.clone();
     let (child, wiring) = shared.wire(&stdio, spec.process.terminal)?;
     let expecting = shared.reaper.expect_children();
-    let created = container::create(&id, spec, child).await?;
+    let created = container::create_in(&shared.layout, &id, &spec, child).await?;
     let info = CreatedInfo { pid: created.pid, rootfs_mounted_ns: created.rootfs_mounted_ns };
     let actor = Actor::adopt(id.clone(), created, wiring, &expecting, shared)?;
     let sandbox = reservation.sandbox.clone();

@@ -1,7 +1,7 @@
 use super::*;
 
 fn sandbox() -> Sandbox {
-    Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default() })
+    Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout: Layout::guest() })
 }
 
 #[test]
@@ -37,7 +37,7 @@ async fn a_container_that_is_being_made_cannot_be_spoken_to() {
 
 #[test]
 fn streams_must_fit_the_kind_of_process() {
-    let shared = Shared { reaper: Reaper::default(), streams: Arc::default() };
+    let shared = Shared { reaper: Reaper::default(), streams: Arc::default(), layout: Layout::guest() };
     let token = Some("t".parse().unwrap());
     let tty = StdioRequest { token: token.clone(), wanted: Wanted { tty: true, ..Wanted::default() } };
     assert!(matches!(shared.wire(&tty, false), Err(SandboxError::WrongStreams)));
