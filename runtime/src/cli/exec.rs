@@ -83,17 +83,15 @@ pub(super) struct Args {
     /// Accepted
     #[arg(long)]
     ignore_paused: bool,
-    /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
-    /// Command and its arguments
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    /// Name of the container, then the command and its arguments
+    // One list, so that flags end at the id, as with runc.
+    #[arg(value_names = ["ID", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
+    id_and_command: Vec<String>,
 }
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
+        let id: ContainerId = self.id_and_command.first().map_or("", String::as_str).parse()?;
         self.exec(context, &id).map_err(|error| error.during(format!("exec in {id}")))
     }
 
@@ -141,14 +139,15 @@ impl Args {
         if let Some(file) = &self.process {
             return Ok(spec::load_process(file)?);
         }
-        if self.command.is_empty() {
+        let command = self.id_and_command.get(1..).unwrap_or_default();
+        if command.is_empty() {
             return Err(Error::Usage {
                 message: "give a command, or a process with --process".into(),
                 hint: None,
             });
         }
         let flags = ExecFlags {
-            args: self.command.clone(),
+            args: command.to_vec(),
             env: self.env.clone(),
             cwd: self.cwd.clone(),
             user: self.user.clone(),

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, print};
 use crate::{error::Error, spec};
 
 /// Print the supported parts of the OCI runtime spec as JSON
@@ -12,7 +12,7 @@ pub(super) struct Args {}
 
 impl Args {
     pub(super) fn run(self, _context: &Context) -> Result<u8, Error> {
-        println!("{:#}", features());
+        print(&format!("{:#}\n", features()))?;
         Ok(0)
     }
 }

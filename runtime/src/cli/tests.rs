@@ -63,3 +63,28 @@ fn a_value_that_a_flag_does_not_know_is_refused() {
     assert!(parse(&["--cgroup-manager=mine", "features"]).is_err());
     assert!(parse(&["checkpoint"]).is_err());
 }
+
+#[test]
+fn the_last_of_a_repeated_flag_counts() {
+    assert_eq!(parse(&["--root=/a", "--root=/b", "features"]).unwrap().root, Some("/b".into()));
+}
+
+#[test]
+fn the_flags_of_exec_end_at_the_id() {
+    let exec = |arguments: &[&str]| format!("{:?}", parse(arguments).unwrap().command);
+    let text = exec(&["exec", "-e", "A=1", "web", "ls", "-t", "--env", "B", "--", "-x"]);
+    assert!(text.contains(r#"env: ["A=1"]"#) && text.contains("tty: false"), "{text}");
+    assert!(text.contains(r#"id_and_command: ["web", "ls", "-t", "--env", "B", "--", "-x"]"#), "{text}");
+    // As with runc, what follows the id is the command even when it looks like a flag.
+    let text = exec(&["exec", "web", "-t", "ls"]);
+    assert!(
+        text.contains(r#"tty: false"#) && text.contains(r#"id_and_command: ["web", "-t", "ls"]"#),
+        "{text}"
+    );
+}
+
+#[test]
+fn exec_wants_an_id() {
+    assert!(parse(&["exec", "--tty"]).is_err());
+    parse(&["exec", "--process", "/p.json", "web"]).unwrap();
+}

@@ -1,0 +1,136 @@
+//! What the host's kernel offers, read from /proc and /sys.
+
+use std::{fs, path::Path};
+
+use super::Finding;
+use crate::sandbox::cgroup;
+
+/// mount_setattr(2) came with 5.12; below it the share cannot be made.
+const KERNEL_LEAST: (u32, u32) = (5, 12);
+/// KVM, virtio-fs and the jail are tried on this one and later.
+const KERNEL_TRIED: (u32, u32) = (6, 1);
+
+pub(super) fn privileges(root: bool) -> Finding {
+    if root {
+        Finding::ok("privileges", "running as root")
+    } else {
+        Finding::warn(
+            "privileges",
+            "not running as root",
+            "containers are made by root; run doctor as root too",
+        )
+    }
+}
+
+pub(super) fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+pub(super) fn kernel(release: &str) -> Finding {
+    let seen = format!("Linux {release}");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) if (major, minor) < KERNEL_LEAST => {
+            Finding::fail("host kernel", seen, "5.12 or later is needed for mount_setattr")
+        }
+        (Some(major), Some(minor)) if (major, minor) < KERNEL_TRIED => {
+            Finding::warn("host kernel", seen, "it is tried on 6.1 and later only")
+        }
+        _ => Finding::ok("host kernel", seen),
+    }
+}
+
+/// The VMM's jail is a user namespace.
+pub(super) fn user_namespaces(root: &Path) -> Finding {
+    let subject = "user namespaces";
+    let path = root.join("proc/sys/user/max_user_namespaces");
+    let read = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match read {
+        None => Finding::fail(subject, "the kernel has none", "use a kernel with CONFIG_USER_NS"),
+        Some(0) => Finding::fail(subject, "none are allowed", "raise the sysctl user.max_user_namespaces"),
+        Some(most) => Finding::ok(subject, format!("up to {most}")),
+    }
+}
+
+/// A mount of cgroup2: where, and its options.
+struct Cgroup2 {
+    path: String,
+    favordynmods: bool,
+}
+
+fn cgroup2(root: &Path) -> Option<Cgroup2> {
+    let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
+    // proc_pid_mountinfo(5): … root mount-point options … - type source super-options
+    mounts.lines().find_map(|line| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut filesystem = filesystem.split(' ');
+        if filesystem.next()? != "cgroup2" {
+            return None;
+        }
+        let options = filesystem.nth(1).unwrap_or_default();
+        let favordynmods = options.split(',').any(|option| option == "favordynmods");
+        Some(Cgroup2 { path: mount.split(' ').nth(4)?.to_owned(), favordynmods })
+    })
+}
+
+/// A sandbox is put into a cgroup of the unified hierarchy, or into none.
+pub(super) fn cgroups(root: &Path) -> Finding {
+    let subject = "cgroup2";
+    let hint = "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2 on /sys/fs/cgroup";
+    let Some(mount) = cgroup2(root) else {
+        return Finding::warn(subject, "not mounted: a microVM is in no cgroup of the host", hint);
+    };
+    if mount.path != cgroup::ROOT {
+        let detail = format!("mounted on {}: a microVM is in no cgroup of the host", mount.path);
+        return Finding::warn(subject, detail, hint);
+    }
+    let controllers = root.join(cgroup::ROOT.trim_start_matches('/')).join("cgroup.controllers");
+    let controllers = fs::read_to_string(controllers).unwrap_or_default();
+    let has = |name: &&str| controllers.split_whitespace().any(|controller| controller == *name);
+    let lacking: Vec<&str> = ["cpu", "memory", "pids"].into_iter().filter(|name| !has(name)).collect();
+    if lacking.is_empty() {
+        return Finding::ok(subject, format!("mounted on {} with cpu, memory and pids", mount.path));
+    }
+    let detail = format!("mounted on {} without {}", mount.path, lacking.join(", "));
+    Finding::warn(
+        subject,
+        detail,
+        "cgroup1 holds these controllers: boot with systemd.unified_cgroup_hierarchy=1",
+    )
+}
+
+/// KVM_CREATE_VM starts a thread that moves between cgroups, and waits for an RCU grace period, 20 to 40 ms, unless
+/// one of two settings is made.
+pub(super) fn huge_page_recovery(root: &Path) -> Finding {
+    let subject = "VM creation";
+    let dynamic = cgroup2(root).is_some_and(|mount| mount.favordynmods);
+    let setting =
+        fs::read_to_string(root.join("sys/module/kvm/parameters/nx_huge_pages")).unwrap_or_default();
+    match setting.trim() {
+        _ if dynamic => Finding::ok(subject, "fast: cgroup2 is mounted with favordynmods"),
+        "" => Finding::ok(subject, "KVM has no nx_huge_pages here"),
+        // With N the thread is made all the same, only to have nothing to do.
+        "never" => Finding::ok(subject, "fast: kvm.nx_huge_pages=never"),
+        other => {
+            let detail =
+                format!("up to 40 ms slower: kvm.nx_huge_pages={other}, cgroup2 without favordynmods");
+            let hint = "mount -o remount,favordynmods /sys/fs/cgroup, or load kvm with nx_huge_pages=never";
+            Finding::warn(subject, detail, hint)
+        }
+    }
+}
+
+pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
+    let subject = "memory";
+    let text = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available = available.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    match available.map(|kib| kib / 1024) {
+        Some(mib) if mib < u64::from(needed_mib) => {
+            let detail = format!("{mib} MiB available, a microVM may use {needed_mib} MiB");
+            Finding::warn(subject, detail, "free some, or set a smaller `memory_mib` in the configuration")
+        }
+        Some(mib) => Finding::ok(subject, format!("{mib} MiB available, a microVM may use {needed_mib} MiB")),
+        None => Finding::warn(subject, "/proc/meminfo says nothing", "mount /proc"),
+    }
+}

@@ -1,0 +1,87 @@
+//! `bulkhead doctor`: what a microVM needs of this machine, looked at before one fails to start.
+//!
+//!   Config, / ─▶ one function per check ─▶ Finding (verdict, what was seen, what to do)
+//!
+//! Checks only look; the one that runs something runs the VMM's own probe, as a process with a deadline, because a
+//! KVM can open and still not run guests. Files are read below a given root, so that tests can bring their own.
+
+mod artefacts;
+mod host;
+
+use std::path::Path;
+
+use crate::{config::Config, error::Error};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Ok,
+    /// It works, but slower or with less.
+    Warn,
+    /// No container can run.
+    Fail,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub verdict: Verdict,
+    pub subject: &'static str,
+    pub detail: String,
+    pub hint: Option<&'static str>,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, detail: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Ok, subject, detail: detail.into(), hint: None }
+    }
+
+    fn warn(subject: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
+        Self { verdict: Verdict::Warn, subject, detail: detail.into(), hint: Some(hint) }
+    }
+
+    fn fail(subject: &'static str, detail: impl Into<String>, hint: &'static str) -> Self {
+        Self { verdict: Verdict::Fail, subject, detail: detail.into(), hint: Some(hint) }
+    }
+
+    /// One line, and one with the hint.
+    pub fn render(&self) -> String {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "fail",
+        };
+        let mut text = format!("{verdict:<5} {}: {}\n", self.subject, self.detail);
+        if let Some(hint) = self.hint {
+            text.push_str(&format!("      hint: {hint}\n"));
+        }
+        text
+    }
+}
+
+/// All checks, in the order in which a start would meet them. Each finding is handed over as soon as it is known.
+pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
+    let root = Path::new("/");
+    found(host::privileges(nix::unistd::geteuid().is_root()));
+    found(host::kernel(&host::kernel_release()));
+    found(host::user_namespaces(root));
+    found(host::cgroups(root));
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            found(Finding::fail("configuration", error.chain(), "correct or remove the file"));
+            return;
+        }
+    };
+    found(host::memory(root, config.memory_mib));
+    found(artefacts::kernel(&config.kernel));
+    found(artefacts::initramfs(&config.initramfs));
+    let vmm = artefacts::vmm(&config.vmm);
+    let runs = vmm.verdict == Verdict::Ok;
+    found(vmm);
+    if runs {
+        found(artefacts::kvm(&config.vmm));
+    }
+    found(host::huge_page_recovery(root));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+use std::fs;
+
+use super::*;
+
+/// A root directory with some files of /proc and /sys.
+fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+const UNIFIED: &str = "24 18 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+const DYNAMIC: &str = "24 18 0:22 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,favordynmods\n";
+
+#[test]
+fn a_finding_is_a_line_and_its_hint_another() {
+    assert_eq!(Finding::ok("KVM", "runs").render(), "ok    KVM: runs\n");
+    assert_eq!(Finding::warn("a", "b", "c").render(), "warn  a: b\n      hint: c\n");
+    assert_eq!(Finding::fail("a", "b", "c").render(), "fail  a: b\n      hint: c\n");
+}
+
+#[test]
+fn the_hosts_kernel_must_be_recent() {
+    for (release, verdict) in [
+        ("6.1.0-30-amd64", Verdict::Ok),
+        ("6.18", Verdict::Ok),
+        ("10.0.0", Verdict::Ok),
+        ("5.15.0-generic", Verdict::Warn),
+        ("5.10.0-9-amd64", Verdict::Fail),
+        ("4.19.0", Verdict::Fail),
+    ] {
+        assert_eq!(host::kernel(release).verdict, verdict, "{release}");
+    }
+}
+
+#[test]
+fn user_namespaces_must_be_there_and_allowed() {
+    let path = "proc/sys/user/max_user_namespaces";
+    assert_eq!(host::user_namespaces(root(&[(path, "100\n")]).path()).verdict, Verdict::Ok);
+    assert_eq!(host::user_namespaces(root(&[(path, "0\n")]).path()).verdict, Verdict::Fail);
+    assert_eq!(host::user_namespaces(root(&[]).path()).verdict, Verdict::Fail);
+}
+
+#[test]
+fn cgroup2_must_be_mounted_and_hold_the_controllers() {
+    let controllers = "sys/fs/cgroup/cgroup.controllers";
+    let verdict = |files: &[(&str, &str)]| host::cgroups(root(files).path()).verdict;
+    assert_eq!(
+        verdict(&[("proc/self/mountinfo", UNIFIED), (controllers, "cpuset cpu io memory pids\n")]),
+        Verdict::Ok
+    );
+    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (controllers, "misc\n")]), Verdict::Warn);
+    assert_eq!(
+        verdict(&[("proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw - tmpfs t rw\n")]),
+        Verdict::Warn
+    );
+}
+
+#[test]
+fn creating_vms_is_fast_with_either_setting() {
+    let setting = "sys/module/kvm/parameters/nx_huge_pages";
+    let verdict = |files: &[(&str, &str)]| host::huge_page_recovery(root(files).path()).verdict;
+    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "Y\n")]), Verdict::Warn);
+    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "N\n")]), Verdict::Warn);
+    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "never\n")]), Verdict::Ok);
+    assert_eq!(verdict(&[("proc/self/mountinfo", DYNAMIC), (setting, "Y\n")]), Verdict::Ok);
+    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED)]), Verdict::Ok);
+}
+
+#[test]
+fn memory_must_hold_one_microvm() {
+    let meminfo = root(&[("proc/meminfo", "MemTotal:  4000000 kB\nMemAvailable:    1048576 kB\n")]);
+    assert_eq!(host::memory(meminfo.path(), 512).verdict, Verdict::Ok);
+    assert_eq!(host::memory(meminfo.path(), 1025).verdict, Verdict::Warn);
+    assert_eq!(host::memory(root(&[]).path(), 512).verdict, Verdict::Warn);
+}
+
+#[test]
+fn a_bad_configuration_fails_and_the_host_is_looked_at_all_the_same() {
+    let mut findings = Vec::new();
+    let error = crate::config::Config::load(Some(Path::new("/nonexistent"))).unwrap_err();
+    examine(Err(error.into()), |finding| findings.push(finding));
+    assert!(findings.len() > 3);
+    let last = findings.last().unwrap();
+    assert_eq!((last.subject, last.verdict), ("configuration", Verdict::Fail));
+    assert!(last.detail.contains("/nonexistent"));
+}
