@@ -42,6 +42,7 @@ struct Vsock {
     vmm: Vmm,
     control: UnixStream,
     path: PathBuf,
+    _machine: Spec,
     _directory: tempfile::TempDir,
 }
 
@@ -55,10 +56,11 @@ impl Vsock {
         let ports = vec![GuestPort { port: ports::AGENT, socket: Fd(FIRST_FD + 1) }];
         let device = Device::Vsock { listener: Fd(FIRST_FD), ports };
         let fds: Vec<OwnedFd> = vec![listener.into(), port.into()];
-        let machine = Spec { devices: vec![(Slot(1), device)], fds, ..spec("vsock") };
+        let mut machine = Spec { devices: vec![(Slot(1), device)], fds, ..spec("stream-server") };
         let vmm = boot(&machine).unwrap();
-        drop(machine);
-        let mut vsock = Self { vmm, control, path, _directory: directory };
+        // The guest's end must be the only one, or its close would not show.
+        machine.fds.clear();
+        let mut vsock = Self { vmm, control, path, _machine: machine, _directory: directory };
         assert_eq!(vsock.vmm.hear("other port"), "ConnectionReset");
         let mut greeting = String::new();
         BufReader::new(&vsock.control).read_line(&mut greeting).unwrap();
@@ -143,7 +145,8 @@ fn vsock_delivers_all_of_many_fast_exits() {
         assert!(read_all(&mut stream) == pattern(0, len), "round {round}");
     }
     // All at once, read one after the other.
-    let streams: Vec<_> = (0..20).map(|round| (round, vsock.ask(&format!("flood {}", round * 20_000)))).collect();
+    let streams: Vec<_> =
+        (0..20).map(|round| (round, vsock.ask(&format!("flood {}", round * 20_000)))).collect();
     for (round, mut stream) in streams {
         assert!(read_all(&mut stream) == pattern(0, round * 20_000), "stream {round}");
     }
@@ -165,24 +168,29 @@ fn vsock_keeps_a_flood_back_for_a_slow_reader() {
     vsock.quit();
 }
 
-fn share_machine(scenario: &str, read_only: bool) -> Vmm {
+/// A booted machine with one fs device; the spec holds the share.
+fn share_machine(scenario: &str, read_only: bool) -> (Vmm, Spec) {
     let device = Device::Fs { tag: "share".into(), read_only };
     let machine = Spec { devices: vec![(Slot(2), device)], ..spec(scenario) };
-    boot(&machine).unwrap()
+    fs::write(machine.share.path().join("from-host"), "hello").unwrap();
+    (boot(&machine).unwrap(), machine)
 }
 
 fn fs_serves_a_guests_files() {
-    let mut vmm = share_machine("fs", false);
-    fs::write(vmm.share.path().join("from-host"), "hello").unwrap();
+    let (mut vmm, machine) = share_machine("files", false);
+    let share = machine.share.path();
     assert_eq!(vmm.hear("read"), "hello");
     vmm.hear("basic done");
-    let moved = vmm.share.path().join("dir/moved");
+    let moved = share.join("dir/moved");
     let metadata = fs::metadata(&moved).unwrap();
     assert_eq!((metadata.uid(), metadata.gid(), metadata.nlink()), (1000, 1001, 2));
     assert!(fs::read(&moved).unwrap() == pattern(0, 3_000_000));
-    assert_eq!(fs::read_link(vmm.share.path().join("link")).unwrap(), PathBuf::from("dir/moved"));
-    assert_eq!(vmm.hear("device"), "Os { code: 1, kind: PermissionDenied, message: \"Operation not permitted\" }");
-    assert_eq!(fs::metadata(vmm.share.path().join("whiteout")).unwrap().rdev(), 0);
+    assert_eq!(fs::read_link(share.join("link")).unwrap(), PathBuf::from("dir/moved"));
+    assert_eq!(
+        vmm.hear("device"),
+        "Os { code: 1, kind: PermissionDenied, message: \"Operation not permitted\" }"
+    );
+    assert_eq!(fs::metadata(share.join("whiteout")).unwrap().rdev(), 0);
     assert_eq!(vmm.hear("left"), "5");
     println!("  {}", vmm.hear("speed"));
     assert_eq!(vmm.hear("again"), "hello");
@@ -192,11 +200,10 @@ fn fs_serves_a_guests_files() {
 }
 
 fn fs_that_is_read_only_refuses_a_guest_that_mounts_it_writable() {
-    let mut vmm = share_machine("read-only", true);
-    fs::write(vmm.share.path().join("from-host"), "hello").unwrap();
+    let (mut vmm, machine) = share_machine("read-only", true);
     assert_eq!(vmm.hear("read"), "hello");
     let refused = vmm.hear("refused");
     assert!(refused.starts_with("true"), "{refused}");
     assert_eq!(vmm.exit().0, GuestExit::Reset);
-    assert_eq!(fs::read_dir(vmm.share.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(machine.share.path()).unwrap().count(), 1);
 }

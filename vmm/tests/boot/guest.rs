@@ -17,9 +17,7 @@ use rustix::{
     system::{RebootCommand, reboot},
 };
 
-use crate::vsock;
-
-use crate::guest_devices;
+use crate::{guest_devices, vsock};
 
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
@@ -47,8 +45,8 @@ pub(crate) fn init() -> ! {
                 sleep(Duration::from_secs(3600));
             }
         }
-        "vsock" => guest_devices::vsock(&mut console),
-        "fs" => guest_devices::fs(&mut console),
+        "stream-server" => guest_devices::stream_server(&mut console),
+        "files" => guest_devices::files(&mut console),
         "read-only" => guest_devices::read_only(&mut console),
         other => say(&mut console, &format!("unknown scenario {other}")),
     }

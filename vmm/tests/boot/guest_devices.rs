@@ -3,22 +3,21 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    net::Shutdown,
-    os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
-        unix::{
-            fs::{FileExt, MetadataExt, PermissionsExt, symlink},
-            net::UnixStream,
-        },
-    },
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink},
     thread,
     time::Instant,
 };
 
-use bulkhead_protocol::ports::{AGENT, HOST_CID, STDIO};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use bulkhead_protocol::ports::{AGENT, STDIO};
+use rustix::{
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+    net::{Shutdown, shutdown},
+};
 
-use crate::guest::say;
+use crate::{
+    guest::say,
+    vsock::{accept, connect, listen},
+};
 
 const SHARE: &str = "/mnt";
 
@@ -29,54 +28,15 @@ pub(crate) fn pattern(from: u64, len: usize) -> Vec<u8> {
 
 // ---- vsock ----
 
-fn address(cid: u64, port: u32) -> libc::sockaddr_vm {
-    // SAFETY: all-zero is a valid sockaddr_vm.
-    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as libc::sa_family_t;
-    address.svm_cid = cid as u32;
-    address.svm_port = port;
-    address
-}
-
-fn socket() -> OwnedFd {
-    // SAFETY: no pointers; the result is checked and owned by nobody else.
-    let fd = unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    assert!(fd >= 0, "vsock: {}", io::Error::last_os_error());
-    // SAFETY: as above.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-type AddressCall = unsafe extern "C" fn(i32, *const libc::sockaddr, libc::socklen_t) -> i32;
-
-fn with_address(call: AddressCall, socket: &OwnedFd, cid: u64, port: u32) -> io::Result<()> {
-    let address = address(cid, port);
-    // SAFETY: the address is live and its length is right; connect and bind only read it.
-    let done = unsafe { call(socket.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn connect(port: u32) -> io::Result<UnixStream> {
-    let socket = socket();
-    with_address(libc::connect, &socket, HOST_CID, port)?;
-    Ok(socket.into())
-}
-
 /// Accepts streams until one says "quit"; each begins with a line that says what to do.
-pub(crate) fn vsock(console: &mut File) {
-    let listener = socket();
-    with_address(libc::bind, &listener, u32::MAX.into(), STDIO).unwrap();
-    // SAFETY: no pointers.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 128) }, 0);
+pub(crate) fn stream_server(console: &mut File) {
+    let listener = listen(STDIO).unwrap();
     say(console, &format!("other port {:?}", connect(22).unwrap_err().kind()));
     let mut control = connect(AGENT).unwrap();
     control.write_all(b"greeting\n").unwrap();
     say(console, &format!("port again {:?}", connect(AGENT).unwrap_err().kind()));
     loop {
-        // SAFETY: null means that the peer's address is not wanted.
-        let fd = unsafe { libc::accept(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut()) };
-        assert!(fd >= 0, "accept: {}", io::Error::last_os_error());
-        // SAFETY: just accepted, owned by nobody else.
-        let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        let stream = accept(&listener).unwrap();
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).unwrap();
@@ -88,12 +48,12 @@ pub(crate) fn vsock(console: &mut File) {
     drop(control);
 }
 
-fn serve(mut reader: BufReader<UnixStream>, command: &str) {
+fn serve(mut reader: BufReader<File>, command: &str) {
     let mut stream = reader.get_ref().try_clone().unwrap();
     match command.split_once(' ').unwrap_or((command, "")) {
         ("echo", _) => {
             io::copy(&mut reader, &mut stream).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
+            shutdown(&stream, Shutdown::Write).unwrap();
         }
         // As a process whose output is all there is to it: writes, and is gone.
         ("flood", count) => {
@@ -138,7 +98,7 @@ fn path(name: &str) -> String {
     format!("{SHARE}/{name}")
 }
 
-pub(crate) fn fs(console: &mut File) {
+pub(crate) fn files(console: &mut File) {
     mount_share().unwrap();
     say(console, &format!("read {}", fs::read_to_string(path("from-host")).unwrap()));
     fs::create_dir(path("dir")).unwrap();
@@ -150,10 +110,13 @@ pub(crate) fn fs(console: &mut File) {
     fs::hard_link(path("dir/moved"), path("hard")).unwrap();
     assert_eq!(fs::metadata(path("link")).unwrap().nlink(), 2);
     assert_eq!(fs::read(path("link")).unwrap(), pattern(0, 3_000_000));
-    rustix::fs::setxattr(path("dir/moved"), "user.colour", b"blue", rustix::fs::XattrFlags::empty()).unwrap();
-    let mut value = [0; 8];
-    let len = rustix::fs::getxattr(path("hard"), "user.colour", &mut value).unwrap();
-    assert_eq!(&value[..len], b"blue");
+    // File capabilities, as images have them: cap_net_bind_service in the permitted set, revision 2.
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(path("dir/moved"), "security.capability", &capability, flags).unwrap();
+    let mut value = [0; 64];
+    let len = rustix::fs::getxattr(path("hard"), "security.capability", &mut value).unwrap();
+    assert_eq!(&value[..len], capability);
     say(console, "basic done");
 
     let whiteout = rustix::fs::FileType::CharacterDevice;
@@ -181,7 +144,7 @@ fn churn(number: u32) {
         let name = path(&format!("churn-{number}-{round}"));
         let file = File::create(&name).unwrap();
         file.write_all_at(&[number as u8; 5000], 0).unwrap();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             file.sync_all().unwrap();
         }
         assert_eq!(fs::read(&name).unwrap(), [number as u8; 5000]);
@@ -213,8 +176,8 @@ pub(crate) fn read_only(console: &mut File) {
         fs::set_permissions(path("from-host"), PermissionsExt::from_mode(0o777)),
         symlink("x", path("link")),
     ];
-    let all = changes.iter().all(|change| {
-        change.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
-    });
+    let all = changes
+        .iter()
+        .all(|change| change.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem));
     say(console, &format!("refused {all} {changes:?}"));
 }

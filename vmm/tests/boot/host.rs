@@ -29,8 +29,6 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The number of a spec's first own descriptor in the packet.
 pub(crate) const FIRST_FD: u8 = 5;
-/// The first descriptor of a test's own devices.
-pub(crate) const FIRST_FD: u8 = 5;
 /// The console's slot in all tests.
 pub(crate) const CONSOLE: Slot = Slot(0);
 

@@ -48,7 +48,7 @@ pub(crate) fn listen(port: u32) -> io::Result<OwnedFd> {
     let socket = socket()?;
     call(&socket, &address(libc::VMADDR_CID_ANY, port), libc::bind)?;
     // SAFETY: no pointers.
-    let result = unsafe { libc::listen(socket.as_raw_fd(), 1) };
+    let result = unsafe { libc::listen(socket.as_raw_fd(), 128) };
     if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
 }
 
