@@ -21,6 +21,9 @@ const VMM_HINT: &str = "install bulkhead-vmm of the same release, or set `vmm` i
 const KVM_HINT: &str = "enable virtualization in firmware, load kvm_intel or kvm_amd, run as root or in group kvm; \
                         inside a VM, ask for nested virtualization";
 
+const GUEST_HINT: &str = "this KVM does not run unmodified guests (some clouds emulate it): use another machine, or the \
+                          lab for a trial, docs/lab.md";
+
 /// Bytes read of a kernel while looking for its version.
 const KERNEL_SIZE_MAX: u64 = 512 << 20;
 /// What the VMM may say.
@@ -93,7 +96,11 @@ pub(super) fn kvm(vmm: &Path) -> Finding {
         Err(error) => Finding::fail(subject, format!("the probe failed: {error}"), KVM_HINT),
         Ok(said) if said.success => Finding::ok(subject, said.text),
         Ok(said) if said.text.is_empty() => Finding::fail(subject, "the probe died without a word", KVM_HINT),
-        Ok(said) => Finding::fail(subject, said.text, KVM_HINT),
+        Ok(said) => {
+            // What the probe says when it got as far as running guest code.
+            let ran = said.text.contains("guest code");
+            Finding::fail(subject, said.text, if ran { GUEST_HINT } else { KVM_HINT })
+        }
     }
 }
 

@@ -72,6 +72,9 @@ fn the_probes_words_and_exit_code_decide_on_kvm() {
     assert_eq!((good.verdict, good.detail.as_str()), (Verdict::Ok, "it runs"));
     let bad = kvm(&files.script("echo it does not; exit 1"));
     assert_eq!((bad.verdict, bad.detail.as_str()), (Verdict::Fail, "it does not"));
+    assert_eq!(bad.hint, Some(KVM_HINT));
+    let emulated = kvm(&files.script("echo guest code ended badly; exit 1"));
+    assert_eq!((emulated.verdict, emulated.hint), (Verdict::Fail, Some(GUEST_HINT)));
     let mute = kvm(&files.script("kill -SEGV $$"));
     assert_eq!(mute.detail, "the probe died without a word");
 }
