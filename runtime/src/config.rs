@@ -78,7 +78,7 @@ impl ConfigError {
             Self::Vmm { .. } => {
                 Some("install bulkhead-vmm beside the runtime, or set `vmm` in the configuration")
             }
-            Self::Parse { .. } => Some("docs/configuration.md lists the fields"),
+            Self::Parse { .. } => Some("docs/config.md lists the fields"),
             Self::Read { .. } | Self::TooLarge { .. } | Self::Field { .. } | Self::Executable { .. } => None,
         }
     }

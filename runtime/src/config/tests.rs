@@ -104,7 +104,7 @@ fn missing_artefacts_are_named_with_a_hint() {
 
 #[test]
 fn the_documented_file_is_the_default() {
-    let page = include_str!("../../../docs/configuration.md");
+    let page = include_str!("../../../docs/config.md");
     let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
     let path = Path::new("/etc/bulkhead/config.toml");
     let documented = parse(path, example).unwrap().check(path, Path::new("/elsewhere")).unwrap();
