@@ -22,13 +22,13 @@ use crate::{
     control::fds::{Fds, MissingFd},
     devices::{
         self, BuildError, Context,
-        console::Tail,
+        console::{Early, Output},
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
     jail::{Inner, JailError},
     memory::{Memory, MemoryError},
-    vcpu::{Exits, ParkedVcpus, Reporter, VcpuError, Vcpus},
+    vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
     vm::{Vm, VmError},
 };
 
@@ -165,11 +165,8 @@ impl Machine {
         stamp(Stamp::now(Phase::KernelLoaded));
 
         let event_loop = EventLoop::spawn()?;
-        let context = Context {
-            event_loop: event_loop.handle(),
-            console_tail: Arc::new(Tail::default()),
-            proc_self_fd,
-        };
+        let context =
+            Context { event_loop: event_loop.handle(), console: Arc::new(Output::default()), proc_self_fd };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory));
         let console = devices.iter().find(|(_, device)| matches!(device, Device::Console { .. }));
         let console = console.map(|(slot, _)| *slot);
@@ -180,7 +177,13 @@ impl Machine {
         }
 
         let exits = Arc::new(Exits::default());
-        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&slots, &exits, reporter)?;
+        let shared = Shared {
+            slots: Arc::clone(&slots),
+            ports: Arc::new(Early::new(Arc::clone(&context.console))),
+            exits: Arc::clone(&exits),
+            reporter: reporter.clone(),
+        };
+        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&shared)?;
         Ok(Self { _vcpus: vcpus, exits, slots, console, context, _event_loop: event_loop })
     }
 
@@ -201,11 +204,11 @@ impl Machine {
     }
 
     /// What the console said last, all of it: also what the device loop has not come to yet.
-    pub fn console_tail(&self) -> &Tail {
+    pub fn console(&self) -> &Output {
         if let Some(slot) = self.console {
             // An empty slot was unplugged by request.
             let _ = self.slots.unplug(slot);
         }
-        &self.context.console_tail
+        &self.context.console
     }
 }

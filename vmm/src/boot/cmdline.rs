@@ -32,6 +32,8 @@ impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(ALWAYS)?;
         f.write_str(if self.debug { " loglevel=8" } else { " quiet" })?;
+        // After the level, which holds only for consoles that come later on the line. Ends when hvc0 is there.
+        f.write_str(" earlyprintk=ttyS0")?;
         if self.vcpus < self.max_vcpus {
             write!(f, " maxcpus={}", self.vcpus)?;
         }

@@ -19,9 +19,10 @@ use crate::memory::Memory;
 /// Kernels are linked above the first MiB, which belongs to the tables.
 const LOWEST: u64 = 1 << 20;
 const PAGE: u64 = 4096;
-/// What the kernel needs beside its image and the initramfs (page structures, percpu, the unpacked initramfs) to
-/// reach init at all.
-const SPARE: u64 = 16 << 20;
+/// Kernels start on such a boundary; what is below is as good as any other memory.
+const KERNEL_ALIGN: u64 = 2 << 20;
+/// What the kernel needs beside its image and two copies of the initramfs to reach init at all.
+const SPARE: u64 = 12 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -35,8 +36,10 @@ pub enum ImageError {
     EmptyInitramfs,
 }
 
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
     pub(super) entry: u64,
+    start: u64,
     /// First byte after the last segment, its zeroed part included.
     pub(super) end: u64,
 }
@@ -50,8 +53,11 @@ pub(super) struct Initramfs {
 pub(super) fn load_kernel(memory: &Memory, file: &mut File) -> Result<Kernel, BootError> {
     let size = file_size("kernel image", file)?;
     let have = memory.size() as u64;
-    if size.saturating_add(SPARE) > have {
-        return Err(too_small(have, size));
+    if size > have {
+        return Err(BootError::TooSmall {
+            have: have >> 20,
+            need: size.saturating_add(SPARE).div_ceil(1 << 20),
+        });
     }
     let loaded = loader::Elf::load(&**memory, None, file, None);
     let loaded = loaded.map_err(|source| ImageError::Kernel { source })?;
@@ -62,16 +68,13 @@ pub(super) fn load_kernel(memory: &Memory, file: &mut File) -> Result<Kernel, Bo
     if entry.0 < LOWEST || entry.0 >= end {
         return Err(ImageError::Place { end }.into());
     }
-    if end.saturating_add(SPARE) > have {
-        return Err(too_small(have, end));
-    }
-    Ok(Kernel { entry: entry.0, end })
+    Ok(Kernel { entry: entry.0, start: entry.0 / KERNEL_ALIGN * KERNEL_ALIGN, end })
 }
 
 pub(super) fn load_initramfs(
     memory: &Memory,
     file: &mut File,
-    kernel_end: u64,
+    kernel: Kernel,
 ) -> Result<Initramfs, BootError> {
     let what = "initramfs";
     let size = file_size(what, file)?;
@@ -79,19 +82,18 @@ pub(super) fn load_initramfs(
         return Err(ImageError::EmptyInitramfs.into());
     }
     let have = memory.size() as u64;
-    let need = kernel_end.saturating_add(size.saturating_mul(2)).saturating_add(PAGE);
+    // It must fit above the kernel, and the guest must have room to unpack it.
+    let above = kernel.end.saturating_add(size).saturating_add(PAGE);
+    let need =
+        (kernel.end - kernel.start).saturating_add(size.saturating_mul(2)).saturating_add(SPARE).max(above);
     let Some(address) = have.checked_sub(size).filter(|_| need <= have) else {
-        return Err(too_small(have, need));
+        return Err(BootError::TooSmall { have: have >> 20, need: need.div_ceil(1 << 20) });
     };
     let address = address / PAGE * PAGE;
     memory
         .read_exact_volatile_from(GuestAddress(address), file, size as usize)
         .map_err(|source| BootError::Write { what, address, source })?;
     Ok(Initramfs { address, size })
-}
-
-fn too_small(have: u64, need: u64) -> BootError {
-    BootError::TooSmall { have: have >> 20, need: need.saturating_add(SPARE).div_ceil(1 << 20) }
 }
 
 /// The file's size; its position is at the start afterwards.

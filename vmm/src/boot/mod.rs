@@ -49,7 +49,7 @@ pub fn load(
     vcpus: u8,
 ) -> Result<Entry, BootError> {
     let kernel = image::load_kernel(memory, kernel)?;
-    let initramfs = image::load_initramfs(memory, initramfs, kernel.end)?;
+    let initramfs = image::load_initramfs(memory, initramfs, kernel)?;
     write_command_line(memory, command_line)?;
     let table = mptable::table(vcpus);
     put(memory, "MP table", mptable::ADDRESS, &table, mptable::MAX)?;

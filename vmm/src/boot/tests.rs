@@ -117,7 +117,7 @@ fn memory_too_small_is_refused_with_the_size_that_would_do() {
     let memory = Memory::anonymous(48 << 20).unwrap();
     let kernel = elf(0x100_0000, 40 << 20, true);
     let refused = load(&memory, &mut file(&kernel), &mut file(b"x"), &LINE, 1);
-    assert!(matches!(refused, Err(BootError::TooSmall { have: 48, need: 72 })), "{refused:?}");
+    assert!(matches!(refused, Err(BootError::TooSmall { have: 48, need: 57 })), "{refused:?}");
     let initramfs = vec![0; 20 << 20];
     let refused = load(&memory, &mut file(&elf(0x100_0000, 4, true)), &mut file(&initramfs), &LINE, 1);
     assert!(matches!(refused, Err(BootError::TooSmall { .. })), "{refused:?}");

@@ -211,12 +211,12 @@ impl Control {
     fn finish(&self, exit: GuestExit) -> Result<ExitCode, ControlError> {
         let (reason, console_tail) = match &self.state {
             State::Running(machine) => {
-                let tail = machine.console_tail();
+                let console = machine.console();
                 let reason = match exit {
-                    GuestExit::Reset if tail.panicked() => GuestExit::Panic,
+                    GuestExit::Reset if console.panicked() => GuestExit::Panic,
                     other => other,
                 };
-                (reason, tail.text())
+                (reason, console.tail())
             }
             State::Jailed(_) => (exit, String::new()),
         };

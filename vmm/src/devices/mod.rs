@@ -20,7 +20,7 @@ use std::{error::Error, fmt::Debug, fs::File, sync::Arc};
 
 use bulkhead_protocol::vmm::Device;
 
-use self::{console::Tail, interrupt::Interrupt, queue::ActiveQueue};
+use self::{console::Output, interrupt::Interrupt, queue::ActiveQueue};
 use crate::{
     control::fds::{Fds, MissingFd},
     event_loop::Handle,
@@ -81,7 +81,7 @@ pub struct ActivateError {
 #[derive(Debug)]
 pub struct Context {
     pub event_loop: Handle,
-    pub console_tail: Arc<Tail>,
+    pub console: Arc<Output>,
     /// /proc/self/fd of a procfs that shows this process alone.
     pub proc_self_fd: File,
 }
@@ -107,7 +107,7 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
     Ok(match device {
         Device::Console { log } => {
             let log = log.map(|log| fds.take(log, "console log")).transpose()?;
-            Box::new(console::Console::new(event_loop, Arc::clone(&context.console_tail), log))
+            Box::new(console::Console::new(event_loop, Arc::clone(&context.console), log))
         }
         Device::Vsock { listener, ports } => {
             let listener = fds.take(listener, "vsock listener")?;

@@ -1,8 +1,8 @@
 //! One thread for each vCPU: enter the guest, serve the exit, again.
 //!
-//!   KVM_RUN ─▶ exit ─┬▶ MMIO: the slot's registers      ┐
-//!                    ├▶ port: nothing is there (0xff)   ├─▶ KVM_RUN
-//!                    ├▶ EINTR/EAGAIN: stop asked?       ┘
+//!   KVM_RUN ─▶ exit ─┬▶ MMIO: the slot's registers        ┐
+//!                    ├▶ port: the early console, or none  ├─▶ KVM_RUN
+//!                    ├▶ EINTR/EAGAIN: stop asked?         ┘
 //!                    └▶ shutdown, KVM error ─▶ `Outcome` to the control thread, the thread ends
 //!
 //! A vCPU thread never waits for the control thread, and nobody waits for a vCPU thread without a deadline.
@@ -34,7 +34,7 @@ use vmm_sys_util::{
 
 use crate::{
     boot::Entry,
-    devices::mmio::Slots,
+    devices::{console::Early, mmio::Slots},
     vm::{Vm, VmError, step},
 };
 
@@ -102,6 +102,15 @@ impl Reporter {
     }
 }
 
+/// What all vCPU threads use of the machine.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub slots: Arc<Slots>,
+    pub ports: Arc<Early>,
+    pub exits: Arc<Exits>,
+    pub reporter: Reporter,
+}
+
 /// The vCPUs of a VM, set up but not running.
 #[derive(Debug)]
 pub struct ParkedVcpus(Vec<VcpuFd>);
@@ -131,26 +140,13 @@ impl ParkedVcpus {
     }
 
     /// Starts all threads.
-    pub fn run(
-        self,
-        slots: &Arc<Slots>,
-        exits: &Arc<Exits>,
-        reporter: &Reporter,
-    ) -> Result<Vcpus, VcpuError> {
+    pub fn run(self, shared: &Shared) -> Result<Vcpus, VcpuError> {
         register_signal_handler(SIGRTMIN(), on_stop_signal).map_err(|source| VcpuError::Signal { source })?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut vcpus = Vcpus { stop: Arc::clone(&stop), threads: Vec::new() };
         for (id, fd) in (0_u8..).zip(self.0) {
             let (ended, end) = channel();
-            let runner = Runner {
-                id,
-                fd,
-                slots: Arc::clone(slots),
-                exits: Arc::clone(exits),
-                stop: Arc::clone(&stop),
-                reporter: reporter.clone(),
-                _ended: ended,
-            };
+            let runner = Runner { id, fd, shared: shared.clone(), stop: Arc::clone(&stop), _ended: ended };
             let handle = thread::Builder::new()
                 .name(format!("vcpu{id}"))
                 .spawn(move || runner.run())
@@ -199,21 +195,19 @@ impl Drop for Vcpus {
 struct Runner {
     id: u8,
     fd: VcpuFd,
-    slots: Arc<Slots>,
-    exits: Arc<Exits>,
+    shared: Shared,
     stop: Arc<AtomicBool>,
-    reporter: Reporter,
     _ended: Sender<()>,
 }
 
 impl Runner {
     fn run(mut self) {
         if self.id == 0 {
-            self.reporter.report(Outcome::Entered(Stamp::now(Phase::KernelEntered)));
+            self.shared.reporter.report(Outcome::Entered(Stamp::now(Phase::KernelEntered)));
         }
         while !self.stop.load(Ordering::Acquire) {
             if let Some(exit) = self.step() {
-                self.reporter.report(Outcome::Exited(exit));
+                self.shared.reporter.report(Outcome::Exited(exit));
                 return;
             }
         }
@@ -221,21 +215,21 @@ impl Runner {
 
     /// Enters the guest once; `Some` when the VM is over.
     fn step(&mut self) -> Option<GuestExit> {
-        let exits = &self.exits;
+        let Shared { slots, ports, exits, .. } = &self.shared;
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
         match self.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 count(&exits.mmio_reads);
-                if !self.slots.read(address, data) {
+                if !slots.read(address, data) {
                     data.fill(0xff);
                 }
                 None
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 count(&exits.mmio_writes);
-                self.slots.write(address, data);
+                slots.write(address, data);
                 None
             }
             Ok(VcpuExit::IoIn(_, data)) => {
@@ -244,8 +238,9 @@ impl Runner {
                 data.fill(0xff);
                 None
             }
-            Ok(VcpuExit::IoOut(..)) => {
+            Ok(VcpuExit::IoOut(port, data)) => {
                 count(&exits.port_writes);
+                ports.write(port, data);
                 None
             }
             Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => None,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    ports,
+    limits, ports,
     timeline::Phase,
     vmm::{Device, FailureKind, Fd, GuestExit, GuestPort, Reply, Request, Slot},
 };
@@ -29,6 +29,8 @@ macro_rules! tests {
 
 tests![
     a_guest_boots_speaks_and_powers_off,
+    the_least_and_the_most_memory_boot,
+    kernel_messages_are_shown_when_asked_for,
     two_vcpus_are_both_online,
     a_vcpu_that_was_held_back_comes_online,
     a_panic_is_reported_with_the_consoles_tail,
@@ -57,6 +59,26 @@ fn a_guest_boots_speaks_and_powers_off() {
     assert!(tail.contains("GUEST slept"), "{tail}");
 }
 
+fn the_least_and_the_most_memory_boot() {
+    for memory_mib in [*limits::MEMORY_MIB.start(), *limits::MEMORY_MIB.end()] {
+        let mut machine = spec("hello");
+        machine.memory_mib = memory_mib;
+        let mut vmm = boot(&machine).unwrap();
+        let memory = vmm.hear("memory");
+        println!("  {memory_mib} MiB: {memory}");
+        assert_eq!(vmm.exit().0, GuestExit::Reset);
+    }
+}
+
+fn kernel_messages_are_shown_when_asked_for() {
+    let mut machine = spec("hello");
+    machine.debug = true;
+    let mut vmm = boot(&machine).unwrap();
+    vmm.hear("slept");
+    let (_, tail) = vmm.exit();
+    assert!(tail.contains("Linux version"), "{tail}");
+}
+
 fn two_vcpus_are_both_online() {
     let mut machine = spec("hello");
     (machine.vcpus, machine.max_vcpus) = (2, 2);
@@ -68,9 +90,9 @@ fn two_vcpus_are_both_online() {
 
 fn a_vcpu_that_was_held_back_comes_online() {
     let mut machine = spec("online");
-    machine.max_vcpus = 2;
+    machine.max_vcpus = limits::VCPUS;
     let mut vmm = boot(&machine).unwrap();
-    assert_eq!(vmm.hear("present"), "0-1");
+    assert_eq!(vmm.hear("present"), format!("0-{}", limits::VCPUS - 1));
     assert_eq!(vmm.hear("online"), "0");
     assert_eq!(vmm.hear("online"), "0-1");
     assert_eq!(vmm.exit().0, GuestExit::Reset);

@@ -1,49 +1,41 @@
 //! hvc0 (virtio 1.2, 5.3): what the guest kernel and the agent have to say. Output only.
 //!
-//!   guest tx buffer ──▶ `queue::take` ──▶ `Tail` (the last bytes, for "the VM died" errors)
-//!                                    └──▶ log descriptor, when given; never waited for, and bounded
+//!   guest tx buffer ──▶ `queue::take` ──▶ `Output` ──▶ the last bytes, for "the VM died" errors
+//!   first UART (before hvc0) ──▶ `Early` ──┘      └──▶ log descriptor, when given; never waited for, and bounded
 //!
 //! Two queues: receive, whose buffers are never used, and transmit. Linux waits for each buffer to come back, so
 //! what the guest wrote before it died has been taken.
 
+mod early;
 mod metrics;
+mod output;
 mod queue;
-mod tail;
 
-use std::{
-    io,
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
-use self::metrics::ConsoleMetrics;
-pub use self::tail::Tail;
+pub use self::{early::Early, output::Output};
 use super::{ActivateError, Activation, VirtioDevice};
 use crate::event_loop::{Events, Handle, Registrar, Subscriber, SubscriberId, Token, borrow};
 
 const QUEUE_SIZE: u16 = 64;
 const TRANSMIT: usize = 1;
-/// Bytes written to the log in the life of a VM: a guest must not fill the host's disk.
-const LOG_MAX: u64 = 16 << 20;
-/// What a pipe takes at once when poll says that it is writable (PIPE_BUF).
-const LOG_CHUNK: usize = 4096;
 
 #[derive(Debug)]
 pub struct Console {
     event_loop: Handle,
     worker: Option<SubscriberId>,
-    tail: Arc<Tail>,
-    log: Option<Arc<OwnedFd>>,
-    metrics: Arc<ConsoleMetrics>,
+    output: Arc<Output>,
 }
 
 impl Console {
-    /// `tail` is kept by whoever reports the VM's end.
-    pub fn new(event_loop: Handle, tail: Arc<Tail>, log: Option<OwnedFd>) -> Self {
-        Self { event_loop, worker: None, tail, log: log.map(Arc::new), metrics: Arc::default() }
+    /// `output` is kept by whoever reports the VM's end. The log of the first console of a machine counts.
+    pub fn new(event_loop: Handle, output: Arc<Output>, log: Option<OwnedFd>) -> Self {
+        if let Some(log) = log {
+            output.log_to(log);
+        }
+        Self { event_loop, worker: None, output }
     }
 }
 
@@ -59,12 +51,7 @@ impl VirtioDevice for Console {
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let worker = Worker {
-            activation,
-            tail: Arc::clone(&self.tail),
-            log: self.log.clone(),
-            metrics: Arc::clone(&self.metrics),
-        };
+        let worker = Worker { activation, output: Arc::clone(&self.output) };
         let failed = |error| ActivateError { device: "console", source: Box::new(error) };
         self.worker = Some(self.event_loop.add(Box::new(worker)).map_err(failed)?);
         Ok(())
@@ -79,16 +66,14 @@ impl VirtioDevice for Console {
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {
-        self.metrics.values()
+        self.output.metrics().values()
     }
 }
 
 #[derive(Debug)]
 struct Worker {
     activation: Activation,
-    tail: Arc<Tail>,
-    log: Option<Arc<OwnedFd>>,
-    metrics: Arc<ConsoleMetrics>,
+    output: Arc<Output>,
 }
 
 impl Worker {
@@ -97,15 +82,8 @@ impl Worker {
         let Some(transmit) = queues.get_mut(TRANSMIT) else { return };
         transmit.clear_kick();
         let served = transmit.serve(&**memory, interrupt, |chain| {
-            let taken = queue::take(memory, chain, |bytes| {
-                self.metrics.taken(bytes.len());
-                self.tail.push(bytes);
-                if let Some(log) = &self.log {
-                    write_log(log, bytes, &self.metrics);
-                }
-            });
-            if taken.is_err() {
-                self.metrics.error();
+            if queue::take(memory, chain, |bytes| self.output.say(bytes)).is_err() {
+                self.output.metrics().error();
             }
             0
         });
@@ -134,19 +112,6 @@ impl Drop for Worker {
     /// The guest may have died between its kick and our turn.
     fn drop(&mut self) {
         self.serve();
-    }
-}
-
-/// Writes what the log takes now, and counts the rest as dropped.
-fn write_log(log: &OwnedFd, bytes: &[u8], metrics: &ConsoleMetrics) {
-    for chunk in bytes.chunks(LOG_CHUNK) {
-        let mut ready = [PollFd::from_borrowed_fd(log.as_fd(), PollFlags::OUT)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let writable = metrics.logged() < LOG_MAX
-            && poll(&mut ready, Some(&now)).is_ok()
-            && ready.iter().all(|log| log.revents() == PollFlags::OUT);
-        let written = if writable { rustix::io::write(log, chunk).unwrap_or(0) } else { 0 };
-        metrics.log(written, chunk.len() - written);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod guest;
 mod hostile;
+mod speed;
 
 use std::{
     io::Write,
