@@ -2,7 +2,6 @@
 
 mod guest;
 mod hostile;
-mod speed;
 
 use std::{
     io::Write,

@@ -44,9 +44,6 @@ impl Ring {
         Self { base, next: 0, available: 0, used: 0, free: RING }
     }
 
-    pub(super) fn give_back(&mut self, n: u16) {
-        self.free += n;
-    }
     pub(super) fn setup(&self) -> QueueSetup {
         QueueSetup {
             size: RING.into(),
@@ -340,9 +337,6 @@ impl Peer {
         }
     }
 
-    pub(super) fn add_sent(&mut self, n: u32) {
-        self.sent = self.sent.wrapping_add(n);
-    }
     pub(super) fn credit(&self) -> u32 {
         self.host_window - self.sent.wrapping_sub(self.host_forwarded)
     }
