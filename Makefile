@@ -19,6 +19,9 @@ TRIPLE := x86_64-unknown-linux-gnu
 STATIC := $(CARGO_TARGET_DIR)/static
 BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile agent --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
+# The programs that run on the host; those of the last line are for development.
+PROGRAMS := bulkhead bulkhead-vmm bulkhead-rootfs-builder \
+	bulkhead-lab bulkhead-bench bulkhead-demo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .PHONY: help packages build kernel image stage demo test bench lab install fmt lint audit clean
@@ -31,8 +34,7 @@ packages: ## installs the Debian packages needed to build and test
 	@deploy/install-lab-packages.sh
 
 build: packages ## builds all programs
-	cargo build --release --workspace --exclude bulkhead-agent --exclude bulkhead-tests
-	cargo build --release -p bulkhead-tests --bins
+	cargo build --release --workspace $(PROGRAMS:%=--bin %)
 	$(BUILD_STATIC) -p bulkhead-agent
 	$(BUILD_STATIC) -p bulkhead-tests --bin bulkhead-probe
 
