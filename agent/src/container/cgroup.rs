@@ -36,8 +36,17 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, with all controllers that the guest has. `base` is the cgroup2 mount.
-    pub(super) fn create(base: &Path, id: &ContainerId) -> Result<Self, ContainerError> {
+    /// That of a container, made or not. `base` is the cgroup2 mount.
+    pub(super) fn of(base: &Path, id: &ContainerId) -> Self {
+        Self { path: base.join(PARENT).join(id.as_str()) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it, with all controllers that the guest has.
+    pub(super) fn make(&self, base: &Path) -> Result<(), ContainerError> {
         const STEP: &str = "make cgroup";
         let parent = base.join(PARENT);
         let controllers = fs::read_to_string(base.join("cgroup.controllers")).during(STEP, base.display())?;
@@ -48,17 +57,16 @@ impl Cgroup {
             }
             _ => enable(&parent, &controllers)?,
         }
-        let path = parent.join(id.as_str());
-        match fs::create_dir(&path) {
+        let path = &self.path;
+        match fs::create_dir(path) {
             // Left by a container that is gone, or the name would be taken in the agent's table; an empty one
             // carries old limits, so it goes first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                remove_tree(&path, DEPTH).during("remove old cgroup", path.display())?;
-                fs::create_dir(&path).during(STEP, path.display())?;
+                remove_tree(path, DEPTH).during("remove old cgroup", path.display())?;
+                fs::create_dir(path).during(STEP, path.display())
             }
-            made => made.during(STEP, path.display())?,
+            made => made.during(STEP, path.display()),
         }
-        Ok(Self { path })
     }
 
     /// The directory, to be born into.

@@ -69,7 +69,7 @@ pub(super) fn open_guest_nodes(paths: &[String]) -> BTreeMap<String, OwnedFd> {
 }
 
 /// Makes one node, or binds the guest's.
-pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<&OwnedFd>) -> Result<(), ContainerError> {
+pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<OwnedFd>) -> Result<(), ContainerError> {
     const STEP: &str = "make device";
     let path = node.path.as_str();
     let (parent, name) = root.make_parent(path).during(STEP, path)?;
@@ -105,15 +105,14 @@ pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<&OwnedFd>) -> R
     }
 }
 
-fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: &OwnedFd) -> Result<(), ContainerError> {
+fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: OwnedFd) -> Result<(), ContainerError> {
     const STEP: &str = "bind device";
     let path = node.path.as_str();
-    if !is_node(&fstat(guest).during(STEP, path)?, node) {
+    if !is_node(&fstat(&guest).during(STEP, path)?, node) {
         return Err("the guest's device of this name has another number").during(STEP, path);
     }
     let place = child(parent, name).during(STEP, path)?;
-    let mount = mounts::clone_tree(guest, false).during(STEP, path)?;
-    mounts::attach(mount, place).during(STEP, path)
+    mounts::attach(guest, place).during(STEP, path)
 }
 
 /// Makes one link unless something of that name is there; ptmx always, for it must be the container's own.

@@ -19,7 +19,6 @@ use bulkhead_protocol::{
 };
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    io::Errno,
     process::{DumpableBehavior, set_dumpable_behavior, setsid},
 };
 
@@ -75,9 +74,7 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     let late = namespaces::CGROUP | if target.is_some() { namespaces::USER } else { 0 };
     let mut new = plan.launch.namespaces & !late;
     match (&plan.launch.kind, &target) {
-        (LaunchKind::Create { share, rootfs, binds, nodes, .. }, None) => {
-            sources = Some(rootfs::stage(share, rootfs, binds, nodes)?);
-        }
+        (LaunchKind::Create { outside, .. }, None) => sources = Some(rootfs::stage(outside)?),
         (LaunchKind::Join, Some(target)) => {
             namespaces::join(target.as_fd(), new)?;
             new = 0;
@@ -108,7 +105,7 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
             if let Some(target) = target {
                 namespaces::join(target.as_fd(), join_late)?;
             }
-            Process::new(socket, sources, cgroup, stdio, &plan)?.run(&plan)
+            Process::new(socket, sources, stdio, &plan)?.run(&plan)
         }
     }
 }
@@ -118,7 +115,6 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
 struct Process<'a> {
     socket: &'a PacketSocket,
     sources: Option<Sources>,
-    cgroup: Option<OwnedFd>,
     stdio: [OwnedFd; 3],
     root: Root,
     rootfs_mounted_ns: u64,
@@ -133,14 +129,12 @@ impl<'a> Process<'a> {
     fn new(
         socket: &'a PacketSocket,
         sources: Option<Sources>,
-        cgroup: OwnedFd,
         stdio: [OwnedFd; 3],
         plan: &'a Plan,
     ) -> Result<Self, ContainerError> {
         Ok(Self {
             socket,
             sources,
-            cgroup: Some(cgroup),
             stdio,
             root: open_root()?,
             rootfs_mounted_ns: 0,
@@ -184,7 +178,7 @@ impl<'a> Process<'a> {
             Step::FilesystemMount(mount) => self.filesystem(mount),
             Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
             Step::Device(node) => {
-                let guest = self.sources.as_ref().and_then(|sources| sources.devices.get(&node.path));
+                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(&node.path));
                 devices::make(&self.root, node, guest)
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),
@@ -203,8 +197,8 @@ impl<'a> Process<'a> {
             Step::SealRootfs { readonly, propagation } => rootfs::seal(&self.root, *readonly, *propagation),
             Step::ReadOnlyPath(path) => masked::make_read_only(&self.root, path),
             Step::MaskPath(path) => {
-                let null = self.sources.as_ref().and_then(|sources| sources.devices.get(devices::NULL));
-                masked::mask(&self.root, path, null)
+                let cover = self.sources.as_mut().and_then(|sources| sources.cover.as_mut());
+                masked::mask(&self.root, path, cover)
             }
             Step::Stdio { uid } => console::place_stdio(&self.stdio, *uid),
             Step::Environment { uid } => {
@@ -283,8 +277,8 @@ impl<'a> Process<'a> {
             let data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
             mounts::filesystem("cgroup2", "cgroup", &[], &data).during("mount cgroup2 on", path)?
         } else {
-            let own = self.cgroup.as_ref().ok_or(Errno::NOENT).during("mount cgroup2 on", path)?;
-            mounts::clone_tree(own, false).during("bind cgroup on", path)?
+            let own = self.sources.as_mut().and_then(|sources| sources.cgroup.take());
+            own.ok_or("it was not opened, or is mounted already").during("bind cgroup on", path)?
         };
         let mut mount = mount.clone();
         if mount.super_flags.iter().any(|flag| flag == "ro") {
@@ -334,18 +328,24 @@ fn open_root() -> Result<Root, ContainerError> {
 }
 
 /// The program starts with default dispositions (the runtime of this program ignores SIGPIPE) and none blocked.
+/// By the kernel's own calls: the C library keeps two signals to itself, which a parent may have set to be ignored.
 fn reset_signals() -> Result<(), ContainerError> {
-    // SAFETY: an all-zero sigaction is SIG_DFL with an empty mask and no flags; both structures outlive the calls.
-    // The C library's own two real-time signals are refused with EINVAL, SIGKILL and SIGSTOP as well: none of
-    // them can be ignored or handled in a fresh process, so the answers do not matter.
-    let done = unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+    const SET_BYTES: usize = 8;
+    // The kernel's sigaction of x86_64: handler, flags, restorer, mask. All zero is SIG_DFL.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: `default` has the layout and size that the kernel reads, and outlives the call. SIGKILL and
+        // SIGSTOP are refused, which is as good: they cannot be ignored.
+        unsafe {
+            let nothing = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, SET_BYTES);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    }
+    let none = 0_u64;
+    // SAFETY: `none` is a kernel signal set of the size given and outlives the call; no old set is asked for.
+    let done = unsafe {
+        let nothing = std::ptr::null_mut::<u64>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, nothing, SET_BYTES)
     };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during("reset", "signals") }
 }

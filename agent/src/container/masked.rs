@@ -14,8 +14,32 @@ use super::{
     path::{Root, is_directory},
 };
 
-/// Hides one path. `null` is a detached mount of the guest's null device.
-pub(super) fn mask(root: &Root, path: &str, null: Option<&OwnedFd>) -> Result<(), ContainerError> {
+/// The guest's null device, as often as it is needed.
+#[derive(Debug)]
+pub(super) struct Cover {
+    null: OwnedFd,
+    /// A mount that is attached nowhere cannot be cloned by every kernel, so the first use is of the thing itself.
+    attached: bool,
+}
+
+impl Cover {
+    /// `null` is a detached mount of the null device.
+    pub(super) fn new(null: OwnedFd) -> Self {
+        Self { null, attached: false }
+    }
+
+    fn put_on(&mut self, place: &OwnedFd) -> Result<(), Errno> {
+        if self.attached {
+            return mounts::attach(mounts::clone_tree(&self.null, false)?, place);
+        }
+        mounts::attach(&self.null, place)?;
+        self.attached = true;
+        Ok(())
+    }
+}
+
+/// Hides one path.
+pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result<(), ContainerError> {
     const STEP: &str = "mask";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
     if is_directory(&place).during(STEP, path)? {
@@ -23,9 +47,8 @@ pub(super) fn mask(root: &Root, path: &str, null: Option<&OwnedFd>) -> Result<()
         Attributes::read_only().apply(empty.as_fd()).during(STEP, path)?;
         return mounts::attach(empty, place).during(STEP, path);
     }
-    let null = null.ok_or("the guest has no null device").during(STEP, path)?;
-    let cover = mounts::clone_tree(null, false).during(STEP, path)?;
-    mounts::attach(cover, place).during(STEP, path)
+    let cover = cover.ok_or("the guest has no null device").during(STEP, path)?;
+    cover.put_on(&place).during(STEP, path)
 }
 
 /// Makes one path, and all that is mounted below it, read-only.

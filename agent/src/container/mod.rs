@@ -34,10 +34,13 @@ use bulkhead_protocol::{
     id::ContainerId,
 };
 
-use self::launch::{Gate, Launched, Orders, end, launch};
 pub use self::{
     cgroup::Cgroup,
     error::{Cause, ContainerError},
+};
+use self::{
+    launch::{Gate, Launched, Orders, end, launch},
+    plan::Places,
 };
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
@@ -129,8 +132,10 @@ pub async fn create_in(
     stdio: ChildStdio,
 ) -> Result<Created, ContainerError> {
     check_terminal(&spec.process, &stdio)?;
-    let plan = plan::create(layout.share.clone(), spec)?;
-    let cgroup = Unfinished(Some(Cgroup::create(&layout.cgroups, id)?));
+    let cgroup = Cgroup::of(&layout.cgroups, id);
+    let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, spec)?;
+    cgroup.make(&layout.cgroups)?;
+    let cgroup = Unfinished(Some(cgroup));
     let orders =
         Orders { program: &layout.program, plan: &plan, stdio, cgroup: cgroup.get().open()?, target: None };
     let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;

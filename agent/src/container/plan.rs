@@ -8,8 +8,8 @@
 //! or cannot be honoured, is refused here by name.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    path::PathBuf,
+    collections::HashSet,
+    path::{Path, PathBuf},
 };
 
 use bulkhead_protocol::container::{
@@ -48,16 +48,34 @@ pub(super) struct Launch {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LaunchKind {
     Create {
-        share: PathBuf,
-        rootfs: SharePath,
-        binds: Vec<Bind>,
-        /// Guest devices to open, for where no node can be made and for masks.
-        nodes: Vec<String>,
+        outside: Outside,
         uid_mappings: Vec<IdMapping>,
         gid_mappings: Vec<IdMapping>,
     },
     /// Into the namespaces of the process whose pidfd comes along.
     Join,
+}
+
+/// What is opened in the guest's tree before it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Outside {
+    pub(super) share: PathBuf,
+    pub(super) rootfs: SharePath,
+    pub(super) binds: Vec<Bind>,
+    /// Guest devices, for where no node can be made.
+    pub(super) nodes: Vec<String>,
+    /// Whether the guest's null device is needed to mask files.
+    pub(super) cover: bool,
+    /// The container's cgroup, where it shall see that without a namespace of its own.
+    pub(super) cgroup: Option<PathBuf>,
+}
+
+/// Where things are in the guest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places<'a> {
+    pub(super) share: &'a Path,
+    /// The container's cgroup.
+    pub(super) cgroup: &'a Path,
 }
 
 /// One bind source below the share.
@@ -135,7 +153,7 @@ pub(super) enum Step {
 }
 
 /// For a new container.
-pub(super) fn create(share: PathBuf, spec: &ContainerSpec) -> Result<Plan, ContainerError> {
+pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, ContainerError> {
     let namespaces = new_namespaces(spec)?;
     check_process(&spec.process)?;
     let has = |kind| namespaces & bit(kind) != 0;
@@ -164,11 +182,17 @@ pub(super) fn create(share: PathBuf, spec: &ContainerSpec) -> Result<Plan, Conta
     terminal(&spec.process, true, &mut steps);
     seal_steps(spec, &mut steps)?;
     process_steps(&spec.process, &mut steps);
-    let kind = LaunchKind::Create {
-        share,
+    let foreign_cgroup = |step: &Step| matches!(step, Step::CgroupMount { own_namespace: false, .. });
+    let outside = Outside {
+        share: places.share.to_owned(),
         rootfs: spec.rootfs.source.clone(),
         binds,
         nodes,
+        cover: !spec.masked_paths.is_empty(),
+        cgroup: steps.iter().any(foreign_cgroup).then(|| places.cgroup.to_owned()),
+    };
+    let kind = LaunchKind::Create {
+        outside,
         uid_mappings: spec.uid_mappings.clone(),
         gid_mappings: spec.gid_mappings.clone(),
     };
@@ -298,24 +322,23 @@ fn mount_steps(
 
 /// Answers the guest devices to open.
 fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<String>, ContainerError> {
-    // Masked files are covered with the null device, whoever brings /dev.
-    let mut nodes = BTreeSet::from([devices::NULL.to_owned()]);
+    let mut nodes = Vec::new();
     let dev_is_given = |mount: &Mount| {
         mount.destination.trim_end_matches('/') == "/dev" && matches!(mount.source, MountSource::Bind { .. })
     };
     if spec.mounts.iter().any(dev_is_given) {
-        return Ok(nodes.into_iter().collect());
+        return Ok(nodes);
     }
     let given: HashSet<&str> = spec.devices.iter().map(|node| node.path.as_str()).collect();
     let defaults = devices::defaults().filter(|node| !given.contains(node.path.as_str()));
     for node in defaults.chain(spec.devices.iter().cloned()) {
         absolute("device", &node.path)?;
-        nodes.insert(node.path.clone());
+        nodes.push(node.path.clone());
         steps.push(Step::Device(node));
     }
     let link = |&(target, path): &(&str, &str)| Step::DeviceLink { target: target.into(), path: path.into() };
     steps.extend(devices::LINKS.iter().map(link));
-    Ok(nodes.into_iter().collect())
+    Ok(nodes)
 }
 
 fn terminal(process: &ProcessSpec, console: bool, steps: &mut Vec<Step>) {

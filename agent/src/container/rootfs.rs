@@ -26,10 +26,11 @@ use rustix::{
 use super::{
     devices,
     error::{ContainerError, During},
+    masked::Cover,
     mounts::{self, Attributes},
     namespaces,
     path::{Root, open_beneath},
-    plan::Bind,
+    plan::{Bind, Outside},
 };
 
 /// Where the rootfs is attached before it becomes "/".
@@ -47,32 +48,37 @@ pub(super) struct Sources {
     pub(super) binds: Vec<Option<OwnedFd>>,
     /// Guest devices by path, for where a node cannot be made.
     pub(super) devices: BTreeMap<String, OwnedFd>,
+    pub(super) cover: Option<Cover>,
+    pub(super) cgroup: Option<OwnedFd>,
 }
 
 /// Opens the sources and leaves the guest's tree. The launcher calls it once, in the guest's namespaces.
-pub(super) fn stage(
-    share: &Path,
-    rootfs: &SharePath,
-    binds: &[Bind],
-    nodes: &[String],
-) -> Result<Sources, ContainerError> {
+pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
     namespaces::unshare(namespaces::MOUNT, "mount")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .during("make mounts private below", "/")?;
-    let share = open(share, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .during("open share", share.display())?;
-    let rootfs_mount = open_source(&share, rootfs, true)?;
-    if !super::path::is_directory(&rootfs_mount).during("open rootfs", rootfs.as_str())? {
-        return Err(Errno::NOTDIR).during("open rootfs", rootfs.as_str());
+    let share = open(&outside.share, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during("open share", outside.share.display())?;
+    let rootfs = open_source(&share, &outside.rootfs, true)?;
+    if !super::path::is_directory(&rootfs).during("open rootfs", outside.rootfs.as_str())? {
+        return Err(Errno::NOTDIR).during("open rootfs", outside.rootfs.as_str());
     }
-    let mut opened = Vec::with_capacity(binds.len());
-    for bind in binds {
-        opened.push(Some(open_source(&share, &bind.path, bind.recursive)?));
-    }
-    let devices = devices::open_guest_nodes(nodes);
+    let open_bind = |bind: &Bind| open_source(&share, &bind.path, bind.recursive).map(Some);
+    let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
+    let devices = devices::open_guest_nodes(&outside.nodes);
+    let null =
+        outside.cover.then(|| devices::open_guest_nodes(&[devices::NULL.to_owned()]).into_values().next());
+    let cgroup = outside.cgroup.as_deref().map(open_cgroup).transpose()?;
     drop(share);
     leave_guest_tree()?;
-    Ok(Sources { rootfs: Some(rootfs_mount), binds: opened, devices })
+    Ok(Sources { rootfs: Some(rootfs), binds, devices, cover: null.flatten().map(Cover::new), cgroup })
+}
+
+fn open_cgroup(path: &Path) -> Result<OwnedFd, ContainerError> {
+    const STEP: &str = "open cgroup";
+    let place = open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during(STEP, path.display())?;
+    mounts::clone_tree(place, false).during(STEP, path.display())
 }
 
 fn open_source(share: &OwnedFd, path: &SharePath, recursive: bool) -> Result<OwnedFd, ContainerError> {

@@ -44,6 +44,7 @@ pub struct Outcome {
     pub stderr: String,
 }
 
+#[derive(Debug)]
 pub struct Host {
     pub layout: Layout,
     pub id: ContainerId,
@@ -129,9 +130,26 @@ impl Host {
 
     pub async fn exec(&self, container: &Running, process: &ProcessSpec) -> Result<Outcome, ContainerError> {
         let (child, streams) = streams(process.terminal);
-        let spawned = exec_in(&self.layout, container, process, child).await?;
+        let spawned = exec_in(&self.layout, container, process, child).await;
+        if spawned.is_err() {
+            self.reap_failed(container.pid);
+        }
+        let spawned = spawned?;
         let (stdout, stderr) = streams.read();
         Ok(Outcome { end: wait(spawned.pid), stdout, stderr })
+    }
+
+    /// A process that failed before its exec is a zombie until its parent reaps it, as PID 1 of a guest does;
+    /// a pid namespace does not end while it has one.
+    fn reap_failed(&self, init: u32) {
+        for entry in fs::read_dir("/proc").unwrap() {
+            let Ok(pid) = entry.unwrap().file_name().to_string_lossy().parse::<u32>() else { continue };
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            let zombie = read("status").contains("State:\tZ");
+            if zombie && pid != init && read("cgroup").contains(self.id.as_str()) {
+                wait(pid);
+            }
+        }
     }
 
     /// Nothing of the container may be left.
@@ -145,6 +163,7 @@ impl Host {
 }
 
 /// Our ends.
+#[derive(Debug)]
 pub struct Streams {
     pub stdin: Option<OwnedFd>,
     stdout: OwnedFd,

@@ -4,6 +4,10 @@ use bulkhead_protocol::container::{DeviceKind, Namespace, Resources, Rlimit, Roo
 
 use super::*;
 
+fn places() -> Places<'static> {
+    Places { share: Path::new("/share"), cgroup: Path::new("/cgroup/web") }
+}
+
 fn process() -> ProcessSpec {
     ProcessSpec {
         args: vec!["sh".into()],
@@ -66,11 +70,11 @@ fn bind(path: &str) -> MountSource {
 }
 
 fn planned(spec: &ContainerSpec) -> Plan {
-    create("/share".into(), spec).unwrap()
+    create(places(), spec).unwrap()
 }
 
 fn refusal(spec: &ContainerSpec) -> String {
-    create("/share".into(), spec).unwrap_err().chain()
+    create(places(), spec).unwrap_err().chain()
 }
 
 /// Where the first step comes that `matches` knows.
@@ -99,7 +103,9 @@ fn mounts_keep_their_order_and_come_before_devices_and_masks() {
     let pivot = place(&plan, |step| matches!(step, Step::PivotRoot));
     let mask = place(&plan, |step| matches!(step, Step::MaskPath(_)));
     assert!(last < device && device < pivot && pivot < mask);
-    let LaunchKind::Create { binds, .. } = &plan.launch.kind else { panic!("{plan:?}") };
+    let LaunchKind::Create { outside: Outside { binds, .. }, .. } = &plan.launch.kind else {
+        panic!("{plan:?}")
+    };
     assert_eq!(binds.iter().map(|bind| bind.path.as_str()).collect::<Vec<_>>(), ["web/b", "web/a"]);
 }
 

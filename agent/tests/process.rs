@@ -1,0 +1,242 @@
+//! Processes made by `container-init` on this machine: identity, limits, terminal, further ones, failures.
+
+#[cfg(test)]
+mod support;
+
+use std::{fs, io::Write, os::fd::AsFd};
+
+use bulkhead_agent::container::{Created, Running};
+use bulkhead_protocol::container::{Capabilities, ContainerSpec, Rlimit, User};
+use rustix::process::{Signal, pidfd_send_signal};
+use support::{End, capabilities, dead, host, process, remove, spec, wait};
+
+/// Capability numbers of linux/capability.h.
+const NET_BIND_SERVICE: u64 = 1 << 10;
+const UNKNOWN: u64 = 1 << 60;
+
+#[tokio::test]
+async fn ids_groups_and_umask_are_those_of_the_specification() {
+    let Some(host) = host() else { return };
+    let change = |spec: &mut ContainerSpec| {
+        spec.process.user = User { uid: 1000, gid: 1001, additional_gids: vec![7, 8], umask: Some(0o077) };
+    };
+    let out = host.shell(change, "id -u; id -g; id -G; umask; echo $HOME").await;
+    assert_eq!(out, "1000\n1001\n1001 7 8\n0077\n/home/user\n");
+}
+
+#[tokio::test]
+async fn the_five_capability_sets_arrive_and_unknown_ones_are_left_out() {
+    let Some(host) = host() else { return };
+    let change = |spec: &mut ContainerSpec| {
+        spec.process.user.uid = 1000;
+        spec.process.capabilities = Some(Capabilities {
+            bounding: NET_BIND_SERVICE | 0x3 | UNKNOWN,
+            ambient: NET_BIND_SERVICE,
+            ..capabilities(NET_BIND_SERVICE)
+        });
+    };
+    let out = host.shell(change, "grep ^Cap /proc/self/status; grep NoNewPrivs /proc/self/status").await;
+    assert_eq!(
+        out,
+        "CapInh:\t0000000000000400\nCapPrm:\t0000000000000400\nCapEff:\t0000000000000400\n\
+         CapBnd:\t0000000000000403\nCapAmb:\t0000000000000400\nNoNewPrivs:\t1\n"
+    );
+}
+
+#[tokio::test]
+async fn no_capabilities_in_the_specification_means_none() {
+    let Some(host) = host() else { return };
+    let change = |spec: &mut ContainerSpec| spec.process.capabilities = None;
+    let out = host.shell(change, "grep -c '^Cap.*0000000000000000' /proc/self/status").await;
+    assert_eq!(out, "5\n");
+}
+
+#[tokio::test]
+async fn limits_and_oom_score_reach_the_program_however_small() {
+    let Some(host) = host() else { return };
+    let change = |spec: &mut ContainerSpec| {
+        spec.process.rlimits =
+            vec![Rlimit { resource: 7, soft: 5, hard: 6 }, Rlimit { resource: 4, soft: 0, hard: u64::MAX }];
+        spec.process.oom_score_adj = Some(123);
+    };
+    let out = host.shell(change, "ulimit -Sn; ulimit -Hn; ulimit -Hc; cat /proc/self/oom_score_adj").await;
+    assert_eq!(out, "5\n6\nunlimited\n123\n");
+}
+
+#[tokio::test]
+async fn only_stdio_is_open_and_signals_have_their_defaults() {
+    let Some(host) = host() else { return };
+    assert_eq!(host.shell(|_| {}, "ls /proc/$$/fd; true").await, "0\n1\n2\n");
+    let outcome = host.run(&spec(&["grep", "-E", "^Sig(Ign|Blk)", "/proc/self/status"])).await.unwrap();
+    assert_eq!(outcome.stdout, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+#[tokio::test]
+async fn a_missing_working_directory_is_made() {
+    let Some(host) = host() else { return };
+    let out = host.shell(|spec| spec.process.cwd = "/srv/deep/down".into(), "pwd").await;
+    assert_eq!(out, "/srv/deep/down\n");
+    assert!(host.rootfs().join("srv/deep/down").is_dir());
+}
+
+#[tokio::test]
+async fn a_missing_program_fails_create_and_leaves_nothing() {
+    let Some(host) = host() else { return };
+    for (program, words) in [
+        ("nothing", r#"exec: "nothing": executable file not found in $PATH"#),
+        ("/no/such", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
+        ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
+    ] {
+        let error = host.create(&spec(&[program])).await.unwrap_err();
+        assert_eq!(error.chain(), words);
+        host.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_program_the_kernel_cannot_run_fails_the_release() {
+    let Some(host) = host() else { return };
+    let script = host.rootfs().join("bin/script");
+    fs::write(&script, "#!/no/interpreter\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (created, _streams) = host.create(&spec(&["script"])).await.unwrap();
+    let error = created.gate.release().await.unwrap_err();
+    assert_eq!(error.chain(), r#"exec: "script": no such file or directory"#);
+    assert_eq!(wait(created.pid), End::Code(1));
+    remove(&created.cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
+async fn a_parked_init_ends_with_its_gate() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sh"])).await.unwrap();
+    let Created { pid, pidfd, cgroup, gate, rootfs_mounted_ns, .. } = created;
+    assert_eq!(cgroup.processes().unwrap(), [pid]);
+    assert_ne!(rootfs_mounted_ns, 0);
+    drop(gate);
+    assert!(dead(pidfd));
+    assert_eq!(wait(pid), End::Code(1));
+    remove(&cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
+async fn a_killed_container_reports_the_signal() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();
+    created.gate.release().await.unwrap();
+    created.cgroup.kill_all().unwrap();
+    assert_eq!(wait(created.pid), End::Signal(9));
+    remove(&created.cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
+async fn a_terminal_is_the_controlling_one_with_its_size_and_the_console() {
+    let Some(host) = host() else { return };
+    let script = "tty; stty size; tty < /dev/console; stat -c %u /dev/pts/0; echo in > /dev/tty; read line; echo got $line";
+    let mut spec = spec(&["sh", "-c", script]);
+    spec.process.terminal = true;
+    spec.process.console_size = Some((132, 43));
+    spec.process.user.uid = 1000;
+    let (created, _streams) = host.create(&spec).await.unwrap();
+    let mut master = fs::File::from(created.pty_master.unwrap());
+    created.gate.release().await.unwrap();
+    master.write_all(b"word\n").unwrap();
+    let mut seen = Vec::new();
+    // The other end of a pty reads as an I/O error once the last slave is closed.
+    let _ = std::io::copy(&mut master, &mut seen);
+    assert_eq!(wait(created.pid), End::Code(0));
+    let seen = String::from_utf8(seen).unwrap().replace('\r', "");
+    for line in ["/dev/pts/0\n", "43 132\n", "/dev/console\n", "1000\n", "in\n", "got word\n"] {
+        assert!(seen.contains(line), "{line:?} is missing: {seen}");
+    }
+    remove(&created.cgroup);
+}
+
+#[tokio::test]
+async fn a_further_process_lives_in_the_container() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();
+    created.gate.release().await.unwrap();
+    let Created { pid, pidfd, cgroup, .. } = created;
+    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+
+    let outcome = host
+        .exec(&container, &process(&["sh", "-c", "hostname; ls /proc | grep -c '^1$'; cat /proc/1/comm /proc/self/cgroup | grep -E '^(sleep|0)'; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; exit 3"]))
+        .await
+        .unwrap();
+    assert_eq!(outcome.end, End::Code(3), "{outcome:?}");
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(&lines[..4], ["web", "1", "sleep", "0::/"], "{outcome:?}");
+    assert_eq!(lines[4], lines[5]);
+
+    let mut other = process(&["sh", "-c", "id -u; pwd; ls /proc/$$/fd; true"]);
+    other.user.uid = 1000;
+    other.cwd = "/tmp".into();
+    let outcome = host.exec(&container, &other).await.unwrap();
+    assert_eq!(outcome.stdout, "1000\n/tmp\n0\n1\n2\n", "{outcome:?}");
+
+    let mut limited = process(&["sh", "-c", "ulimit -n"]);
+    limited.rlimits = vec![Rlimit { resource: 7, soft: 9, hard: 9 }];
+    let outcome = host.exec(&container, &limited).await.unwrap();
+    assert_eq!(outcome.stdout, "9\n", "{outcome:?}");
+
+    let error = host.exec(&container, &process(&["nothing"])).await.unwrap_err();
+    assert_eq!(error.chain(), r#"exec: "nothing": executable file not found in $PATH"#);
+
+    pidfd_send_signal(container.pidfd.as_fd(), Signal::KILL).unwrap();
+    assert_eq!(wait(container.pid), End::Signal(9));
+    assert!(host.exec(&container, &process(&["id"])).await.is_err());
+    remove(&container.cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
+async fn a_further_process_may_have_a_terminal_of_its_own() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();
+    created.gate.release().await.unwrap();
+    let Created { pid, pidfd, cgroup, .. } = created;
+    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+    let mut shell = process(&["sh", "-c", "tty; stty size; echo x > /dev/tty"]);
+    shell.terminal = true;
+    shell.console_size = Some((80, 25));
+    let null = || std::os::fd::OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    let stdio = bulkhead_agent::container::ChildStdio {
+        stdin: null(),
+        stdout: null(),
+        stderr: null(),
+        terminal: true,
+    };
+    let spawned = bulkhead_agent::container::exec_in(&host.layout, &container, &shell, stdio).await.unwrap();
+    let mut seen = Vec::new();
+    let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
+    assert_eq!(wait(spawned.pid), End::Code(0));
+    assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\r\n25 80\r\nx\r\n");
+    container.cgroup.kill_all().unwrap();
+    wait(container.pid);
+    remove(&container.cgroup);
+}
+
+#[tokio::test]
+async fn the_same_name_can_be_used_again() {
+    let Some(host) = host() else { return };
+    for _ in 0..5 {
+        assert_eq!(host.shell(|_| {}, "echo again").await, "again\n");
+        host.assert_clean();
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_is_in_use_is_refused_and_the_owner_lives_on() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sh"])).await.unwrap();
+    let error = host.create(&spec(&["sh"])).await.unwrap_err().chain();
+    assert!(error.contains("remove old cgroup") && error.contains("busy"), "{error}");
+    created.gate.release().await.unwrap();
+    created.cgroup.kill_all().unwrap();
+    wait(created.pid);
+    remove(&created.cgroup);
+}
