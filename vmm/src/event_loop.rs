@@ -128,7 +128,11 @@ impl Handle {
         match answered.recv_timeout(ANSWER) {
             Ok(Ok(())) => Ok(SubscriberId(id)),
             Ok(Err(source)) => Err(LoopError::Start { source }),
-            Err(_) => Err(LoopError::Gone),
+            Err(_) => {
+                // If it starts after all, nobody would know it: take it off again.
+                let _ = self.send(Command::Remove(id, sync_channel(1).0));
+                Err(LoopError::Gone)
+            }
         }
     }
 

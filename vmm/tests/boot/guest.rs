@@ -11,13 +11,12 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_protocol::ports;
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, reboot},
 };
 
-use crate::{guest_devices, vsock};
+use crate::guest_devices;
 
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
@@ -38,7 +37,7 @@ pub(crate) fn init() -> ! {
         "online" => online(&mut console),
         "slots" => slots(&mut console),
         "share" => share(&mut console),
-        "streams" => streams(&mut console),
+        "late-mount" => late_mount(&mut console),
         "idle" => {
             say(&mut console, "idle");
             loop {
@@ -118,29 +117,22 @@ fn share(console: &mut File) {
     say(console, &format!("contained {climb}"));
 }
 
+fn late_mount(console: &mut File) {
+    fs::create_dir_all("/mnt").unwrap();
+    mount("share", "/mnt", "virtiofs", MountFlags::empty(), None).unwrap();
+    say(console, "waiting");
+    while fs::metadata("/mnt/rootfs/word").is_err() {
+        sleep(AGAIN);
+    }
+    say(console, &format!("read {}", read("/mnt/rootfs/word")));
+}
+
 fn names(directory: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let mut names: Vec<_> =
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-/// Connects to the host's port, then echoes what comes in on our own.
-fn streams(console: &mut File) {
-    let mut greeting = vsock::connect(ports::AGENT).unwrap();
-    greeting.write_all(b"hello host\n").unwrap();
-    let refused = vsock::connect(ports::AGENT + 1).unwrap_err();
-    say(console, &format!("refused {:?}", refused.raw_os_error().unwrap()));
-    let listener = vsock::listen(ports::STDIO).unwrap();
-    say(console, "listening");
-    let mut stream = vsock::accept(&listener).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    stream.write_all(&bytes).unwrap();
-    drop(stream);
-    // The host has read all of the echo when it closes the first stream.
-    greeting.read_to_end(&mut bytes).unwrap();
 }
 
 fn bind(slot: u8) -> io::Result<()> {

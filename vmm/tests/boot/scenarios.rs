@@ -2,22 +2,20 @@
 
 use std::{
     fs,
-    io::{Read, Seek, Write},
-    net::Shutdown,
-    os::unix::{
-        fs::{MetadataExt, symlink},
-        net::{UnixListener, UnixStream},
-    },
+    io::{Seek, Write},
+    os::unix::fs::{MetadataExt, symlink},
+    path::{Path, PathBuf},
 };
 
 use bulkhead_protocol::{
-    limits, ports,
+    limits,
     timeline::Phase,
-    vmm::{Device, FailureKind, Fd, GuestExit, GuestPort, Reply, Request, Slot},
+    vmm::{Device, FailureKind, GuestExit, Reply, Request, Slot},
 };
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
 use crate::{
-    host::{DEADLINE, FIRST_FD, boot, spec},
+    host::{boot, spec},
     jail,
 };
 
@@ -36,7 +34,7 @@ tests![
     a_panic_is_reported_with_the_consoles_tail,
     a_slot_is_plugged_and_unplugged_again_and_again,
     the_share_is_served_and_the_jail_is_closed,
-    streams_run_in_both_directions,
+    a_mount_that_the_host_makes_in_the_share_later_is_served,
     a_stopped_guest_is_gone,
     a_vmm_whose_server_dies_is_gone,
     a_kernel_that_is_none_is_refused_and_leaves_nothing_behind,
@@ -49,7 +47,9 @@ fn a_guest_boots_speaks_and_powers_off() {
     assert_eq!(vmm.hear("cpus"), "0");
     let metrics = vmm.metrics();
     println!("  at init: {metrics:?}");
-    println!("  entered after {:?}", vmm.since(Phase::Jailed, Phase::KernelEntered));
+    for phase in [Phase::VmCreated, Phase::KernelLoaded, Phase::KernelEntered] {
+        println!("  {} {:?} after the jail was closed", phase.name(), vmm.since(Phase::Jailed, phase));
+    }
     assert_eq!(vmm.hear("clock"), "kvm-clock");
     assert!(vmm.hear("memory").contains("kB"));
     assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot15 []");
@@ -143,41 +143,36 @@ fn the_share_is_served_and_the_jail_is_closed() {
     assert_eq!((made.len(), made.uid(), made.gid()), (300_000, 1000, 1001));
 }
 
-fn streams_run_in_both_directions() {
-    let mut machine = spec("streams");
-    let path = machine.share.path().join("vsock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let (mut agent, guest_end) = UnixStream::pair().unwrap();
-    machine.fds = vec![listener.into(), guest_end.into()];
-    let ports = vec![GuestPort { port: ports::AGENT, socket: Fd(FIRST_FD + 1) }];
-    machine.devices = vec![(Slot(1), Device::Vsock { listener: Fd(FIRST_FD), ports })];
-    agent.set_read_timeout(Some(DEADLINE)).unwrap();
+fn a_mount_that_the_host_makes_in_the_share_later_is_served() {
+    let mut machine = spec("late-mount");
+    machine.devices = vec![(Slot(1), Device::Fs { tag: "share".into(), read_only: false })];
+    let share = machine.share.path().to_owned();
+    let _on_itself = Mounted::bind(&share, &share);
+    mount_change(&share, MountPropagationFlags::SHARED).unwrap();
     let mut vmm = boot(&machine).unwrap();
-    machine.fds.clear();
-    let mut greeting = [0; 11];
-    agent.read_exact(&mut greeting).unwrap();
-    assert_eq!(&greeting, b"hello host\n");
-    assert_eq!(vmm.hear("refused"), libc::ECONNRESET.to_string());
-    vmm.hear("listening");
-
-    let mut stream = UnixStream::connect(&path).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    writeln!(stream, "CONNECT {}", ports::STDIO).unwrap();
-    let mut answer = String::new();
-    while !answer.ends_with('\n') {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        answer.push(byte[0].into());
-    }
-    assert!(answer.starts_with("OK "), "{answer}");
-    let sent: Vec<u8> = (0..1_000_000_u32).map(|index| (index / 7) as u8).collect();
-    let mut echo = Vec::new();
-    stream.write_all(&sent).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    stream.read_to_end(&mut echo).unwrap();
-    assert!(echo == sent, "{} bytes came back of {}", echo.len(), sent.len());
-    drop(agent);
+    vmm.hear("waiting");
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("word"), "late").unwrap();
+    fs::create_dir(share.join("rootfs")).unwrap();
+    let _late = Mounted::bind(elsewhere.path(), &share.join("rootfs"));
+    assert_eq!(vmm.hear("read"), "late");
     assert_eq!(vmm.exit().0, GuestExit::Reset);
+}
+
+/// A mount that goes when it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn bind(from: &Path, to: &Path) -> Self {
+        mount_bind(from, to).unwrap();
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).unwrap();
+    }
 }
 
 fn a_stopped_guest_is_gone() {
