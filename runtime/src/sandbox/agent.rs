@@ -176,10 +176,12 @@ impl Agent {
         Ok(())
     }
 
-    /// The stream closes instead of an answer.
-    pub(super) async fn shutdown(&self) {
-        // Whatever comes back, the VMM is stopped next.
-        let _ = self.0.shutdown(bounded(limits::SHUTDOWN), &Empty::new()).await;
+    /// The stream closes instead of an answer; an answer is a refusal.
+    pub(super) async fn shutdown(&self) -> Result<(), AgentError> {
+        match self.0.shutdown(bounded(limits::SHUTDOWN), &Empty::new()).await.map_err(AgentError::from) {
+            Ok(_) | Err(AgentError::Broken(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -35,4 +35,6 @@ pub(crate) use stdio::vsock as vsock_stdio;
 pub(crate) use vmm::pass_as;
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;

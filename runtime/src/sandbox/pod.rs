@@ -360,10 +360,10 @@ impl Pod {
         let boot = self.boot.borrow().clone();
         if let Boot::Up(agent) = boot {
             let asked = async {
-                agent.shutdown().await;
-                vmm.wait_over().await
+                agent.shutdown().await?;
+                Ok::<_, AgentError>(vmm.wait_over().await)
             };
-            if tokio::time::timeout(limits::SHUTDOWN, asked).await.is_ok() {
+            if let Ok(Ok(_)) = tokio::time::timeout(limits::SHUTDOWN, asked).await {
                 return;
             }
         }

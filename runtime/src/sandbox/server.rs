@@ -248,7 +248,7 @@ fn open_log(path: &PathBuf) -> Result<File, BoxError> {
     Ok(log.into())
 }
 
-async fn start_server(
+pub(super) async fn start_server(
     pod: &Arc<Pod>,
     shutdown: &Arc<Notify>,
     connections: &Connections,

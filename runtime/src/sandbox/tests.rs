@@ -1,1 +1,240 @@
-use super::*;
+//! The server's inside, from its socket to a fake agent: what a client of the Task API sees.
+
+use std::{process::Command, sync::Arc};
+
+use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitProcessRequest};
+use containerd_shim_protos::api::{
+    CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest,
+    Status as TaskStatus, WaitRequest,
+};
+use tokio::sync::Notify;
+use ttrpc::Code;
+
+use super::{
+    client::{CallError, Server, bounded},
+    connections::Connections,
+    fake::{FakeAgent, Guest, PATIENCE, inputs, null, plan, process, vmm},
+    plan::process_to_any,
+    pod::{Boot, Pod},
+    server,
+    timeline::Timeline,
+    vmm::{Over, Vmm},
+};
+
+/// A server without its process: pod, services, socket.
+struct Sandbox {
+    dir: tempfile::TempDir,
+    pod: Arc<Pod>,
+    client: Server,
+    connections: Connections,
+    server: ttrpc::asynchronous::Server,
+}
+
+impl Sandbox {
+    async fn new() -> Self {
+        let sandbox = Self::booting().await;
+        sandbox.pod.boot.send_replace(Boot::Up(FakeAgent::default().connect()));
+        sandbox
+    }
+
+    async fn booting() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let pod = Pod::new(dir.path().to_owned(), None, None);
+        let connections = Connections::new();
+        let server = server::start_server(&pod, &Arc::new(Notify::new()), &connections, listener.into())
+            .await
+            .unwrap();
+        let client = Server::on(std::os::unix::net::UnixStream::connect(&path).unwrap()).unwrap();
+        Self { dir, pod, client, connections, server }
+    }
+
+    async fn create(&self, id: &str, args: &[&str]) -> Result<u32, CallError> {
+        let options = Some(plan(args).to_options().unwrap()).into();
+        let request = CreateTaskRequest { id: id.into(), options, ..Default::default() };
+        Ok(self.client.task.create(bounded(), &request).await?.pid)
+    }
+
+    async fn start(&self, id: &str, exec_id: &str) -> Result<u32, CallError> {
+        let request = StartRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        Ok(self.client.task.start(bounded(), &request).await?.pid)
+    }
+
+    async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> Result<(), CallError> {
+        let spec = Some(process_to_any(&process(args)).unwrap()).into();
+        let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
+        let request = ExecProcessRequest { id, exec_id, spec, ..Default::default() };
+        self.client.task.exec(bounded(), &request).await?;
+        Ok(())
+    }
+
+    async fn kill(&self, id: &str, signal: u32) -> Result<(), CallError> {
+        let request = KillRequest { id: id.into(), signal, ..Default::default() };
+        self.client.task.kill(bounded(), &request).await?;
+        Ok(())
+    }
+
+    async fn wait(&self, id: &str, exec_id: &str) -> Result<u32, CallError> {
+        let request = WaitRequest { id: id.into(), exec_id: exec_id.into(), ..Default::default() };
+        Ok(self.client.task.wait(bounded(), &request).await?.exit_status)
+    }
+
+    async fn status(&self, id: &str) -> Result<TaskStatus, CallError> {
+        let request = StateRequest { id: id.into(), ..Default::default() };
+        Ok(self.client.task.state(bounded(), &request).await?.status.enum_value().unwrap())
+    }
+
+    async fn attach(&self, id: &str, exec_id: &str, pid: u32) -> Result<(), CallError> {
+        let (container_id, exec_id) = (id.to_owned(), exec_id.to_owned());
+        let request = AttachProxyRequest { container_id, exec_id, pid, ..Default::default() };
+        self.client.sandbox.attach_proxy(bounded(), &request).await?;
+        Ok(())
+    }
+}
+
+fn code(error: CallError) -> Code {
+    match error {
+        CallError::Refused { code, .. } => code,
+        CallError::Gone { reason } => panic!("server gone: {reason}"),
+    }
+}
+
+#[tokio::test]
+async fn a_container_goes_through_its_life() {
+    let sandbox = Sandbox::new().await;
+    sandbox.create("web", &["exit", "42"]).await.unwrap();
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::CREATED);
+    sandbox.start("web", "").await.unwrap();
+    assert_eq!(sandbox.wait("web", "").await.unwrap(), 42);
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);
+    let exit: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(sandbox.dir.path().join("exit.json")).unwrap()).unwrap();
+    assert_eq!(exit["code"], 42);
+    let request = DeleteRequest { id: "web".into(), ..Default::default() };
+    assert_eq!(sandbox.client.task.delete(bounded(), &request).await.unwrap().exit_status, 42);
+    assert_eq!(code(sandbox.status("web").await.unwrap_err()), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_the_lifecycle_forbids_is_refused_by_kind() {
+    let sandbox = Sandbox::new().await;
+    assert_eq!(code(sandbox.start("web", "").await.unwrap_err()), Code::NOT_FOUND);
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    assert_eq!(code(sandbox.create("web", &["sleep"]).await.unwrap_err()), Code::ALREADY_EXISTS);
+    assert_eq!(code(sandbox.exec("web", "e", &["sleep"]).await.unwrap_err()), Code::FAILED_PRECONDITION);
+    sandbox.start("web", "").await.unwrap();
+    assert_eq!(code(sandbox.start("web", "").await.unwrap_err()), Code::FAILED_PRECONDITION);
+    let delete = DeleteRequest { id: "web".into(), ..Default::default() };
+    let refused = sandbox.client.task.delete(bounded(), &delete).await.unwrap_err();
+    assert_eq!(code(refused.into()), Code::FAILED_PRECONDITION);
+    sandbox.kill("web", 9).await.unwrap();
+    assert_eq!(sandbox.wait("web", "").await.unwrap(), 137);
+    assert_eq!(code(sandbox.kill("web", 15).await.unwrap_err()), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_made_leaves_its_id_free_and_tells_the_guests_words() {
+    let sandbox = Sandbox::new().await;
+    let error = sandbox.create("web", &["unmakeable"]).await.unwrap_err();
+    assert_eq!(error.to_string(), "mount /proc: no such file or directory");
+    sandbox.create("web", &["sleep"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exec_has_its_own_exit_and_a_failed_one_leaves_its_id_free() {
+    let sandbox = Sandbox::new().await;
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    sandbox.start("web", "").await.unwrap();
+    sandbox.exec("web", "e", &["nope"]).await.unwrap();
+    let error = sandbox.start("web", "e").await.unwrap_err();
+    assert!(error.to_string().contains("executable file not found in $PATH"), "{error}");
+    sandbox.exec("web", "e", &["exit", "3"]).await.unwrap();
+    sandbox.start("web", "e").await.unwrap();
+    assert_eq!(sandbox.wait("web", "e").await.unwrap(), 3);
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::RUNNING);
+    let request = ProcessesRequest { container_id: "web".into(), ..Default::default() };
+    let processes = sandbox.client.sandbox.processes(bounded(), &request).await.unwrap().processes;
+    assert_eq!(processes[0].command, "sleep");
+}
+
+#[tokio::test]
+async fn when_the_vm_dies_every_process_has_an_exit_and_the_reason_is_told() {
+    let sandbox = Sandbox::new().await;
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    sandbox.start("web", "").await.unwrap();
+    let request = WaitProcessRequest { container_id: "web".into(), ..Default::default() };
+    let waiting = sandbox.client.sandbox.wait_process(bounded(), &request);
+    sandbox.pod.over(&Over { reason: None, console_tail: "last line".into() });
+    let exit = waiting.await.unwrap();
+    assert_eq!((exit.signal, exit.sandbox_failure.contains("last line")), (9, true));
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);
+}
+
+#[tokio::test]
+async fn a_process_dies_with_the_proxy_that_stands_for_it() {
+    let sandbox = Sandbox::new().await;
+    let mut proxy = Command::new("sleep").arg("600").spawn().unwrap();
+    sandbox.attach("web", "", proxy.id()).await.unwrap();
+    assert_eq!(sandbox.create("web", &["sleep"]).await.unwrap(), proxy.id());
+    sandbox.start("web", "").await.unwrap();
+    assert!(sandbox.pod.has_proxies());
+    proxy.kill().unwrap();
+    let status = tokio::time::timeout(PATIENCE, sandbox.wait("web", "")).await.unwrap().unwrap();
+    assert_eq!(status, 137);
+    assert!(!sandbox.pod.has_proxies());
+    proxy.wait().unwrap();
+}
+
+#[tokio::test]
+async fn attaching_waits_for_the_boot_and_tells_its_failure() {
+    let sandbox = Sandbox::booting().await;
+    let waiting = sandbox.attach("web", "", std::process::id());
+    sandbox.pod.fail("boot sandbox: the VMM died");
+    let error = waiting.await.unwrap_err();
+    assert_eq!(error.to_string(), "boot sandbox: the VMM died");
+}
+
+#[tokio::test]
+async fn a_pid_that_nobody_has_cannot_be_attached() {
+    let sandbox = Sandbox::new().await;
+    for pid in [0, u32::MAX, 4_194_304] {
+        assert_eq!(code(sandbox.attach("web", "", pid).await.unwrap_err()), Code::INVALID_ARGUMENT, "{pid}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_answers_are_written_before_the_connections_count_as_closed() {
+    let mut sandbox = Sandbox::new().await;
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    sandbox.start("web", "").await.unwrap();
+    let client = sandbox.client.clone();
+    let waiting = tokio::spawn(async move {
+        let request = WaitRequest { id: "web".into(), ..Default::default() };
+        client.task.wait(bounded(), &request).await.map(|answer| answer.exit_status)
+    });
+    while sandbox.kill("web", 15).await.is_ok() {}
+    let closed = async {
+        sandbox.server.shutdown().await.unwrap();
+        sandbox.connections.all_closed().await;
+    };
+    tokio::time::timeout(PATIENCE, closed).await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap(), 143);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_asked_to_power_off_and_does_not_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = Pod::new(dir.path().to_owned(), None, None);
+    let (vmm, task) = vmm(Guest::Works, FakeAgent::default());
+    let agent = super::boot::boot_on(&vmm, null(), inputs(), &Timeline::default(), PATIENCE).await.unwrap();
+    pod.boot.send_replace(Boot::Up(agent));
+    // The fake agent has no `shutdown`: it says so at once, and the VM goes on.
+    tokio::time::timeout(PATIENCE, pod.power_off(&vmm)).await.unwrap();
+    task.await.unwrap();
+    gone(&vmm).await;
+}
+
+async fn gone(vmm: &Vmm) {
+    assert!(vmm.wait_over().await.reason.is_some());
+}

@@ -1,0 +1,313 @@
+//! For tests: a VMM that speaks packets and an agent that speaks ttrpc, both in this process and without a guest.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bulkhead_protocol::{
+    agent::{
+        Agent as AgentService, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
+        DeleteProcessRequest, Empty, ExecRequest, ExecResponse, ListProcessesRequest, ListProcessesResponse,
+        ProcessInfo, SignalProcessRequest, StartContainerRequest, StartContainerResponse, WaitProcessRequest,
+        WaitProcessResponse, create_agent,
+    },
+    container::{ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs, User},
+    greeting::Greeting,
+    packet::{PacketError, PacketSocket},
+    vmm::{Device, Event, GuestExit, Message, Reply, Request},
+};
+use futures::{StreamExt as _, stream};
+use tokio::{net::UnixStream, sync::watch};
+use ttrpc::{
+    Code,
+    asynchronous::{Server, TtrpcContext, transport::Listener},
+};
+
+use super::{
+    agent::Agent,
+    boot::Inputs,
+    packets::Packets,
+    plan::ContainerPlan,
+    table::status,
+    vmm::{News, Vmm},
+};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn process(args: &[&str]) -> ProcessSpec {
+    ProcessSpec {
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        env: vec![],
+        cwd: "/".into(),
+        user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
+        terminal: false,
+        console_size: None,
+        capabilities: None,
+        rlimits: vec![],
+        no_new_privileges: false,
+        oom_score_adj: None,
+    }
+}
+
+pub(super) fn plan(args: &[&str]) -> ContainerPlan {
+    let source = "web/rootfs".to_owned().try_into().unwrap();
+    let namespace = |kind| bulkhead_protocol::container::Namespace { kind, place: NamespacePlace::New };
+    ContainerPlan {
+        bundle: "/bundle".into(),
+        exports: vec![],
+        guest: ContainerSpec {
+            rootfs: Rootfs { source, readonly: false, propagation: None },
+            process: process(args),
+            namespaces: vec![namespace(NamespaceKind::Pid), namespace(NamespaceKind::Mount)],
+            uid_mappings: vec![],
+            gid_mappings: vec![],
+            hostname: None,
+            domainname: None,
+            mounts: vec![],
+            devices: vec![],
+            masked_paths: vec![],
+            readonly_paths: vec![],
+            sysctl: BTreeMap::new(),
+            resources: Resources::default(),
+        },
+        terminal: false,
+    }
+}
+
+pub(super) fn null() -> OwnedFd {
+    std::fs::File::open("/dev/null").unwrap().into()
+}
+
+pub(super) fn inputs() -> Inputs {
+    Inputs {
+        kernel: null(),
+        initramfs: null(),
+        share: null(),
+        vsock_listener: null(),
+        memory_mib: 64,
+        vcpus: 1,
+        max_vcpus: 1,
+        debug_console: false,
+    }
+}
+
+/// What a fake VMM does once it was told to boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// The agent comes up.
+    Works,
+    /// The agent's stream carries this instead of a greeting.
+    Says(Vec<u8>),
+    /// Nothing ever comes.
+    Silent,
+    /// The kernel panics.
+    Panics,
+    /// The VMM dies without a word.
+    VmmDies,
+}
+
+pub(super) const CONSOLE: &str = "Kernel panic - not syncing: VFS";
+
+/// Starts a fake VMM; `agent` is served once the guest is up.
+pub(super) fn vmm(guest: Guest, agent: FakeAgent) -> (Vmm, tokio::task::JoinHandle<()>) {
+    let (ours, theirs) = PacketSocket::pair().unwrap();
+    let (news, _) = tokio::sync::mpsc::unbounded_channel::<News>();
+    let vmm = Vmm::over(ours, news).unwrap();
+    (vmm, tokio::spawn(serve_vmm(Packets::new(theirs).unwrap(), guest, agent)))
+}
+
+async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
+    let mut held = Vec::new();
+    loop {
+        let (request, mut fds) = match packets.receive::<Request>().await {
+            Ok(packet) => packet,
+            Err(PacketError::Closed) => return,
+            Err(error) => panic!("{error}"),
+        };
+        match request {
+            Request::Boot(machine) => {
+                let port = machine.devices.iter().find_map(|(_, device)| match device {
+                    Device::Vsock { ports, .. } => Some(ports[0].socket),
+                    _ => None,
+                });
+                let socket = fds.remove(port.unwrap().0.into());
+                if guest == Guest::VmmDies {
+                    return;
+                }
+                send(&packets, Message::Reply(Ok(Reply::Booted))).await;
+                let mut stream = std::os::unix::net::UnixStream::from(socket);
+                match &guest {
+                    Guest::Works => {
+                        stream.write_all(Greeting::new("6.12").to_string().as_bytes()).unwrap();
+                        agent.clone().serve(stream);
+                    }
+                    Guest::Says(bytes) => {
+                        stream.write_all(bytes).unwrap();
+                        held.push(stream);
+                    }
+                    Guest::Silent => held.push(stream),
+                    Guest::Panics => {
+                        let console_tail = CONSOLE.to_owned();
+                        let reason = GuestExit::Panic;
+                        send(&packets, Message::Event(Event::Exited { reason, console_tail })).await;
+                        return;
+                    }
+                    Guest::VmmDies => return,
+                }
+            }
+            Request::Stop => {
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+                let console_tail = CONSOLE.to_owned();
+                let reason = GuestExit::Stopped;
+                send(&packets, Message::Event(Event::Exited { reason, console_tail })).await;
+                return;
+            }
+            Request::Plug { .. } | Request::Unplug { .. } | Request::Metrics => {
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
+        }
+    }
+}
+
+async fn send(packets: &Packets, message: Message) {
+    packets.send(&message, &[]).await.unwrap();
+}
+
+/// Processes that live until they get a signal; `args` that start with `exit N` end at once when started.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FakeAgent {
+    processes: Arc<Mutex<BTreeMap<String, FakeProcess>>>,
+}
+
+#[derive(Debug)]
+struct FakeProcess {
+    args: Vec<String>,
+    exit: watch::Sender<Option<(u32, u32)>>,
+}
+
+impl FakeAgent {
+    fn serve(self, stream: std::os::unix::net::UnixStream) {
+        stream.set_nonblocking(true).unwrap();
+        let stream = UnixStream::from_std(stream).unwrap();
+        tokio::spawn(async move {
+            let accepted = stream::iter([Ok(stream)]).chain(stream::pending());
+            let mut server = Server::new()
+                .add_listener(Listener::new(accepted))
+                .register_service(create_agent(Arc::new(self)));
+            server.start().await.unwrap();
+            std::future::pending::<()>().await;
+        });
+    }
+
+    /// Connected without a boot.
+    pub(super) fn connect(&self) -> Agent {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        self.clone().serve(theirs);
+        ours.set_nonblocking(true).unwrap();
+        Agent::on(UnixStream::from_std(ours).unwrap())
+    }
+
+    fn add(&self, name: String, args: &[String]) {
+        let exit = watch::Sender::new(None);
+        self.processes.lock().unwrap().insert(name, FakeProcess { args: args.to_vec(), exit });
+    }
+
+    fn started(&self, name: &str) -> ttrpc::Result<()> {
+        let processes = self.processes.lock().unwrap();
+        let process = processes.get(name).ok_or_else(|| status(Code::NOT_FOUND, "no such process"))?;
+        match process.args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["exit", code] => drop(process.exit.send_replace(Some((code.parse().unwrap(), 0)))),
+            ["nope"] => return Err(status(Code::ABORTED, "executable file not found in $PATH")),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn name(container: &str, exec: &str) -> String {
+    format!("{container}/{exec}")
+}
+
+#[async_trait]
+impl AgentService for FakeAgent {
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<CreateContainerResponse> {
+        let spec: ContainerSpec = serde_json::from_slice(&request.spec).unwrap();
+        if spec.process.args == ["unmakeable"] {
+            return Err(status(Code::ABORTED, "mount /proc: no such file or directory"));
+        }
+        self.add(name(&request.container_id, ""), &spec.process.args);
+        Ok(CreateContainerResponse { pid: 7, ..Default::default() })
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        request: StartContainerRequest,
+    ) -> ttrpc::Result<StartContainerResponse> {
+        self.started(&name(&request.container_id, ""))?;
+        Ok(StartContainerResponse { pid: 7, ..Default::default() })
+    }
+
+    async fn exec(&self, _: &TtrpcContext, request: ExecRequest) -> ttrpc::Result<ExecResponse> {
+        let process: ProcessSpec = serde_json::from_slice(&request.process).unwrap();
+        let name = name(&request.container_id, &request.exec_id);
+        self.add(name.clone(), &process.args);
+        self.started(&name)?;
+        Ok(ExecResponse { pid: 8, ..Default::default() })
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> ttrpc::Result<Empty> {
+        let processes = self.processes.lock().unwrap();
+        let process = processes.get(&name(&request.container_id, &request.exec_id));
+        let process = process.ok_or_else(|| status(Code::NOT_FOUND, "no such process"))?;
+        process.exit.send_replace(Some((0, request.signal)));
+        Ok(Empty::new())
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> ttrpc::Result<WaitProcessResponse> {
+        let watch = {
+            let processes = self.processes.lock().unwrap();
+            let process = processes.get(&name(&request.container_id, &request.exec_id));
+            process.ok_or_else(|| status(Code::NOT_FOUND, "no such process"))?.exit.subscribe()
+        };
+        let exit = watch.clone().wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        let (code, signal) = exit.ok_or_else(|| status(Code::NOT_FOUND, "deleted"))?;
+        Ok(WaitProcessResponse { code, signal, stdout_bytes: 5, ..Default::default() })
+    }
+
+    async fn list_processes(
+        &self,
+        _: &TtrpcContext,
+        _: ListProcessesRequest,
+    ) -> ttrpc::Result<ListProcessesResponse> {
+        let processes = vec![ProcessInfo { pid: 7, command: "sleep".into(), ..Default::default() }];
+        Ok(ListProcessesResponse { processes, ..Default::default() })
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> ttrpc::Result<Empty> {
+        self.processes.lock().unwrap().remove(&name(&request.container_id, &request.exec_id));
+        Ok(Empty::new())
+    }
+
+    async fn delete_container(
+        &self,
+        _: &TtrpcContext,
+        request: DeleteContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.processes.lock().unwrap().remove(&name(&request.container_id, ""));
+        Ok(Empty::new())
+    }
+}
