@@ -56,7 +56,8 @@ impl Vsock {
         let ports = vec![GuestPort { port: ports::AGENT, socket: Fd(FIRST_FD + 1) }];
         let device = Device::Vsock { listener: Fd(FIRST_FD), ports };
         let fds: Vec<OwnedFd> = vec![listener.into(), port.into()];
-        let mut machine = Spec { devices: vec![(Slot(1), device)], fds, ..spec("stream-server") };
+        let mut machine =
+            Spec { devices: vec![(Slot(1), device)], fds, vcpus: 2, max_vcpus: 2, ..spec("stream-server") };
         let vmm = boot(&machine).unwrap();
         // The guest's end must be the only one, or its close would not show.
         machine.fds.clear();
@@ -171,7 +172,7 @@ fn vsock_keeps_a_flood_back_for_a_slow_reader() {
 /// A booted machine with one fs device; the spec holds the share.
 fn share_machine(scenario: &str, read_only: bool) -> (Vmm, Spec) {
     let device = Device::Fs { tag: "share".into(), read_only };
-    let machine = Spec { devices: vec![(Slot(2), device)], ..spec(scenario) };
+    let machine = Spec { devices: vec![(Slot(2), device)], vcpus: 2, max_vcpus: 2, ..spec(scenario) };
     fs::write(machine.share.path().join("from-host"), "hello").unwrap();
     (boot(&machine).unwrap(), machine)
 }
