@@ -54,7 +54,8 @@ impl Process {
         match pidfd_open(pid, PidfdFlags::empty()) {
             // If the start time fits now, the descriptor, opened before, names this process too.
             Ok(fd) => Ok(self.is_alive().then_some(fd)),
-            Err(Errno::SRCH) => Ok(None),
+            // EINVAL: found, but reaped before the kernel looked for its task.
+            Err(Errno::SRCH | Errno::INVAL) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
