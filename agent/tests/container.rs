@@ -246,3 +246,20 @@ async fn a_user_namespace_maps_ids_and_binds_devices() {
     let made = fs::metadata(host.rootfs().join("tmp/new")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 100_000);
 }
+
+#[tokio::test]
+async fn a_tmpfs_takes_the_mode_of_its_place_and_the_content_when_asked() {
+    let Some(host) = host() else { return };
+    fs::create_dir(host.rootfs().join("tmp/sub")).unwrap();
+    fs::write(host.rootfs().join("tmp/sub/file"), "image").unwrap();
+    fs::set_permissions(host.rootfs().join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1770))
+        .unwrap();
+    let change = |spec: &mut ContainerSpec| {
+        let mut tmp = filesystem("/tmp", "tmpfs", &["size=1m"]);
+        tmp.copy_up = true;
+        spec.mounts.push(tmp);
+    };
+    let out = host.shell(change, "stat -c %a /tmp; cat /tmp/sub/file; echo new > /tmp/sub/file").await;
+    assert_eq!(out, "1770\nimage");
+    assert_eq!(fs::read(host.rootfs().join("tmp/sub/file")).unwrap(), b"image");
+}

@@ -6,7 +6,9 @@ mod support;
 use std::{fs, io::Write, os::fd::AsFd};
 
 use bulkhead_agent::container::{Created, Running};
-use bulkhead_protocol::container::{Capabilities, ContainerSpec, Rlimit, User};
+use bulkhead_protocol::container::{
+    Capabilities, ContainerSpec, IdMapping, Namespace, NamespaceKind, NamespacePlace, Rlimit, User,
+};
 use rustix::process::{Signal, pidfd_send_signal};
 use support::{End, capabilities, dead, host, process, remove, spec, wait};
 
@@ -215,6 +217,27 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
     let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
     assert_eq!(wait(spawned.pid), End::Code(0));
     assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\r\n25 80\r\nx\r\n");
+    container.cgroup.kill_all().unwrap();
+    wait(container.pid);
+    remove(&container.cgroup);
+}
+
+#[tokio::test]
+async fn a_further_process_enters_the_user_namespace_as_well() {
+    let Some(host) = host() else { return };
+    let mut spec = spec(&["sleep", "1000"]);
+    spec.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
+    let map = vec![IdMapping { container: 0, host: 100_000, size: 65_536 }];
+    (spec.uid_mappings, spec.gid_mappings) = (map.clone(), map);
+    let (created, _streams) = host.create(&spec).await.unwrap();
+    created.gate.release().await.unwrap();
+    let Created { pid, pidfd, cgroup, .. } = created;
+    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+    let mut user = process(&["sh", "-c", "id -u; cat /proc/self/uid_map; grep ^0:: /proc/self/cgroup"]);
+    user.user.uid = 1000;
+    let outcome = host.exec(&container, &user).await.unwrap();
+    let words: Vec<_> = outcome.stdout.split_whitespace().collect();
+    assert_eq!(words, ["1000", "0", "100000", "65536", "0::/"], "{outcome:?}");
     container.cgroup.kill_all().unwrap();
     wait(container.pid);
     remove(&container.cgroup);

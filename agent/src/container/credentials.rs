@@ -114,6 +114,21 @@ pub(super) fn become_root_inside() -> Result<(), ContainerError> {
     set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).during("set uid", 0)
 }
 
+/// A session keyring of our own. Kernels without keys have nothing to share.
+pub(super) fn new_keyring() -> Result<(), ContainerError> {
+    // KEYCTL_JOIN_SESSION_KEYRING of linux/keyctl.h; no name makes an anonymous one.
+    const JOIN_SESSION: libc::c_int = 1;
+    // SAFETY: a null name is allowed and nothing else is read.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION, std::ptr::null::<libc::c_char>()) };
+    if answer >= 0 {
+        return Ok(());
+    }
+    match std::io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        error => Err(error).during("make", "session keyring"),
+    }
+}
+
 fn each(bits: u64) -> impl Iterator<Item = CapabilitySet> {
     (0..u64::BITS).filter(move |n| bits >> n & 1 == 1).map(|n| CapabilitySet::from_bits_retain(1 << n))
 }

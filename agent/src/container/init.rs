@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    console, credentials, devices,
+    console, copy_up, credentials, devices,
     error::{Cause, ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
@@ -164,6 +164,7 @@ impl<'a> Process<'a> {
     fn take(&mut self, step: &Step) -> Result<(), ContainerError> {
         match step {
             Step::NewSession => setsid().during("make", "session").map(drop),
+            Step::NewKeyring => credentials::new_keyring(),
             Step::BecomeRootInside => credentials::become_root_inside(),
             Step::CgroupNamespace => namespaces::unshare(namespaces::CGROUP, "cgroup"),
             Step::LoopbackUp => namespaces::loopback_up(),
@@ -259,7 +260,13 @@ impl<'a> Process<'a> {
         let late = late_attributes(mount);
         let flags: Vec<&str> =
             mount.super_flags.iter().map(String::as_str).filter(|flag| late == 0 || *flag != "ro").collect();
-        let data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
+        let mut data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
+        let image = mounts::directory_of_image(&self.root, mount)?;
+        let mode = image.as_ref().map(|(_, mode)| format!("mode={mode:o}"));
+        if let Some(mode) = &mode {
+            // In front: a mode that was asked for comes later and counts.
+            data.insert(0, mode);
+        }
         let made = match mounts::filesystem(kind, source, &flags, &data) {
             // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
             Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
@@ -268,6 +275,9 @@ impl<'a> Process<'a> {
             made => made,
         };
         let fd = made.during("mount", format_args!("{kind} on {}", mount.destination))?;
+        if let Some((directory, _)) = image.filter(|_| mount.copy_up) {
+            copy_up::copy(&directory, &fd).during("copy up", &mount.destination)?;
+        }
         self.dress_and_attach(&fd, mount, late)
     }
 

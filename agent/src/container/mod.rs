@@ -9,6 +9,7 @@
 
 mod cgroup;
 mod console;
+mod copy_up;
 mod credentials;
 mod device_filter;
 mod devices;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bulkhead_protocol::container::{Mount, Propagation, PropagationMode};
 use rustix::{
+    fs::OFlags,
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -20,6 +21,7 @@ use rustix::{
 use super::{
     error::{Cause, ContainerError, During},
     path::{Root, is_directory},
+    plan::is_tmpfs,
 };
 
 /// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
@@ -155,6 +157,26 @@ pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<Owne
     let path = mount.destination.as_str();
     let made = if file { root.make_file(path) } else { root.make_directory(path) };
     made.during("make mount point", path)
+}
+
+/// The directory of the image that a tmpfs covers, with its mode, which the tmpfs takes over.
+pub(super) fn directory_of_image(
+    root: &Root,
+    mount: &Mount,
+) -> Result<Option<(OwnedFd, u32)>, ContainerError> {
+    const STEP: &str = "look at mount point";
+    if !is_tmpfs(mount) {
+        return Ok(None);
+    }
+    let path = mount.destination.as_str();
+    match root.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).during(STEP, path),
+        Ok(directory) => {
+            let mode = rustix::fs::fstat(&directory).during(STEP, path)?.st_mode & 0o7777;
+            Ok(Some((directory, mode)))
+        }
+    }
 }
 
 /// procfs and sysfs go to an ordinary directory only: masked and read-only paths are given by name, and a link

@@ -88,6 +88,8 @@ pub(super) struct Bind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     NewSession,
+    /// Keys of other containers with the same user are not ours.
+    NewKeyring,
     /// Become id 0 of the new user namespace.
     BecomeRootInside,
     CgroupNamespace,
@@ -157,7 +159,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     let namespaces = new_namespaces(spec)?;
     check_process(&spec.process)?;
     let has = |kind| namespaces & bit(kind) != 0;
-    let mut steps = vec![Step::NewSession];
+    let mut steps = vec![Step::NewSession, Step::NewKeyring];
     if has(NamespaceKind::User) {
         check_mappings(spec)?;
         steps.push(Step::BecomeRootInside);
@@ -202,7 +204,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
 /// For a further process of a container that is in `namespaces`.
 pub(super) fn join(namespaces: u32, process: &ProcessSpec) -> Result<Plan, ContainerError> {
     check_process(process)?;
-    let mut steps = vec![Step::NewSession];
+    let mut steps = vec![Step::NewSession, Step::NewKeyring];
     if namespaces & namespaces::USER != 0 {
         steps.push(Step::BecomeRootInside);
     }
@@ -287,10 +289,13 @@ fn names(spec: &ContainerSpec, own: bool, steps: &mut Vec<Step>) -> Result<(), C
     Ok(())
 }
 
+pub(super) fn is_tmpfs(mount: &Mount) -> bool {
+    matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
+}
+
 /// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
 pub(super) fn late_attributes(mount: &Mount) -> u64 {
-    let tmpfs = matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs");
-    if tmpfs { READ_ONLY } else { 0 }
+    if is_tmpfs(mount) { READ_ONLY } else { 0 }
 }
 
 fn mount_steps(
@@ -301,9 +306,9 @@ fn mount_steps(
     let mut binds = Vec::new();
     for mount in &spec.mounts {
         absolute("mount destination", &mount.destination)?;
-        if mount.copy_up {
+        if mount.copy_up && !is_tmpfs(mount) {
             return Err(ContainerError::refused(format_args!(
-                "mount option tmpcopyup of {:?} is not supported yet",
+                "tmpcopyup of {:?} needs a tmpfs",
                 mount.destination
             )));
         }
