@@ -39,9 +39,10 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let streams = Arc::new(Table::default());
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
-    network::bring_up_loopback().await?;
     let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: Layout::guest() }));
-    control::serve(control::connect().await?, service).await?;
+    let (loopback, host) = tokio::join!(network::bring_up_loopback(), control::connect());
+    loopback?;
+    control::serve(host?, service).await?;
     say!("the host has closed the control stream");
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!   UpdateNetworkRequest ─plan─▶ checked requests ─rtnetlink─▶ kernel
 //!
 //! A device is found by its MAC, because its name depends on the slot it was plugged into. Everything replaces what
-//! was there with the same key, so that the same request twice is fine.
+//! was there with the same key, so that the same request twice is fine; addresses not asked for are removed.
 
 pub mod plan;
 
@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
     packet_route::{
-        address::AddressHeaderFlags,
+        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
         link::{LinkAttribute, LinkMessage},
         route::RouteScope,
     },
@@ -33,7 +33,7 @@ pub enum NetworkError {
     Socket(#[source] io::Error),
     #[error("network update took more than {UPDATE:?}")]
     Late,
-    #[error("list network devices")]
+    #[error("list network devices or addresses")]
     List(#[source] rtnetlink::Error),
     #[error("no network device has the address {0}")]
     NoDevice(Mac),
@@ -135,10 +135,39 @@ async fn set_interface(handle: &Handle, wanted: &Interface) -> Result<(), Networ
         None => change(),
     };
     handle.link().set(up.up().build()).execute().await.map_err(failed("bring up", &wanted.name))?;
+    // First: with a primary address the kernel removes all others of its subnet.
+    drop_other_addresses(handle, link.index, wanted).await?;
     for address in &wanted.addresses {
         set_address(handle, link.index, address).await?;
     }
     Ok(())
+}
+
+/// A clone must not answer for the pod it was made of. Link-local addresses are the device's own.
+async fn drop_other_addresses(handle: &Handle, index: u32, wanted: &Interface) -> Result<(), NetworkError> {
+    let list = handle.address().get().set_link_index_filter(index).execute();
+    let messages: Vec<AddressMessage> = list.try_collect().await.map_err(NetworkError::List)?;
+    for message in messages {
+        let Some(address) = address_of(&message) else { continue };
+        let keep = wanted.addresses.contains(&address) || message.header.scope == AddressScope::Link;
+        if !keep {
+            handle.address().del(message).execute().await.map_err(failed("remove address", address))?;
+        }
+    }
+    Ok(())
+}
+
+/// IPv4 has its own address in `Local`; IPv6 has only `Address`.
+fn address_of(message: &AddressMessage) -> Option<Cidr> {
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    let address = find(true).or_else(|| find(false))?;
+    Some(Cidr { address, prefix: message.header.prefix_len })
 }
 
 async fn set_address(handle: &Handle, index: u32, address: &Cidr) -> Result<(), NetworkError> {
