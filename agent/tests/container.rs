@@ -248,6 +248,39 @@ async fn a_user_namespace_maps_ids_and_binds_devices() {
 }
 
 #[tokio::test]
+async fn a_user_namespace_sees_its_cgroup_the_sandboxs_network_and_has_a_terminal() {
+    let Some(host) = host() else { return };
+    let mut spec =
+        spec(&["sh", "-c", "ls /sys/class/net; cat /sys/fs/cgroup/cgroup.procs; tty; echo > /dev/console"]);
+    user_namespace(&mut spec);
+    spec.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Network);
+    spec.mounts.push(mount("/sys/fs/cgroup", MountSource::Cgroup));
+    spec.process.terminal = true;
+    let (created, _streams) = host.create(&spec).await.unwrap();
+    created.gate.release().await.unwrap();
+    let mut seen = Vec::new();
+    // The other end of a pty reads as an I/O error once the last slave is closed.
+    let _ = std::io::copy(&mut fs::File::from(created.pty_master.unwrap()), &mut seen);
+    assert_eq!(support::wait(created.pid), End::Code(0));
+    let seen = String::from_utf8(seen).unwrap();
+    let words: Vec<_> = seen.split_whitespace().collect();
+    assert!(["lo", "1", "/dev/pts/0"].iter().all(|word| words.contains(word)), "{seen}");
+    support::remove(&created.cgroup);
+}
+
+#[tokio::test]
+async fn the_root_cannot_be_covered_by_a_mount() {
+    let Some(host) = host() else { return };
+    for destination in ["/", "/tmp/../.."] {
+        let mut spec = spec(&["sh"]);
+        spec.mounts.push(filesystem(destination, "tmpfs", &[]));
+        let error = host.create(&spec).await.unwrap_err().chain();
+        assert_eq!(error, format!("make mount point {destination}: the root itself cannot be covered"));
+        host.assert_clean();
+    }
+}
+
+#[tokio::test]
 async fn a_tmpfs_takes_the_mode_of_its_place_and_the_content_when_asked() {
     let Some(host) = host() else { return };
     fs::create_dir(host.rootfs().join("tmp/sub")).unwrap();

@@ -124,6 +124,16 @@ async fn a_parked_init_ends_with_its_gate() {
 }
 
 #[tokio::test]
+async fn a_parked_init_can_be_asked_to_end() {
+    let Some(host) = host() else { return };
+    let (created, _streams) = host.create(&spec(&["sh"])).await.unwrap();
+    pidfd_send_signal(created.pidfd.as_fd(), Signal::TERM).unwrap();
+    assert_eq!(wait(created.pid), End::Code(128 + 15));
+    remove(&created.cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
 async fn a_killed_container_reports_the_signal() {
     let Some(host) = host() else { return };
     let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();

@@ -153,6 +153,7 @@ impl<'a> Process<'a> {
             self.take(step)?;
         }
         let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
+        end_on_signals();
         let parked = Report::Parked { rootfs_mounted_ns: self.rootfs_mounted_ns };
         self.socket.send(&parked, &[]).during("report", "readiness")?;
         // The agent that goes away instead takes the container with it.
@@ -358,6 +359,20 @@ fn reset_signals() -> Result<(), ContainerError> {
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, nothing, SET_BYTES)
     };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()).during("reset", "signals") }
+}
+
+/// While it is parked, the process is asked to end like any other. As PID 1 of its namespace the kernel would spare
+/// it every signal that it does not handle; a program that is exec'd gets the defaults back.
+fn end_on_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit may be called from a signal handler.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let handler = end as extern "C" fn(libc::c_int);
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: the handler calls only what is safe in a handler. The answer is an error for bad numbers alone.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
 }
 
 /// Only 0, 1 and 2 live through the exec, whatever was inherited or forgotten.

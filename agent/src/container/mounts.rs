@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use bulkhead_protocol::container::{Mount, Propagation, PropagationMode};
 use rustix::{
-    fs::OFlags,
+    fs::{OFlags, fstat, fstatfs},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -156,7 +156,14 @@ fn with_kernel_message(errno: Errno, context: &OwnedFd) -> Cause {
 pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<OwnedFd, ContainerError> {
     let path = mount.destination.as_str();
     let made = if file { root.make_file(path) } else { root.make_directory(path) };
-    made.during("make mount point", path)
+    let place = made.during("make mount point", path)?;
+    let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+    let (found, top) = (fstat(&place), fstat(root));
+    if same(&found.during("look at mount point", path)?, &top.during("look at", "/")?) {
+        // It would hide all that was mounted before, and escape what is done to the root later.
+        return Err("the root itself cannot be covered").during("make mount point", path);
+    }
+    Ok(place)
 }
 
 /// The directory of the image that a tmpfs covers, with its mode, which the tmpfs takes over.
@@ -173,7 +180,7 @@ pub(super) fn directory_of_image(
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno).during(STEP, path),
         Ok(directory) => {
-            let mode = rustix::fs::fstat(&directory).during(STEP, path)?.st_mode & 0o7777;
+            let mode = fstat(&directory).during(STEP, path)?.st_mode & 0o7777;
             Ok(Some((directory, mode)))
         }
     }
@@ -195,7 +202,7 @@ pub(super) fn ordinary_directory(root: &Root, path: &str) -> Result<(), Containe
 /// A bind mount must not replace procfs or hide what its masks protect.
 pub(super) fn outside_procfs(place: &OwnedFd, path: &str) -> Result<(), ContainerError> {
     const STEP: &str = "check mount point";
-    let filesystem = rustix::fs::fstatfs(place).during(STEP, path)?;
+    let filesystem = fstatfs(place).during(STEP, path)?;
     let name = path.trim_start_matches('/').strip_prefix("proc/").unwrap_or("");
     if filesystem.f_type as u64 != PROC_SUPER_MAGIC || PROC_FILES.contains(&name) {
         return Ok(());
