@@ -197,7 +197,7 @@ fn make(
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let server = Launch::start(dir, plan, artefacts)?;
+    let server = Launch::start(dir, plan, &artefacts)?;
     let mut proxy = proxy::Child::spawn(&proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),
@@ -230,9 +230,11 @@ fn make(
 /// Hears the proxy's report; the server's own last words are better than the proxy's "it is gone".
 pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> Result<(), Error> {
     let progress = io::stderr().is_terminal();
+    // Once after a second, so that nobody wonders, and then now and again.
     let tick = |waited: Duration| {
-        if progress {
-            eprintln!("bulkhead: the microVM is not ready yet ({} s)", waited.as_secs());
+        let seconds = waited.as_secs();
+        if progress && (seconds == 1 || seconds.is_multiple_of(10)) {
+            eprintln!("bulkhead: the microVM is not ready yet ({seconds} s)");
         }
     };
     let (message, gone) = match proxy.ready(READY, tick) {

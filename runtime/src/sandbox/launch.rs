@@ -52,7 +52,7 @@ pub struct Launch {
 impl Launch {
     /// # Errors
     /// When it cannot be started; nothing runs then.
-    pub fn start(dir: &Locked, plan: Plan, artefacts: Artefacts) -> Result<Self, LaunchError> {
+    pub fn start(dir: &Locked, plan: Plan, artefacts: &Artefacts) -> Result<Self, LaunchError> {
         let spawn = |source| LaunchError::Spawn { source };
         let listener: OwnedFd = dir.bind(names::SERVER_SOCKET)?.into();
         let (bootstrap, theirs) = PacketSocket::pair().map_err(spawn)?;
@@ -63,6 +63,9 @@ impl Launch {
             .mode(0o600)
             .open(&path)
             .map_err(|e| StateError::io(format!("open {}", path.display()), e))?;
+        // Sent before there is a server: it finds the plan even if this command dies in the next moment, and cleans up.
+        let fds = [listener.as_fd(), artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()];
+        bootstrap.send(&Order::Plan(Box::new(plan)), &fds).map_err(|source| LaunchError::Plan { source })?;
         let child = Command::new("/proc/self/exe")
             .arg0("bulkhead")
             .args(["sandbox-server", dir.id().as_str()])
@@ -72,13 +75,7 @@ impl Launch {
             .spawn()
             .map_err(spawn)?;
         let process = Process::of(child.id()).map_err(spawn)?;
-        let launch = Self { bootstrap, child, process };
-        let fds = [listener.as_fd(), artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()];
-        launch
-            .bootstrap
-            .send(&Order::Plan(Box::new(plan)), &fds)
-            .map_err(|source| LaunchError::Plan { source })?;
-        Ok(launch)
+        Ok(Self { bootstrap, child, process })
     }
 
     /// What the server said before it gave up, if it did: message and hint.

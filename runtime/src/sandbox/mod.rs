@@ -15,6 +15,7 @@ pub mod client;
 mod connections;
 pub mod container;
 mod launch;
+mod mount_points;
 mod packets;
 mod plan;
 mod pod;

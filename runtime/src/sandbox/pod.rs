@@ -29,7 +29,7 @@ use ttrpc::Code;
 
 use super::{
     agent::{Agent, AgentError},
-    cgroup,
+    cgroup, mount_points,
     plan::ContainerPlan,
     share::{Share, ShareError},
     stdio::Stdio,
@@ -186,6 +186,10 @@ impl Pod {
     }
 
     async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ttrpc::Error> {
+        if let Some(rootfs) = plan.exports.first().filter(|rootfs| rootfs.read_only) {
+            mount_points::make(&rootfs.source, &plan.guest.mounts, &plan.exports)
+                .map_err(|e| status(Code::ABORTED, chain(&e)))?;
+        }
         if let Some(share) = &self.share {
             for export in &plan.exports {
                 let failed = |e: ShareError| status(Code::ABORTED, chain(&e));

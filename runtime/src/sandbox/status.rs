@@ -36,8 +36,7 @@ impl Status {
             (Start, Created) => Ok(Starting),
             (Started, Starting) => Ok(Running),
             // It may be over before the answer that it has started is here.
-            (Started, Stopped) => Ok(Stopped),
-            (Exit, Created | Starting | Running) => Ok(Stopped),
+            (Exit, Created | Starting | Running) | (Started, Stopped) => Ok(Stopped),
             (Made, Created | Starting | Running | Stopped)
             | (Start, Creating | Starting | Running | Stopped)
             | (Started, Creating | Created | Running)

@@ -1,0 +1,63 @@
+use std::{fs, os::unix::fs::symlink};
+
+use bulkhead_protocol::container::SharePath;
+
+use super::*;
+
+fn mount(destination: &str, source: MountSource) -> Mount {
+    Mount {
+        destination: destination.to_owned(),
+        source,
+        set: 0,
+        clear: 0,
+        recursive_set: 0,
+        recursive_clear: 0,
+        super_flags: Vec::new(),
+        data: Vec::new(),
+        propagation: None,
+        copy_up: false,
+    }
+}
+
+fn proc(destination: &str) -> Mount {
+    mount(destination, MountSource::Filesystem { kind: "proc".to_owned(), source: "proc".to_owned() })
+}
+
+#[test]
+fn missing_directories_and_files_are_made_but_not_below_other_mounts() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = SharePath::try_from("web/mounts/0".to_owned()).unwrap();
+    let export = Export {
+        source: "/etc/hosts".into(),
+        share: path.clone(),
+        directory: false,
+        read_only: true,
+        read_only_recursive: false,
+        recursive: false,
+    };
+    let mounts = [
+        proc("/proc"),
+        proc("/dev"),
+        proc("/dev/pts"),
+        mount("/etc/deep/hosts", MountSource::Bind { path, recursive: false }),
+    ];
+    make(dir.path(), &mounts, &[export]).unwrap();
+    assert!(dir.path().join("proc").is_dir());
+    assert!(dir.path().join("dev").is_dir());
+    assert!(!dir.path().join("dev/pts").exists());
+    assert!(dir.path().join("etc/deep/hosts").is_file());
+}
+
+#[test]
+fn a_symlink_out_of_the_rootfs_leads_back_into_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rootfs, outside) = (dir.path().join("rootfs"), dir.path().join("outside"));
+    fs::create_dir_all(rootfs.join("run")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, rootfs.join("link")).unwrap();
+    symlink("/run", rootfs.join("var")).unwrap();
+    assert!(make(&rootfs, &[proc("/link/new")], &[]).is_err());
+    assert!(!outside.join("new").exists());
+    make(&rootfs, &[proc("/var/lock")], &[]).unwrap();
+    assert!(rootfs.join("run/lock").is_dir());
+}
