@@ -33,10 +33,12 @@ struct Granted {
 /// `have` is the permitted set, `bounds` the bounding set we start with.
 fn grant(wanted: Capabilities, have: u64, bounds: u64) -> Granted {
     let permitted = wanted.permitted & have;
-    let inheritable = wanted.inheritable & (have | bounds);
+    let bounding = wanted.bounding & bounds;
+    // capabilities(7): what is added to the inheritable set must be permitted, and in the bounding set of then;
+    // effective within permitted, ambient within permitted and inheritable.
+    let inheritable = wanted.inheritable & have & bounding;
     let sets = Capabilities {
-        bounding: wanted.bounding & bounds,
-        // capabilities(7): effective within permitted, ambient within permitted and inheritable.
+        bounding,
         effective: wanted.effective & permitted,
         inheritable,
         permitted,

@@ -33,6 +33,10 @@ impl ContainerError {
         Self::Refused { what: capped(&what.to_string()) }
     }
 
+    pub(super) fn program(program: &str, problem: &str) -> Self {
+        Self::Program { program: capped(program), problem: capped(problem) }
+    }
+
     /// The message with its cause, as shown to the user.
     pub fn chain(&self) -> String {
         match self {

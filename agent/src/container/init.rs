@@ -97,6 +97,8 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
         }
         Birth::Process => {
             drop(ready);
+            // It leads to the guest's own cgroup tree, which nobody in the container's namespaces shall reach.
+            drop(cgroup);
             if !matches!(rustix::io::read(&wait, &mut [0; 1]), Ok(1)) {
                 std::process::exit(1);
             }
@@ -153,6 +155,8 @@ impl<'a> Process<'a> {
             self.take(step)?;
         }
         let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
+        // What is left of the set-up lets go of the guest before the wait, not with the exec.
+        self.sources = None;
         end_on_signals();
         let parked = Report::Parked { rootfs_mounted_ns: self.rootfs_mounted_ns };
         self.socket.send(&parked, &[]).during("report", "readiness")?;

@@ -136,12 +136,17 @@ pub async fn create_in(
     let cgroup = Cgroup::of(&layout.cgroups, id);
     let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, spec)?;
     cgroup.make(&layout.cgroups)?;
-    let cgroup = Unfinished(Some(cgroup));
-    let orders =
-        Orders { program: &layout.program, plan: &plan, stdio, cgroup: cgroup.get().open()?, target: None };
+    let unfinished = Unfinished { cgroup, finished: false };
+    let orders = Orders {
+        program: &layout.program,
+        plan: &plan,
+        stdio,
+        cgroup: unfinished.cgroup.open()?,
+        target: None,
+    };
     let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;
     let limited =
-        cgroup.get().limit(&spec.resources).and_then(|()| rlimits::apply(pid, &spec.process.rlimits));
+        unfinished.cgroup.limit(&spec.resources).and_then(|()| rlimits::apply(pid, &spec.process.rlimits));
     if let Err(error) = limited {
         end(&pidfd).await;
         return Err(error);
@@ -149,7 +154,7 @@ pub async fn create_in(
     Ok(Created {
         pid,
         pidfd,
-        cgroup: cgroup.finished(),
+        cgroup: unfinished.finish(),
         gate: ParkedInit(gate),
         pty_master,
         rootfs_mounted_ns,
@@ -185,31 +190,26 @@ fn check_terminal(process: &ProcessSpec, stdio: &ChildStdio) -> Result<(), Conta
 
 /// The cgroup of a container that is being made: goes with it if that fails.
 #[derive(Debug)]
-struct Unfinished(Option<Cgroup>);
+struct Unfinished {
+    cgroup: Cgroup,
+    finished: bool,
+}
 
 impl Unfinished {
-    fn get(&self) -> &Cgroup {
-        match &self.0 {
-            Some(cgroup) => cgroup,
-            None => unreachable!("only `finished` takes it, and consumes self"),
-        }
-    }
-
-    fn finished(mut self) -> Cgroup {
-        match self.0.take() {
-            Some(cgroup) => cgroup,
-            None => unreachable!("only `finished` takes it, and consumes self"),
-        }
+    fn finish(mut self) -> Cgroup {
+        self.finished = true;
+        self.cgroup.clone()
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
         // Its processes were ended; a helper that is still exiting makes the removal fail, and then the next
         // container of this id removes it.
-        if let Some(cgroup) = &self.0
-            && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.remove())
-        {
+        if let Err(error) = self.cgroup.kill_all().and_then(|()| self.cgroup.remove()) {
             crate::say!("remove the cgroup of a container that was not made: {error}");
         }
     }

@@ -32,7 +32,7 @@ impl Program {
     pub(super) fn find(args: &[String], env: &[String]) -> Result<Self, ContainerError> {
         let name = args.first().ok_or_else(|| ContainerError::refused("process.args is empty"))?;
         let path = look_up(name, variable(env, "PATH").unwrap_or_default())
-            .map_err(|problem| ContainerError::Program { program: name.clone(), problem })?;
+            .map_err(|problem| ContainerError::program(name, &problem))?;
         let strings = |list: &[String], what| -> Result<Vec<CString>, ContainerError> {
             list.iter().map(|text| CString::new(text.as_str()).map_err(|_| nul(what))).collect()
         };
@@ -49,9 +49,7 @@ impl Program {
         let answer: nix::Result<Infallible> = nix::unistd::execve(&self.path, &self.args, &self.env);
         match answer {
             Ok(never) => match never {},
-            Err(errno) => {
-                ContainerError::Program { program: self.name.clone(), problem: errno_text(errno as i32) }
-            }
+            Err(errno) => ContainerError::program(&self.name, &errno_text(errno as i32)),
         }
     }
 }

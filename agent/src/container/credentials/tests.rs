@@ -19,11 +19,16 @@ fn what_the_kernel_does_not_know_is_left_out_and_told() {
 
 #[test]
 fn ambient_needs_permitted_and_inheritable() {
-    let wanted =
-        Capabilities { permitted: 0b11, inheritable: 0b01, ambient: 0b111, ..Capabilities::default() };
+    let wanted = Capabilities { inheritable: 0b01, permitted: 0b11, effective: 0, ..same(0b111) };
     let granted = grant(wanted, ALL, ALL);
     assert_eq!(granted.sets.ambient, 0b01);
     assert_eq!(granted.missing, 0b110);
+}
+
+#[test]
+fn inheritable_stays_within_the_bounding_set() {
+    let granted = grant(Capabilities { bounding: 0b01, ..same(0b11) }, ALL, ALL);
+    assert_eq!((granted.sets.inheritable, granted.sets.ambient, granted.missing), (0b01, 0b01, 0b10));
 }
 
 #[test]
