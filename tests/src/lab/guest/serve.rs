@@ -29,6 +29,8 @@ use crate::lab::machine::SERVE_PORT;
 use crate::lab::wire::{self, Exit, Frame, Request, WindowSize};
 
 const CHUNK: usize = 64 * 1024;
+/// The most a pipe can hold (fs.pipe-max-size): no more than this can have been written before the command's end.
+const PIPE_HOLDS: usize = 1 << 20;
 /// How long a terminal may stay silent after its command's end before its last output counts as read.
 const TERMINAL_SETTLES: Timespec = Timespec { tv_sec: 0, tv_nsec: 250_000_000 };
 
@@ -150,18 +152,21 @@ impl Job {
         let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed());
         let pidfd = pidfd_open(pid.ok_or(Errno::ESRCH)?, PidfdFlags::empty())?;
         let mut ended = false;
+        let mut after_end = 0;
         loop {
             let (client_gone, child_ended, ready) = self.wait(client, &pidfd, ended)?;
             if client_gone {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
-            if ended && ready.is_empty() {
+            if ended && (ready.is_empty() || after_end > self.outputs.len() * PIPE_HOLDS) {
                 return Ok(());
             }
             // From the last to the first, so that removing one leaves the other indices right.
             for index in ready.into_iter().rev() {
-                if !self.forward(index, client)? {
-                    self.outputs.remove(index);
+                match self.forward(index, client)? {
+                    None => drop(self.outputs.remove(index)),
+                    Some(length) if ended => after_end += length,
+                    Some(_) => {}
                 }
             }
             ended |= child_ended;
@@ -192,20 +197,20 @@ impl Job {
         Ok((fired[0], fired[1] && !ended, ready))
     }
 
-    /// Reads once from an output that has something; false at its end.
-    fn forward(&mut self, index: usize, client: &TcpStream) -> io::Result<bool> {
+    /// Reads once from an output that has something; `None` at its end.
+    fn forward(&mut self, index: usize, client: &TcpStream) -> io::Result<Option<usize>> {
         let output = &mut self.outputs[index];
         let mut chunk = vec![0; CHUNK];
         match output.file.read(&mut chunk) {
-            Ok(0) => Ok(false),
+            Ok(0) => Ok(None),
             Ok(length) => {
                 chunk.truncate(length);
                 wire::send(&mut &*client, &(output.frame)(chunk))?;
-                Ok(true)
+                Ok(Some(length))
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
             // A terminal whose other end is closed reads as EIO.
-            Err(error) if self.terminal && error.raw_os_error() == Some(libc::EIO) => Ok(false),
+            Err(error) if self.terminal && error.raw_os_error() == Some(libc::EIO) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -253,3 +258,7 @@ fn exit(status: ExitStatus) -> Exit {
         (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;
