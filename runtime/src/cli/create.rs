@@ -197,7 +197,7 @@ fn make(
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let server = Launch::start(dir, plan, &artefacts)?;
+    let mut server = Launch::start(dir, plan, &artefacts)?;
     let mut proxy = proxy::Child::spawn(&proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),

@@ -19,6 +19,7 @@ mod start;
 mod state;
 
 use std::{
+    ffi::OsStr,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -29,6 +30,7 @@ use crate::{
     config::Config,
     error::Error,
     log::{Format, Log, LogOptions},
+    proxy, sandbox,
 };
 
 /// Run OCI containers, each in a microVM of its own
@@ -95,16 +97,6 @@ enum Command {
     Spec(spec::Args),
     Features(features::Args),
     Doctor(doctor::Args),
-    /// The process that owns a sandbox; `create` starts it
-    #[command(hide = true)]
-    SandboxServer {
-        id: String,
-    },
-    /// The process that stands for a process of the guest; `create` and `exec` start it
-    #[command(hide = true)]
-    Proxy {
-        id: String,
-    },
 }
 
 impl Command {
@@ -119,9 +111,6 @@ impl Command {
             Self::Exec(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Ps(args) => args.run(context),
-            // The id is for people who read the process list; the plan comes over a socket.
-            Self::SandboxServer { id: _ } => Ok(crate::sandbox::server::main()),
-            Self::Proxy { id: _ } => Ok(crate::proxy::main()),
             Self::Spec(args) => args.run(context),
             Self::Features(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
@@ -162,6 +151,13 @@ impl Context {
 
 /// Parses the arguments of this process, runs the command, reports its error and returns the exit code.
 pub fn main() -> u8 {
+    // Commands of our own, which each start of a container waits for: not worth building a parser. The id that follows
+    // is for people who read the process list; the plan comes over a socket.
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some(sandbox::server::COMMAND) => return sandbox::server::main(),
+        Some(proxy::COMMAND) => return proxy::main(),
+        _ => {}
+    }
     match Cli::try_parse() {
         Ok(cli) => cli.run(),
         Err(error) => {

@@ -11,7 +11,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use rustix::thread::UnshareFlags;
 
-use super::{CONTROL_FD, Plan, Report};
+use super::{COMMAND, CONTROL_FD, Plan, Report};
 use crate::{sandbox::pass_as, state::Process};
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ impl Child {
         let spawn = |source| LaunchError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("bulkhead").args(["proxy", plan.id.as_str()]);
+        command.arg0("bulkhead").args([COMMAND, plan.id.as_str()]);
         pass_as(&mut command, theirs.into(), CONTROL_FD);
         let child = in_new_pid_namespace(|| command.spawn().map_err(spawn))?;
         // The command holds their end: with it our end would never see theirs close.

@@ -43,6 +43,8 @@ use crate::{
     state::{Role, StateDir, StateError},
 };
 
+/// The word after which `main` below is meant.
+pub const COMMAND: &str = "proxy";
 /// The descriptor on which a proxy finds the socket to the command that made it.
 const CONTROL_FD: i32 = 3;
 /// Bytes of a plan: a container's spec and little more.
@@ -113,7 +115,7 @@ impl ProxyError {
     }
 }
 
-/// The hidden command `proxy`.
+/// The whole process: its exit code.
 pub fn main() -> u8 {
     // SAFETY: `launch` made this descriptor for us, and this is the only place that takes it.
     let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) });

@@ -39,7 +39,7 @@ use super::{
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) fn process(args: &[&str]) -> ProcessSpec {
+pub(crate) fn process(args: &[&str]) -> ProcessSpec {
     ProcessSpec {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: vec![],

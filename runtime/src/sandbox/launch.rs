@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     plan::Plan,
-    server::{Failed, Order},
+    server::{COMMAND, Failed, Order},
 };
 use crate::{
     config::Artefacts,
@@ -46,6 +46,7 @@ pub enum LaunchError {
 pub struct Launch {
     bootstrap: PacketSocket,
     child: Child,
+    complete: bool,
     pub process: Process,
 }
 
@@ -68,14 +69,14 @@ impl Launch {
         bootstrap.send(&Order::Plan(Box::new(plan)), &fds).map_err(|source| LaunchError::Plan { source })?;
         let child = Command::new("/proc/self/exe")
             .arg0("bulkhead")
-            .args(["sandbox-server", dir.id().as_str()])
+            .args([COMMAND, dir.id().as_str()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(log.try_clone().map_err(spawn)?)
             .stderr(log)
             .spawn()
             .map_err(spawn)?;
         let process = Process::of(child.id()).map_err(spawn)?;
-        Ok(Self { bootstrap, child, process })
+        Ok(Self { bootstrap, child, complete: false, process })
     }
 
     /// What the server said before it gave up, if it did: message and hint.
@@ -95,12 +96,24 @@ impl Launch {
     ///
     /// # Errors
     /// When the server is gone.
-    pub fn complete(&self) -> Result<(), LaunchError> {
-        self.bootstrap.send(&Order::Complete, &[]).map_err(|source| LaunchError::Complete { source })
+    pub fn complete(&mut self) -> Result<(), LaunchError> {
+        self.bootstrap.send(&Order::Complete, &[]).map_err(|source| LaunchError::Complete { source })?;
+        self.complete = true;
+        Ok(())
     }
 
     /// Takes the exit of a server that has ended, so that no zombie is left while this command lives on.
     pub fn reap(&mut self) {
         let _ = self.child.try_wait();
+    }
+}
+
+impl Drop for Launch {
+    /// A creation that failed: when this returns the server makes nothing more, so its journal is complete.
+    fn drop(&mut self) {
+        if !self.complete {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }

@@ -38,4 +38,6 @@ pub(crate) use vmm::pass_as;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+pub(crate) use fake::process as test_process;
+#[cfg(test)]
 mod tests;

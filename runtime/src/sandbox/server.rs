@@ -44,6 +44,8 @@ use super::{
 use crate::error::chain;
 use crate::state::{Entry, Process, Role, StateDir, Undo, names, undo, write_atomically};
 
+/// The word after which `main` below is meant.
+pub const COMMAND: &str = "sandbox-server";
 /// For the last answers to be taken by their clients.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// For the VMM to be gone after SIGKILL.
@@ -75,7 +77,7 @@ pub(super) struct Descriptors {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The hidden command `sandbox-server`: never returns to its caller with anything but an exit code.
+/// The whole process: its exit code.
 pub fn main() -> u8 {
     let socket = match take_bootstrap() {
         Ok(socket) => socket,
@@ -223,22 +225,46 @@ async fn run(
     });
 
     let complete = until_over(&pod, &bootstrap, &shutdown).await;
+    let mut log = Steps::new(plan.debug);
     let timeline = serde_json::to_vec(&pod.timeline.stamps())?;
     if complete && let Err(error) = write_atomically(&dir.join(names::TIMELINE), &timeline) {
         eprintln!("write the timeline: {}", chain(&error));
     }
     pod.power_off(&vmm).await;
+    log.done("powered off");
     drop(vmm);
     end_processes(&vmm_processes);
+    log.done("VMM gone");
     let _ = tokio::time::timeout(LAST_ANSWERS, async {
         let _ = server.shutdown().await;
         connections.all_closed().await;
     })
     .await;
+    log.done("last answers written");
     if !complete {
         pod.unmount_share();
     }
     Ok(complete)
+}
+
+/// How long each step of the end took, for `--debug`.
+struct Steps {
+    shown: bool,
+    last: Instant,
+}
+
+impl Steps {
+    fn new(shown: bool) -> Self {
+        Self { shown, last: Instant::now() }
+    }
+
+    fn done(&mut self, step: &str) {
+        let now = Instant::now();
+        if self.shown {
+            eprintln!("{step} after {:?}", now - self.last);
+        }
+        self.last = now;
+    }
 }
 
 fn open_log(path: &PathBuf) -> Result<File, BoxError> {
