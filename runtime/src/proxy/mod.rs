@@ -117,6 +117,8 @@ impl ProxyError {
 
 /// The whole process: its exit code.
 pub fn main() -> u8 {
+    // For ps and top: the kernel took the name from /proc/self/exe.
+    let _ = rustix::thread::set_name(c"bulkhead-proxy");
     // SAFETY: `launch` made this descriptor for us, and this is the only place that takes it.
     let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) });
     let code = stand_in(&control);

@@ -350,7 +350,10 @@ impl Pod {
     /// Gives every process that has not ended the sandbox's end as its own.
     pub(super) fn over(&self, over: &Over) {
         let why = over.to_string();
-        self.fail(&why);
+        // While it boots, `boot` sees the same end and says more about it.
+        if !matches!(*self.boot.borrow(), Boot::Pending) {
+            self.fail(&why);
+        }
         let exit = died(why);
         if !self.table().is_over() && !self.table().is_empty() {
             self.record_exit(&exit);

@@ -79,6 +79,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The whole process: its exit code.
 pub fn main() -> u8 {
+    // For ps and top: the kernel took the name from /proc/self/exe.
+    let _ = rustix::thread::set_name(c"bulkhead-server");
     let socket = match take_bootstrap() {
         Ok(socket) => socket,
         Err(error) => {
