@@ -21,7 +21,7 @@ fn a_bundle_that_is_none_is_refused() {
     refused(&host, &host.dir().join("nowhere"), &["nowhere"]);
     let empty = host.dir().join("empty");
     fs::create_dir(&empty).unwrap();
-    refused(&host, &empty, &["config.json", "no such file or directory"]);
+    refused(&host, &empty, &["config.json", "No such file or directory"]);
     refused(&host, host.bundle().write_text("{ not json"), &["config.json"]);
     refused(
         &host,
@@ -87,7 +87,7 @@ fn a_terminal_needs_a_console_socket_and_the_reverse() {
     let plain = host.bundle();
     let dir = plain.write().to_str().unwrap();
     host.output(["create", "--console-socket", "/nowhere.sock", "--bundle", dir, &id])
-        .failure(1, &["terminal"]);
+        .failure(1, &["console socket", "tty"]);
     host.assert_no_trace();
 }
 

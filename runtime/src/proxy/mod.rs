@@ -147,6 +147,9 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     runtime.block_on(async {
         let relay = Relay::install().map_err(start)?;
         let session = Session::open(&dir, &plan).await?;
+        if matches!(plan.terminal, Some(Terminal::Console(_))) {
+            let_go_of_stdio().map_err(start)?;
+        }
         // Before the command says that the container is there: from then on callers may enter our namespaces.
         isolate::enter(&plan.view)?;
         tell(control, &Report::Ready);
@@ -158,6 +161,15 @@ fn read_plan(control: &UnixStream) -> io::Result<Plan> {
     let mut line = Vec::new();
     BufReader::new(control.take(PLAN_MAX)).read_until(b'\n', &mut line)?;
     Ok(serde_json::from_slice(&line)?)
+}
+
+/// The caller has the terminal; a pipe of its that we held as well would never end.
+fn let_go_of_stdio() -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    Ok(())
 }
 
 /// The command may be gone; then the server notices, and ends what was begun.

@@ -57,6 +57,9 @@ fn say(word: &str) {
 /// A pid namespace's init is immune to its own signals, so a child dies and the probe follows with its code.
 fn die(signal: &str) -> ExitCode {
     let Ok(signal) = signal.parse::<Signal>() else { return ExitCode::from(2) };
+    // The language's runtime catches SIGSEGV to tell stack overflows.
+    // SAFETY: the default action runs no code of this process.
+    let _ = unsafe { nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl) };
     if std::process::id() != 1 {
         let _ = raise(signal);
         return ExitCode::from(3);
