@@ -1,7 +1,7 @@
 //! The host cgroup of a sandbox: server, VMM and proxies together, so that a caller can account for the pod as a whole.
 //!
 //! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`. Only directories that were not there before are ours to
-//! remove: each has a line in the journal before it is made.
+//! remove, and `bulkhead/` itself: each has a line in the journal before it is made.
 
 use std::{
     fs, io,
@@ -15,6 +15,8 @@ use crate::state::{Entry, Journal, StateError};
 /// Where the unified hierarchy is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
+/// Holds the cgroups of containers whose spec names none: ours by its name, so whoever is the last in it removes it.
+const OWN: &str = "/sys/fs/cgroup/bulkhead";
 /// Times that a parent may vanish between its making and its use.
 const MAKE_TRIES: u32 = 16;
 
@@ -93,7 +95,8 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
     let mut tries = MAKE_TRIES;
     'again: loop {
         tries -= 1;
-        let mut missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+        let ours = |dir: &&Path| !dir.exists() || *dir == Path::new(OWN);
+        let mut missing: Vec<&Path> = path.ancestors().take_while(ours).collect();
         missing.reverse();
         for dir in missing {
             journal.append(&Entry::Cgroup { path: dir.to_owned() })?;

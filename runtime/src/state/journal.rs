@@ -2,7 +2,8 @@
 //!
 //! Only ever appended to, by the command, the server and the proxies; one `write` per line, so lines do not mix. A
 //! process writes its own line as the first thing it does: until then it has made nothing that could leak, and it ends
-//! when the command that started it does. A last line that was cut off names an object that was never made.
+//! when the command that started it does. The VMM, which knows no journal, has its line written by the server when it
+//! is spawned: it ends with the server. A last line that was cut off names an object that was never made.
 
 use std::{
     fs,
