@@ -107,8 +107,28 @@ pub(super) async fn boot_on(
             other => Err(BootError::Vmm(VmmError::Socket(format!("it answers Boot with {other:?}")))),
         }
     };
-    let greeted = async { greeting(&mut stream).await };
-    let up = async { tokio::try_join!(booted, greeted) };
+    let greeted = greeting(&mut stream);
+    let up = async {
+        tokio::pin!(booted, greeted);
+        tokio::select! {
+            biased;
+            reply = &mut booted => {
+                reply?;
+                greeted.await
+            }
+            greeted = &mut greeted => match greeted {
+                // A stream that ends is the effect of a boot that failed; the reply says why.
+                Err(BootError::Socket { source }) => {
+                    booted.await?;
+                    Err(BootError::Socket { source })
+                }
+                greeted => {
+                    let greeting = greeted?;
+                    booted.await.map(|()| greeting)
+                }
+            },
+        }
+    };
     let silent = tokio::select! {
         biased;
         result = tokio::time::timeout_at(deadline, up) => match result {

@@ -19,7 +19,7 @@ use bulkhead_protocol::{
     container::{ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs, User},
     greeting::Greeting,
     packet::{PacketError, PacketSocket},
-    vmm::{Device, Event, GuestExit, Message, Reply, Request},
+    vmm::{Device, Event, Failure, FailureKind, GuestExit, Message, Reply, Request},
 };
 use futures::{StreamExt as _, stream};
 use tokio::{net::UnixStream, sync::watch};
@@ -109,6 +109,8 @@ pub(super) enum Guest {
     Panics,
     /// The VMM dies without a word.
     VmmDies,
+    /// The VMM cannot load it, and lets go of the agent's socket first.
+    CannotLoad,
 }
 
 pub(super) const CONSOLE: &str = "Kernel panic - not syncing: VFS";
@@ -136,8 +138,18 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                     _ => None,
                 });
                 let socket = fds.remove(port.unwrap().0.into());
-                if guest == Guest::VmmDies {
-                    return;
+                match guest {
+                    Guest::VmmDies => return,
+                    Guest::CannotLoad => {
+                        drop(socket);
+                        // The other side sees the end of its stream before the reply.
+                        tokio::task::yield_now().await;
+                        let message = "load the kernel: not an ELF file".to_owned();
+                        let kind = FailureKind::Image;
+                        send(&packets, Message::Reply(Err(Failure { kind, message }))).await;
+                        continue;
+                    }
+                    _ => {}
                 }
                 send(&packets, Message::Reply(Ok(Reply::Booted))).await;
                 let mut stream = std::os::unix::net::UnixStream::from(socket);
@@ -157,7 +169,7 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                         send(&packets, Message::Event(Event::Exited { reason, console_tail })).await;
                         return;
                     }
-                    Guest::VmmDies => return,
+                    Guest::VmmDies | Guest::CannotLoad => return,
                 }
             }
             Request::Stop => {

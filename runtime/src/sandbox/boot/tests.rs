@@ -57,3 +57,8 @@ async fn a_panic_is_told_with_the_console_once() {
 async fn a_vmm_that_dies_at_boot_is_told_at_once() {
     assert_eq!(failure(Guest::VmmDies).await, "the VMM died");
 }
+
+#[tokio::test]
+async fn a_kernel_that_cannot_be_loaded_is_told_though_the_agents_stream_ends_first() {
+    assert_eq!(failure(Guest::CannotLoad).await, "load the kernel: not an ELF file");
+}
