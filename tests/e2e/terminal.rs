@@ -39,7 +39,8 @@ fn a_resized_window_arrives_as_sigwinch() {
     let bundle = host.bundle().args(["probe", "trap"]).set("/process/terminal", json!(true));
     let mut command = host.bulkhead(["run", "--bundle"]);
     let mut terminal = Terminal::spawn(command.arg(bundle.write()).arg(host.id("winch")), 80, 24);
-    terminal.expect("ready", DEADLINE);
+    // At the start of a line: progress messages say "not ready yet".
+    terminal.expect("\nready", DEADLINE);
     terminal.resize(132, 50);
     terminal.expect("SIGWINCH", DEADLINE);
     // Ctrl-C is a byte until the container's own line discipline makes a signal of it.
