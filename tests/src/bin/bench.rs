@@ -22,7 +22,6 @@ use bulkhead_tests::{
     host::{Bundle, TestHost, probe, stage, until},
 };
 use clap::Parser;
-use nix::sys::signal::Signal;
 
 /// Guest memory of the default configuration: a mapping of this size is the guest's.
 const GUEST_KIB: u64 = 512 << 10;
@@ -235,7 +234,6 @@ impl<'a> Runc<'a> {
 
 impl Drop for Runc<'_> {
     fn drop(&mut self) {
-        let _ = self.command(&["delete", "--force", &self.id]).arg("").status();
-        let _ = self.command(&["kill", &self.id, Signal::SIGKILL.as_str()]).stderr(Stdio::null()).status();
+        let _ = self.command(&["delete", "--force", &self.id]).status();
     }
 }

@@ -125,7 +125,7 @@ fn default_config(rootfs: &Path) -> Value {
         "CAP_SETGID"
     ]);
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
             "user": { "uid": 0, "gid": 0 },
