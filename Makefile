@@ -15,12 +15,12 @@ export LAB := $(CARGO_TARGET_DIR)/release/bulkhead-lab
 
 PREFIX ?= /usr/local
 TRIPLE := x86_64-unknown-linux-gnu
-# Static programs take other compiler flags: a target directory of their own keeps either from rebuilding the other.
+# Static programs start faster, and run where no C library is. They take other compiler flags: a target directory of their own keeps either from rebuilding the other.
 STATIC := $(CARGO_TARGET_DIR)/static
-BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' cargo build --profile agent --target $(TRIPLE)
+BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' cargo build --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
 # The programs that run on the host; those of the last line are for development.
-PROGRAMS := bulkhead bulkhead-vmm bulkhead-rootfs-builder \
+PROGRAMS := bulkhead-vmm bulkhead-rootfs-builder \
 	bulkhead-lab bulkhead-bench bulkhead-demo
 BIN := $(CARGO_TARGET_DIR)/release
 
@@ -35,8 +35,9 @@ packages: ## installs the Debian packages needed to build and test
 
 build: packages ## builds all programs
 	cargo build --release --workspace $(PROGRAMS:%=--bin %)
-	$(BUILD_STATIC) -p bulkhead-agent
-	$(BUILD_STATIC) -p bulkhead-tests --bin bulkhead-probe
+	$(BUILD_STATIC) --profile agent -p bulkhead-agent
+	$(BUILD_STATIC) --profile agent -p bulkhead-tests --bin bulkhead-probe
+	$(BUILD_STATIC) --release -p bulkhead-runtime
 
 kernel: packages ## builds the guest kernel, or finds the one built before
 	@guest-kernel-config/build.sh
@@ -50,7 +51,7 @@ stage: image ## puts everything into target/stage, an install prefix
 	@vmlinux=$$(guest-kernel-config/build.sh)
 	install -C -D -m 644 "$$vmlinux" $(BULKHEAD_STAGE)/share/bulkhead/vmlinux
 	install -C -D -m 644 $(CARGO_TARGET_DIR)/image/initramfs.img $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img
-	install -C -D -m 755 $(BIN)/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
+	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
 	install -C -D -m 755 $(BIN)/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
 	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 

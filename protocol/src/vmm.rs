@@ -153,8 +153,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum GuestExit {
-    /// The guest reset itself (`reboot=t`: a triple fault), as it does when the agent powers off.
-    #[error("the guest powered off")]
+    /// The guest reset itself (`reboot=t`: a triple fault): its kernel crashed without a word, or its agent gave up.
+    #[error("the guest reset itself")]
     Reset,
     /// The guest kernel panicked: seen on the console before the reset.
     #[error("the guest kernel panicked")]

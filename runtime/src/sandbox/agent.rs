@@ -7,9 +7,9 @@ use std::{io, time::Duration};
 
 use bulkhead_protocol::{
     agent::{
-        AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty,
-        ExecRequest, ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest,
-        StartContainerRequest, Stdio, WaitProcessRequest, WaitProcessResponse,
+        AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, ExecRequest,
+        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest, StartContainerRequest,
+        Stdio, WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec},
     limits,
@@ -174,14 +174,6 @@ impl Agent {
             }
         }
         Ok(())
-    }
-
-    /// The stream closes instead of an answer; an answer is a refusal.
-    pub(super) async fn shutdown(&self) -> Result<(), AgentError> {
-        match self.0.shutdown(bounded(limits::SHUTDOWN), &Empty::new()).await.map_err(AgentError::from) {
-            Ok(_) | Err(AgentError::Broken(_)) => Ok(()),
-            Err(error) => Err(error),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sandbox server: one process per pod, detached from the command that started it.
 //!
 //!   bootstrap socket (standard input) ─Plan + fds─▶ journal, cgroup, share ─▶ serve + boot ─▶ …
-//!     … ─▶ all containers over and all proxies gone ─▶ power off ─▶ last answers written ─▶ exit
+//!     … ─▶ all containers over and all proxies gone ─▶ stop the VM ─▶ last answers written ─▶ exit
 //!
 //! Until the command says that its creation is complete, its end is the server's end, and the state directory goes as
 //! well: a creation that is cut off leaves nothing. A stopped container costs no process.
@@ -232,8 +232,8 @@ async fn run(
     if complete && let Err(error) = write_atomically(&dir.join(names::TIMELINE), &timeline) {
         eprintln!("write the timeline: {}", chain(&error));
     }
-    pod.power_off(&vmm).await;
-    log.done("powered off");
+    pod.stop(&vmm).await;
+    log.done("VM stopped");
     drop(vmm);
     end_processes(&vmm_processes);
     log.done("VMM gone");

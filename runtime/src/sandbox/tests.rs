@@ -223,14 +223,13 @@ async fn the_last_answers_are_written_before_the_connections_count_as_closed() {
 }
 
 #[tokio::test]
-async fn a_guest_that_is_asked_to_power_off_and_does_not_is_stopped() {
+async fn a_vm_whose_containers_are_gone_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let pod = Pod::new(dir.path().to_owned(), None, None);
     let (vmm, task) = vmm(Guest::Works, FakeAgent::default());
     let agent = super::boot::boot_on(&vmm, null(), inputs(), &Timeline::default(), PATIENCE).await.unwrap();
     pod.boot.send_replace(Boot::Up(agent));
-    // The fake agent has no `shutdown`: it says so at once, and the VM goes on.
-    tokio::time::timeout(PATIENCE, pod.power_off(&vmm)).await.unwrap();
+    tokio::time::timeout(PATIENCE, pod.stop(&vmm)).await.unwrap();
     task.await.unwrap();
     gone(&vmm).await;
 }

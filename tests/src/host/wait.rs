@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -54,14 +55,15 @@ impl Finished {
 pub fn finish(command: &mut Command, input: &[u8], deadline: Duration) -> Finished {
     let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
     let started = Instant::now();
-    let mut child =
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    // A group of its own: what the command left behind may hold its pipes, and must go with it at the deadline.
+    command.process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("spawn");
     let (done, finished) = mpsc::channel();
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     let result = thread::scope(|scope| {
         scope.spawn(move || {
             if finished.recv_timeout(deadline).is_err() {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
             }
         });
         let result = talk(&mut child, input);
