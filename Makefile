@@ -81,6 +81,7 @@ fmt: ## formats the code
 lint: ## checks format and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p bulkhead-tests --test e2e -- -D warnings
 
 audit: ## checks licences, sources and advisories of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny

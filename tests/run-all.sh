@@ -91,6 +91,7 @@ trap finish EXIT
 
 check "format" cargo fmt --all --check
 check "lints" cargo clippy --workspace --all-targets --quiet -- -D warnings
+check "lints of the end-to-end tests" cargo clippy -p bulkhead-tests --test e2e --quiet -- -D warnings
 tests "unit tests" cargo test --workspace --lib --bins --no-fail-fast --quiet
 check "build of the integration tests" built "$integration" cargo test --workspace --tests
 check "build of the end-to-end tests" built "$e2e" cargo test --workspace --test e2e

@@ -187,3 +187,25 @@ fn a_state_directory_that_is_read_only_or_full_is_told() {
     }
     host.assert_no_trace();
 }
+
+#[test]
+fn a_machine_without_kvm_is_told() {
+    let host = TestHost::new();
+    let bundle = host.bundle();
+    for (dev, word) in
+        [("mknod /dev/null c 1 3", "/dev/kvm"), ("mknod /dev/null c 1 3 && touch /dev/kvm", "kvm")]
+    {
+        let script = format!(
+            "mount -t tmpfs none /dev && {dev} && exec {bulkhead} --root {root} run --bundle {dir} {id}",
+            bulkhead = stage().join("bin/bulkhead").display(),
+            root = host.root().display(),
+            dir = bundle.write().display(),
+            id = host.id("kvm")
+        );
+        let mut command = std::process::Command::new("unshare");
+        let errors = finish(command.args(["--mount", "sh", "-c", &script]), b"", DEADLINE)
+            .failure(1, &["boot sandbox"]);
+        assert!(errors.to_lowercase().contains(word), "{errors}");
+        host.assert_no_trace();
+    }
+}
