@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_tests::host::{Container, TestHost};
+use bulkhead_tests::host::{Container, TestHost, process};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -18,25 +18,16 @@ fn running(host: &TestHost) -> Container<'_> {
     container
 }
 
-/// The pid of the process whose executable has that name and whose cgroup or command line has the id.
-fn process(name: &str, words: &[&str], id: &str) -> Pid {
-    let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let exe = std::fs::read_link(entry.path().join("exe")).ok()?;
-        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let cmdline = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-        let cgroup = String::from_utf8_lossy(&read("cgroup")).into_owned();
-        let ours = cmdline.contains(id) || cgroup.contains(id);
-        (exe.ends_with(name) && ours && words.iter().all(|word| cmdline.contains(word))).then_some(pid)
-    });
-    Pid::from_raw(found.unwrap_or_else(|| panic!("no process {name} {words:?} of {id}")))
+fn pid(name: &str, words: &[&str], id: &str) -> Pid {
+    let found = process(name, words, id).unwrap_or_else(|| panic!("no process {name} {words:?} of {id}"));
+    Pid::from_raw(found.cast_signed())
 }
 
 #[test]
 fn a_killed_vmm_is_a_stopped_container() {
     let host = TestHost::new();
     let victim = running(&host);
-    kill(process("bulkhead-vmm", &[], &victim.id), Signal::SIGKILL).unwrap();
+    kill(pid("bulkhead-vmm", &[], &victim.id), Signal::SIGKILL).unwrap();
     let killed = Instant::now();
     assert_eq!(victim.wait(), 137);
     assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
@@ -48,7 +39,7 @@ fn a_killed_vmm_is_a_stopped_container() {
 fn a_killed_server_takes_its_vm_along() {
     let host = TestHost::new();
     let victim = running(&host);
-    kill(process("bulkhead", &["sandbox-server"], &victim.id), Signal::SIGKILL).unwrap();
+    kill(pid("bulkhead", &["sandbox-server"], &victim.id), Signal::SIGKILL).unwrap();
     assert_eq!(victim.wait(), 137);
     victim.until_status("stopped", SOON);
     victim.delete_force();

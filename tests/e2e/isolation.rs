@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use bulkhead_tests::host::{Container, TestHost};
+use bulkhead_tests::host::{Container, TestHost, process};
 
 fn running(host: &TestHost) -> Container<'_> {
     let container = host.create("wall", &host.bundle().args(["probe", "linger"]));
@@ -12,17 +12,8 @@ fn running(host: &TestHost) -> Container<'_> {
 }
 
 fn vmm(id: &str) -> PathBuf {
-    let ours = |path: &PathBuf| {
-        let exe = fs::read_link(path.join("exe")).unwrap_or_default();
-        let cgroup = fs::read_to_string(path.join("cgroup")).unwrap_or_default();
-        exe.ends_with("bulkhead-vmm") && cgroup.contains(id)
-    };
-    fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path())
-        .find(ours)
-        .expect("a VMM in the cgroup")
+    let pid = process("bulkhead-vmm", &[], id).expect("a VMM in the cgroup");
+    format!("/proc/{pid}").into()
 }
 
 #[test]

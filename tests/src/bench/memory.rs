@@ -1,6 +1,6 @@
 //! Private memory of the host processes of a pod, from `/proc/PID/smaps`.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io};
 
 /// KiB.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,16 +28,4 @@ pub fn of(pid: u32, guest_kib: u64) -> io::Result<Memory> {
         }
     }
     Ok(memory)
-}
-
-/// Processes whose executable has that name and whose cgroup or command line has `id`.
-pub fn find(name: &str, id: &str) -> Vec<u32> {
-    let ours = |path: PathBuf| {
-        let pid = path.file_name()?.to_str()?.parse().ok()?;
-        let exe = fs::read_link(path.join("exe")).ok()?;
-        let read =
-            |file: &str| String::from_utf8_lossy(&fs::read(path.join(file)).unwrap_or_default()).into_owned();
-        (exe.ends_with(name) && (read("cmdline").contains(id) || read("cgroup").contains(id))).then_some(pid)
-    };
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| ours(entry.path())).collect()
 }

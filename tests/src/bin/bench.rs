@@ -19,7 +19,7 @@ use bulkhead_tests::{
         throughput,
         timeline::Timeline,
     },
-    host::{Bundle, TestHost, probe, stage, until},
+    host::{Bundle, TestHost, probe, process, stage, until},
 };
 use clap::Parser;
 
@@ -184,13 +184,7 @@ fn running(
 
 /// The one process of that name that belongs to the container.
 fn sole(name: &str, words: &[&str], id: &str) -> Result<u32, String> {
-    let cmdline = |pid: u32| {
-        String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
-    };
-    memory::find(name, id)
-        .into_iter()
-        .find(|pid| words.iter().all(|word| cmdline(*pid).contains(word)))
-        .ok_or_else(|| format!("no process {name} of {id}"))
+    process(name, words, id).ok_or_else(|| format!("no process {name} of {id}"))
 }
 
 /// A runc container to compare with; killed when dropped.

@@ -7,6 +7,7 @@
 
 mod bundle;
 mod container;
+mod process;
 mod terminal;
 mod trace;
 mod wait;
@@ -24,6 +25,7 @@ use std::{
 
 pub use bundle::Bundle;
 pub use container::Container;
+pub use process::process;
 pub use terminal::Terminal;
 pub use wait::{Finished, finish, until};
 
