@@ -8,6 +8,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# The kernel, the programs and the userland of the demo do not need each other. Several goals go one after the other.
+ifeq ($(words $(MAKECMDGOALS)),1)
+MAKEFLAGS += -j3
+endif
+# cargo and the kernel's own make choose their number of jobs themselves.
+unexport MAKEFLAGS
 
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export BULKHEAD_STAGE := $(abspath $(or $(BULKHEAD_STAGE),target/stage))
@@ -24,7 +30,7 @@ PROGRAMS := bulkhead-vmm bulkhead-rootfs-builder \
 	bulkhead-lab bulkhead-bench bulkhead-demo
 BIN := $(CARGO_TARGET_DIR)/release
 
-.PHONY: help packages build kernel image stage demo test bench lab install fmt lint audit clean
+.PHONY: help packages build kernel image stage userland lab-assets demo test bench lab install fmt lint audit clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -55,7 +61,13 @@ stage: image ## puts everything into target/stage, an install prefix
 	install -C -D -m 755 $(BIN)/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
 	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 
-demo: stage ## runs two workloads, each in its own microVM
+userland: build
+	@$(BIN)/bulkhead-demo rootfs >/dev/null
+
+lab-assets: build
+	@$(LAB) prepare
+
+demo: stage userland lab-assets ## runs two workloads, each in its own microVM
 	@userland=$$($(BIN)/bulkhead-demo rootfs)
 	$(LAB) run --if-needed --reuse -- $(BIN)/bulkhead-demo show "$$userland" </dev/null
 

@@ -16,9 +16,9 @@ fn exec_runs_in_the_container_and_passes_everything_through() {
     let host = TestHost::new();
     let web = running(&host);
     for code in [0, 1, 42, 255] {
-        assert_eq!(web.exec(["probe", "exit", &code.to_string()]).code(), code);
+        web.exec(["probe", "exit", &code.to_string()]).exited(code);
     }
-    assert_eq!(web.exec(["probe", "die", "SIGSEGV"]).code(), 139);
+    web.exec(["probe", "die", "SIGSEGV"]).exited(139);
     assert_eq!(web.exec(["hostname"]).success(), "bulkhead-test\n");
     let mut cat = host.bulkhead(["exec", &web.id, "cat"]);
     assert_eq!(finish(&mut cat, b"in and out", DEADLINE).success(), "in and out");

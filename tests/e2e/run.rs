@@ -11,12 +11,12 @@ use bulkhead_tests::{
 fn exit_codes_and_deaths_by_signal_arrive_at_the_caller() {
     let host = TestHost::new();
     for code in [0, 1, 42, 255] {
-        assert_eq!(host.run(&host.bundle().args(["probe", "exit", &code.to_string()])).code(), code);
+        host.run(&host.bundle().args(["probe", "exit", &code.to_string()])).exited(code);
     }
     for (signal, code) in [("TERM", 143), ("KILL", 137), ("SEGV", 139)] {
         // The shell is pid 1 and cannot be killed by itself: its child dies and it passes the code on.
         let bundle = host.bundle().args(["/bin/sh", "-c", &format!("sh -c 'kill -{signal} $$'; exit $?")]);
-        assert_eq!(host.run(&bundle).code(), code, "{signal}");
+        host.run(&bundle).exited(code);
     }
 }
 
@@ -42,7 +42,7 @@ fn a_stream_of_64_mib_through_stdin_and_stdout_arrives_whole() {
     let host = TestHost::new();
     let input = bytes(7, 64 << 20);
     let finished = host.run_with_input(&host.bundle().args(["cat"]), &input);
-    assert_eq!(finished.code(), 0, "{}", finished.errors());
+    finished.exited(0);
     // assert_eq! would print 128 MiB.
     assert!(finished.stdout == input, "{} of {} bytes, or not the same", finished.stdout.len(), input.len());
 }

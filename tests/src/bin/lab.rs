@@ -15,7 +15,7 @@ use bulkhead_tests::lab::machine::Size;
 use bulkhead_tests::lab::places::StateDir;
 use bulkhead_tests::lab::supervisor::{self, Config};
 use bulkhead_tests::lab::wire::Request;
-use bulkhead_tests::lab::{Error, guest, terminal};
+use bulkhead_tests::lab::{Error, assets, guest, terminal};
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_DEADLINE: u8 = 124;
@@ -62,6 +62,8 @@ enum Action {
     Status,
     /// Tells in one line where things that need KVM run here, and why.
     Where,
+    /// Fetches and builds what a lab is made of, if this machine needs one.
+    Prepare,
     #[command(hide = true)]
     Supervise {
         #[arg(long)]
@@ -164,6 +166,10 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
             println!("{}", decision::decide());
             Ok(0)
         }
+        Action::Prepare => match decision::decide() {
+            Where::Kvm { .. } => Ok(0),
+            Where::Lab { .. } => assets::prepare().map(|_| 0),
+        },
         Action::Supervise { dir, boot } => {
             let dir = StateDir::at(dir);
             let Options { size, out, boot_deadline } = boot.options();

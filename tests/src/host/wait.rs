@@ -34,16 +34,21 @@ impl Finished {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
+    /// Panics with all output unless the exit code is `code`.
+    pub fn exited(&self, code: i32) {
+        assert_eq!(self.status.code(), Some(code), "stdout: {}\nstderr: {}", self.text(), self.errors());
+    }
+
     /// Panics unless the exit code is 0; returns stdout.
     pub fn success(&self) -> String {
-        assert_eq!(self.status.code(), Some(0), "stdout: {}\nstderr: {}", self.text(), self.errors());
+        self.exited(0);
         self.text()
     }
 
     /// Panics unless the exit code is `code` and stderr has every word; returns stderr.
     pub fn failure(&self, code: i32, words: &[&str]) -> String {
+        self.exited(code);
         let errors = self.errors();
-        assert_eq!(self.status.code(), Some(code), "stdout: {}\nstderr: {errors}", self.text());
         for word in words {
             assert!(errors.contains(word), "no {word:?} in stderr: {errors}");
         }
