@@ -76,7 +76,8 @@ test: stage ## checks, unit tests, end-to-end tests; ends with one line of count
 
 bench: stage ## measures against runc, crun and a bare QEMU boot; writes target/bench
 	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- sh -c \
-		'exec $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
+		'copy=$$(mktemp -d) && trap "rm -rf $$copy" EXIT && cp -r "$$BULKHEAD_STAGE" "$$copy/stage" && \
+		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
 
 lab: stage ## opens a shell in the lab
 	@$(LAB) shell

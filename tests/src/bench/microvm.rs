@@ -22,11 +22,9 @@ impl Microvm {
         Ok(Self { kernel: kernel.to_owned(), initramfs })
     }
 
-    /// Start to exit: the guest resets, and `-no-reboot` makes that the end.
-    pub fn command(&self) -> Command {
-        let mut command = Command::new("qemu-system-x86_64");
-        command
-            .args(["-M", "microvm,accel=kvm,rtc=off,isa-serial=off,acpi=off,x-option-roms=off"])
+    /// `qemu`, told to boot it. Start to exit: the guest resets, and `-no-reboot` makes that the end.
+    pub fn command(&self, mut qemu: Command) -> Command {
+        qemu.args(["-M", "microvm,accel=kvm,rtc=off,isa-serial=off,acpi=off,x-option-roms=off"])
             .args(["-cpu", "host", "-m", "512M", "-smp", "1", "-nodefaults", "-no-user-config", "-nographic"])
             .arg("-no-reboot")
             .arg("-kernel")
@@ -35,6 +33,6 @@ impl Microvm {
             .arg(&self.initramfs)
             .args(["-append", "quiet reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on"])
             .stdin(Stdio::null());
-        command
+        qemu
     }
 }

@@ -14,6 +14,7 @@ use bulkhead_tests::{
         memory,
         microvm::Microvm,
         picture,
+        programs::Programs,
         report::{Report, Row},
         samples::Samples,
         throughput,
@@ -25,6 +26,7 @@ use clap::Parser;
 
 /// Guest memory of the default configuration: a mapping of this size is the guest's.
 const GUEST_KIB: u64 = 512 << 10;
+const QEMU: &str = "qemu-system-x86_64";
 /// Bytes of one throughput measurement.
 const STREAM: u64 = 64 << 20;
 
@@ -53,8 +55,9 @@ fn main() -> ExitCode {
 
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let host = TestHost::new();
+    let programs = Programs::copied(&["runc", "crun", QEMU], host.dir().join("programs"))?;
     let mut timeline = Timeline::default();
-    let starts = starts(&host, args.rounds, &mut timeline)?;
+    let starts = starts(&host, &programs, args.rounds, &mut timeline)?;
     let control = starts["runc run"].clone();
     let against = |name: &str, control: &str, goal: Option<f64>| Row {
         what: format!("`{name}` / `{control}`"),
@@ -77,7 +80,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
         },
     ];
     let mut figures = Vec::new();
-    running(&host, args.rounds, &mut ratios, &mut figures)?;
+    running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
     let report =
         Report { machine: args.machine.clone(), rounds: args.rounds, control, ratios, figures, timeline };
     fs::create_dir_all(&args.out)?;
@@ -90,6 +93,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
 /// Start to exit of `true`, everybody in turn.
 fn starts(
     host: &TestHost,
+    programs: &Programs,
     rounds: usize,
     timeline: &mut Timeline,
 ) -> Result<std::collections::BTreeMap<String, Samples>, Box<dyn Error>> {
@@ -108,9 +112,12 @@ fn starts(
                     command
                 }),
             },
-            Competitor { name: "runc run", command: Box::new(|_| oci("runc", host, &dir)) },
-            Competitor { name: "crun run", command: Box::new(|_| oci("crun", host, &dir)) },
-            Competitor { name: "qemu microvm", command: Box::new(|_| microvm.command()) },
+            Competitor { name: "runc run", command: Box::new(|_| oci(programs, "runc", host, &dir)) },
+            Competitor { name: "crun run", command: Box::new(|_| oci(programs, "crun", host, &dir)) },
+            Competitor {
+                name: "qemu microvm",
+                command: Box::new(|_| microvm.command(programs.command(QEMU))),
+            },
         ],
     )?;
     for round in 0..=rounds {
@@ -120,8 +127,8 @@ fn starts(
 }
 
 /// `runc run` or `crun run` of the same bundle.
-fn oci(program: &str, host: &TestHost, bundle: &Path) -> Command {
-    let mut command = Command::new(program);
+fn oci(programs: &Programs, program: &str, host: &TestHost, bundle: &Path) -> Command {
+    let mut command = programs.command(program);
     command.arg("--root").arg(host.dir().join(program)).args(["run", "--bundle"]).arg(bundle);
     command.arg(host.id("bench")).stdin(Stdio::null());
     command
@@ -130,6 +137,7 @@ fn oci(program: &str, host: &TestHost, bundle: &Path) -> Command {
 /// What is measured on a running container: exec, stdout, memory; beside a running runc container.
 fn running(
     host: &TestHost,
+    programs: &Programs,
     rounds: usize,
     ratios: &mut Vec<Row>,
     figures: &mut Vec<Row>,
@@ -138,7 +146,7 @@ fn running(
     let ours = host.create("bench", &bundle);
     ours.start();
     ours.until_stdout("ready");
-    let runc = Runc::start(host, &bundle)?;
+    let runc = Runc::start(host, programs, &bundle)?;
     let (server, vmm) =
         (sole("bulkhead", &["sandbox-server"], &ours.id)?, sole("bulkhead-vmm", &[], &ours.id)?);
     let mib = |kib: u64| Samples(vec![f64::from(u32::try_from(kib).unwrap_or(u32::MAX)) / 1024.0]);
@@ -190,12 +198,13 @@ fn sole(name: &str, words: &[&str], id: &str) -> Result<u32, String> {
 /// A runc container to compare with; killed when dropped.
 struct Runc<'a> {
     host: &'a TestHost,
+    programs: &'a Programs,
     id: String,
 }
 
 impl<'a> Runc<'a> {
-    fn start(host: &'a TestHost, bundle: &Bundle) -> Result<Self, Box<dyn Error>> {
-        let runc = Self { host, id: host.id("control") };
+    fn start(host: &'a TestHost, programs: &'a Programs, bundle: &Bundle) -> Result<Self, Box<dyn Error>> {
+        let runc = Self { host, programs, id: host.id("control") };
         let log = host.dir().join("control.out");
         let status = runc
             .command(&["run", "--detach", "--bundle"])
@@ -214,7 +223,7 @@ impl<'a> Runc<'a> {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("runc");
+        let mut command = self.programs.command("runc");
         command.arg("--root").arg(self.host.dir().join("runc")).args(words).stdin(Stdio::null());
         command
     }
