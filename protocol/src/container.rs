@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu_list::CpuList;
+
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,6 +190,8 @@ pub struct Resources {
     pub memory_low: Option<Limit>,
     /// memory.swap.max, bytes (swap alone: the spec's sum minus the limit).
     pub memory_swap_max: Option<Limit>,
+    /// Refuse a `memory_max` below what is in use, instead of reclaiming and killing.
+    pub memory_check_before_update: bool,
     /// cpu.weight, 1 to 10000.
     pub cpu_weight: Option<u64>,
     /// cpu.max: quota and period in microseconds.
@@ -197,8 +201,15 @@ pub struct Resources {
     pub cpu_burst: Option<u64>,
     /// cpu.idle.
     pub cpu_idle: Option<bool>,
+    /// cpuset.cpus and cpuset.mems: numbers of the guest, refused where it has no such CPU or node.
+    pub cpuset_cpus: Option<CpuList>,
+    pub cpuset_mems: Option<CpuList>,
     /// pids.max.
     pub pids_max: Option<Limit>,
+    /// io.weight, 1 to 10000.
+    pub io_weight: Option<u64>,
+    /// hugetlb.SIZE.max, bytes by page size (`2MB`), refused where the guest has no such pages.
+    pub hugetlb_max: BTreeMap<String, Limit>,
     /// Further files of the container's cgroup: plain names with a controller's prefix, written after the others.
     pub unified: BTreeMap<String, String>,
     /// Device access, in order; empty allows what the default list of runc allows.
