@@ -116,14 +116,21 @@ fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let parts = [
         ("hooks", &spec.hooks),
         ("linux.timeOffsets", &linux.time_offsets),
-        ("linux.netDevices", &linux.net_devices),
-        ("linux.intelRdt", &linux.intel_rdt),
         ("linux.memoryPolicy", &linux.memory_policy),
         ("linux.personality", &linux.personality),
     ];
     for (field, value) in parts {
         if raw::asks_for_something(value.as_ref()) {
             return Err(SpecError::Unsupported { field: field.into() });
+        }
+    }
+    let of_the_host = [
+        ("linux.netDevices", &linux.net_devices, "a network device of the host cannot move into the microVM"),
+        ("linux.intelRdt", &linux.intel_rdt, "cache and bandwidth classes belong to the host's CPUs"),
+    ];
+    for (field, value, reason) in of_the_host {
+        if raw::asks_for_something(value.as_ref()) {
+            return Err(SpecError::Refused { field: field.into(), reason: reason.into() });
         }
     }
     // An empty seccomp object is an error of the spec and not "no filter"; an empty vm object lacks its kernel.
