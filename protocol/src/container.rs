@@ -130,6 +130,18 @@ pub struct Mount {
     pub propagation: Option<Propagation>,
     /// tmpfs only: start with a copy of what the rootfs has there.
     pub copy_up: bool,
+    /// A bind or tmpfs whose owners the container sees as others.
+    pub id_map: Option<IdMap>,
+}
+
+/// Of a mount: an id of the filesystem (`container`) is seen as another (`host`), as in the maps of a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMap {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+    /// Also on the mounts below it.
+    pub recursive: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +153,8 @@ pub enum MountSource {
     Filesystem { kind: String, source: String },
     /// The container's cgroup2 hierarchy (the spec says `cgroup` or `cgroup2`).
     Cgroup,
+    /// What is mounted at the destination already: its attributes and propagation change.
+    Remount,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use bulkhead_protocol::{
 };
 
 use super::{
-    Bundle, HostPart, SpecError, devices, mounts,
+    Bundle, HostPart, SpecError, devices,
+    mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
     process::{self, check_absolute, refuse_nul},
     raw, resources, sysctl,
@@ -62,15 +63,18 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
-    let mounts = mounts::parse(&spec.mounts, dir, id, &mut warnings)?;
+    let uid_mappings = namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?;
+    let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
+    let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
+    let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
             source: share_path(id)?,
             readonly: rootfs_readonly,
             propagation: propagation(linux.rootfs_propagation.as_deref())?,
         },
-        uid_mappings: namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?,
-        gid_mappings: namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?,
+        uid_mappings,
+        gid_mappings,
         hostname: uts_name(spec.hostname.as_deref(), "hostname", &namespaces)?,
         domainname: uts_name(spec.domainname.as_deref(), "domainname", &namespaces)?,
         mounts: mounts.mounts,

@@ -122,8 +122,10 @@ pub(super) struct Mount {
     pub source: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub options: Vec<String>,
-    pub uid_mappings: Option<Value>,
-    pub gid_mappings: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(deserialize_with = "nullable")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -58,6 +58,7 @@ fn mount(destination: &str, source: MountSource) -> Mount {
         data: vec![],
         propagation: None,
         copy_up: false,
+        id_map: None,
     }
 }
 

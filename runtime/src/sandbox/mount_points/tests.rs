@@ -16,6 +16,7 @@ fn mount(destination: &str, source: MountSource) -> Mount {
         data: Vec::new(),
         propagation: None,
         copy_up: false,
+        id_map: None,
     }
 }
 
