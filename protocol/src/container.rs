@@ -180,6 +180,8 @@ pub struct DeviceNode {
     pub kind: DeviceKind,
     pub major: u32,
     pub minor: u32,
+    /// The guest's device at `path` is meant, and the numbers are the host's: in rules they stand for the guest's.
+    pub by_name: bool,
     /// Permission bits.
     pub mode: u32,
     pub uid: u32,

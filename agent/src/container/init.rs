@@ -186,7 +186,8 @@ impl<'a> Process<'a> {
             Step::Remount(mount) => self.remount(mount),
             Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
             Step::Device(node) => {
-                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(&node.path));
+                let path = devices::guest_path(node);
+                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(path));
                 devices::make(&self.root, node, guest)
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),

@@ -367,7 +367,7 @@ fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<Strin
     let defaults = devices::defaults().filter(|node| !given.contains(node.path.as_str()));
     for node in defaults.chain(spec.devices.iter().cloned()) {
         absolute("device", &node.path)?;
-        nodes.push(node.path.clone());
+        nodes.push(devices::guest_path(&node).to_owned());
         steps.push(Step::Device(node));
     }
     let link = |&(target, path): &(&str, &str)| Step::DeviceLink { target: target.into(), path: path.into() };
@@ -418,4 +418,4 @@ fn process_steps(process: &ProcessSpec, steps: &mut Vec<Step>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -67,6 +67,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
     let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
+    let devices = devices::nodes(&linux.devices)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
             source: share_path(id)?,
@@ -78,11 +79,11 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         hostname: uts_name(spec.hostname.as_deref(), "hostname", &namespaces)?,
         domainname: uts_name(spec.domainname.as_deref(), "domainname", &namespaces)?,
         mounts: mounts.mounts,
-        devices: devices::nodes(&linux.devices)?,
         masked_paths: paths(&linux.masked_paths, "maskedPaths")?,
         readonly_paths: paths(&linux.readonly_paths, "readonlyPaths")?,
         sysctl: sysctl::parse(&linux.sysctl, &namespaces)?,
-        resources: resources::parse(&linux.resources, &mut warnings)?,
+        resources: resources::parse(&linux.resources, &devices, &mut warnings)?,
+        devices,
         namespaces: namespaces.0,
         process,
     };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_protocol::{
-    container::{Limit, Resources},
+    container::{DeviceNode, Limit, Resources},
     cpu_list::CpuList,
 };
 
@@ -19,7 +19,12 @@ const UNIFIED_VALUE_MAX: usize = 4096;
 /// Of x86_64, as cgroup2 writes them; whether a guest has the larger one depends on the CPU, so the agent decides.
 const PAGE_SIZES: [&str; 2] = ["2MB", "1GB"];
 
-pub(super) fn parse(raw: &raw::Resources, warnings: &mut Vec<String>) -> Result<Resources, SpecError> {
+/// `nodes` are the container's devices, which the rules may name.
+pub(super) fn parse(
+    raw: &raw::Resources,
+    nodes: &[DeviceNode],
+    warnings: &mut Vec<String>,
+) -> Result<Resources, SpecError> {
     let refused = [
         ("network", &raw.network, "network classes and priorities exist only with cgroup1"),
         ("rdma", &raw.rdma, "the microVM has no RDMA devices"),
@@ -30,7 +35,8 @@ pub(super) fn parse(raw: &raw::Resources, warnings: &mut Vec<String>) -> Result<
             return Err(SpecError::Refused { field, reason: reason.into() });
         }
     }
-    let mut resources = Resources { devices: devices::rules(&raw.devices)?, ..Resources::default() };
+    let mut resources =
+        Resources { devices: devices::rules(&raw.devices, nodes, warnings)?, ..Resources::default() };
     memory(&raw.memory, &mut resources, warnings)?;
     cpu(&raw.cpu, &mut resources)?;
     resources.pids_max = match raw.pids.limit {
