@@ -5,24 +5,12 @@ mod support;
 
 use std::{fs, os::unix::fs::symlink};
 
-use bulkhead_protocol::container::{
-    ContainerSpec, IdMapping, MountSource, Namespace, NamespaceKind, NamespacePlace,
-};
-use support::{End, filesystem, host, mount, share_path, spec};
+use bulkhead_protocol::container::{ContainerSpec, MountSource, NamespaceKind};
+use support::{End, bind, filesystem, host, mount, spec, user_namespace};
 
 /// MOUNT_ATTR_RDONLY, NOSUID, NODEV, NOEXEC of linux/mount.h.
 const READ_ONLY: u64 = 1;
 const NO_SUID: u64 = 2;
-
-fn bind(destination: &str, path: &str) -> bulkhead_protocol::container::Mount {
-    mount(destination, MountSource::Bind { path: share_path(path), recursive: true })
-}
-
-fn user_namespace(spec: &mut ContainerSpec) {
-    spec.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
-    let map = vec![IdMapping { container: 0, host: 100_000, size: 65_536 }];
-    (spec.uid_mappings, spec.gid_mappings) = (map.clone(), map);
-}
 
 #[tokio::test]
 async fn a_program_runs_as_pid_1_with_its_streams_and_its_exit_code() {

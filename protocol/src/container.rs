@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu_list::CpuList;
+
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -128,6 +130,18 @@ pub struct Mount {
     pub propagation: Option<Propagation>,
     /// tmpfs only: start with a copy of what the rootfs has there.
     pub copy_up: bool,
+    /// A bind or tmpfs whose owners the container sees as others.
+    pub id_map: Option<IdMap>,
+}
+
+/// Of a mount: an id of the filesystem (`container`) is seen as another (`host`), as in the maps of a user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMap {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+    /// Also on the mounts below it.
+    pub recursive: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +153,8 @@ pub enum MountSource {
     Filesystem { kind: String, source: String },
     /// The container's cgroup2 hierarchy (the spec says `cgroup` or `cgroup2`).
     Cgroup,
+    /// What is mounted at the destination already: its attributes and propagation change.
+    Remount,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +180,8 @@ pub struct DeviceNode {
     pub kind: DeviceKind,
     pub major: u32,
     pub minor: u32,
+    /// The guest's device at `path` is meant, and the numbers are the host's: in rules they stand for the guest's.
+    pub by_name: bool,
     /// Permission bits.
     pub mode: u32,
     pub uid: u32,
@@ -188,6 +206,8 @@ pub struct Resources {
     pub memory_low: Option<Limit>,
     /// memory.swap.max, bytes (swap alone: the spec's sum minus the limit).
     pub memory_swap_max: Option<Limit>,
+    /// Refuse a `memory_max` below what is in use, instead of reclaiming and killing.
+    pub memory_check_before_update: bool,
     /// cpu.weight, 1 to 10000.
     pub cpu_weight: Option<u64>,
     /// cpu.max: quota and period in microseconds.
@@ -197,8 +217,15 @@ pub struct Resources {
     pub cpu_burst: Option<u64>,
     /// cpu.idle.
     pub cpu_idle: Option<bool>,
+    /// cpuset.cpus and cpuset.mems: numbers of the guest, refused where it has no such CPU or node.
+    pub cpuset_cpus: Option<CpuList>,
+    pub cpuset_mems: Option<CpuList>,
     /// pids.max.
     pub pids_max: Option<Limit>,
+    /// io.weight, 1 to 10000.
+    pub io_weight: Option<u64>,
+    /// hugetlb.SIZE.max, bytes by page size (`2MB`), refused where the guest has no such pages.
+    pub hugetlb_max: BTreeMap<String, Limit>,
     /// Further files of the container's cgroup: plain names with a controller's prefix, written after the others.
     pub unified: BTreeMap<String, String>,
     /// Device access, in order; empty allows what the default list of runc allows.

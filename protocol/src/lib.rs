@@ -8,6 +8,7 @@
 //! one of these types.
 
 pub mod container;
+pub mod cpu_list;
 pub mod greeting;
 pub mod id;
 pub mod limits;

@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const CONTAINERS: usize = 256;
 /// Processes made by `Exec` that one container may hold at once.
 pub const EXECS: usize = 1024;
+/// Mounts of one container: each takes a descriptor while it is made, and a process has 1024.
+pub const MOUNTS: usize = 512;
 /// Bytes of the JSON of a `ContainerSpec` or `ProcessSpec`.
 pub const CONTAINER_SPEC: usize = 3 << 20;
 /// Bytes of a `config.json` (a spec of 10 MB is read, then refused or split).

@@ -3,7 +3,10 @@
 //!   /sys/fs/cgroup/bulkhead/<id>        processes of the container, limits
 //!   /sys/fs/cgroup/bulkhead/<id>/…      whatever the container makes there itself
 //!
-//! Limits come when the init is parked, not before: the set-up is ours and must not be strangled by them.
+//! Limits come when the init is parked, not before: the set-up is ours and must not be strangled by them. Which files
+//! they go to is the business of `limits`.
+
+mod limits;
 
 use std::{
     fs, io,
@@ -11,10 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::{
-    container::{Limit, Resources},
-    id::ContainerId,
-};
+use bulkhead_protocol::{container::Resources, id::ContainerId};
 use rustix::fs::{Mode, OFlags};
 
 use super::{
@@ -77,13 +77,18 @@ impl Cgroup {
 
     /// Writes the limits and attaches the device rules.
     pub(super) fn limit(&self, resources: &Resources) -> Result<(), ContainerError> {
-        for (file, value) in files(resources)? {
-            // One write each: a partial value would be another value.
-            fs::write(self.path.join(&file), &value)
-                .during("set limit", format_args!("{file} to {value}"))?;
-        }
+        limits::write(&self.path, resources)?;
         let directory = self.open()?;
         device_filter::attach(directory.as_fd(), &resources.devices)
+    }
+
+    /// Changes the limits that `resources` has, all of them or none: after a failure the earlier values hold again.
+    /// Device rules are not touched: they hold from the creation on.
+    ///
+    /// # Errors
+    /// The first limit that cannot be read or set, or that the guest or the memory in use rules out.
+    pub fn update(&self, resources: &Resources) -> Result<(), ContainerError> {
+        limits::replace(&self.path, resources)
     }
 
     /// SIGKILL to every process in it and below.
@@ -108,51 +113,6 @@ impl Cgroup {
     pub fn remove(&self) -> io::Result<()> {
         remove_tree(&self.path, DEPTH)
     }
-}
-
-/// The files to write, in order. Refuses what would leave the directory.
-fn files(resources: &Resources) -> Result<Vec<(String, String)>, ContainerError> {
-    let mut files: Vec<(&str, String)> = Vec::new();
-    let mut add = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
-    // Swap first: lowering memory.max may need room there.
-    add("memory.swap.max", resources.memory_swap_max.map(text));
-    add("memory.max", resources.memory_max.map(text));
-    add("memory.low", resources.memory_low.map(text));
-    add("cpu.weight", resources.cpu_weight.map(|weight| weight.to_string()));
-    add("cpu.idle", resources.cpu_idle.map(|idle| u8::from(idle).to_string()));
-    add("cpu.max", cpu_max(resources));
-    add("cpu.max.burst", resources.cpu_burst.map(|burst| burst.to_string()));
-    add("pids.max", resources.pids_max.map(text));
-    let mut files: Vec<_> = files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect();
-    for (file, value) in &resources.unified {
-        let (controller, rest) = file.split_once('.').unwrap_or_default();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        // The core's own files (cgroup.procs and the like) move and kill processes: not limits.
-        if controller.is_empty() || rest.is_empty() || controller == "cgroup" || !file.chars().all(plain) {
-            return Err(ContainerError::refused(format_args!(
-                "{file:?} is not a file of a cgroup controller"
-            )));
-        }
-        files.push((file.clone(), value.clone()));
-    }
-    Ok(files)
-}
-
-fn text(limit: Limit) -> String {
-    match limit {
-        Limit::Max => "max".to_owned(),
-        Limit::Value(value) => value.to_string(),
-    }
-}
-
-/// Quota and period; each may be given alone.
-fn cpu_max(resources: &Resources) -> Option<String> {
-    let quota = resources.cpu_quota.map(text);
-    let period = resources.cpu_period.map(|period| format!(" {period}"));
-    if quota.is_none() && period.is_none() {
-        return None;
-    }
-    Some(quota.unwrap_or_else(|| "max".to_owned()) + &period.unwrap_or_default())
 }
 
 fn enable(directory: &Path, controllers: &str) -> Result<(), ContainerError> {

@@ -3,14 +3,17 @@
 //! A node is made where the filesystem allows it: /dev is nearly always a tmpfs of the container. Where it does
 //! not (a user namespace, or the rootfs itself, for virtio-fs never makes device nodes), the guest's own node is
 //! bound over an empty file. A node that is already there must be the one that is wanted.
+//!
+//! Most numbers are the same on every Linux. A device that gets its number at boot is meant by its name: the guest's
+//! number replaces the host's, in the rules as well.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd};
+use std::{borrow::Cow, collections::BTreeMap, os::fd::OwnedFd};
 
-use bulkhead_protocol::container::{DeviceKind, DeviceNode};
+use bulkhead_protocol::container::{ContainerSpec, DeviceKind, DeviceNode, DeviceRule};
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, major, makedev, minor,
-        mknodat, openat, symlinkat, unlinkat,
+        mknodat, openat, stat, symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -34,6 +37,15 @@ const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 
+/// Further devices of the guest whose numbers are fixed (Documentation/admin-guide/devices.txt).
+const FURTHER: [(&str, u32, u32); 5] = [
+    ("/dev/kmsg", 1, 11),
+    ("/dev/hwrng", 10, 183),
+    ("/dev/net/tun", 10, 200),
+    ("/dev/fuse", 10, 229),
+    ("/dev/loop-control", 10, 237),
+];
+
 /// Links of /dev; /dev/ptmx leads to the container's own devpts.
 pub(super) const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd", "/dev/fd"),
@@ -50,10 +62,46 @@ pub(super) fn defaults() -> impl Iterator<Item = DeviceNode> {
         kind: DeviceKind::Char,
         major,
         minor,
+        by_name: false,
         mode: 0o666,
         uid: 0,
         gid: 0,
     })
+}
+
+/// Where the guest has the device: under its usual name, whatever the container calls it.
+pub(super) fn guest_path(node: &DeviceNode) -> &str {
+    let known = DEFAULTS.iter().chain(&FURTHER);
+    let same = |known: &&(&str, u32, u32)| {
+        node.kind == DeviceKind::Char && (known.1, known.2) == (node.major, node.minor)
+    };
+    known.clone().find(same).map_or(&node.path, |(path, _, _)| path)
+}
+
+/// The specification with the guest's own numbers for devices that are meant by name.
+pub(super) fn renumbered(spec: &ContainerSpec) -> Result<Cow<'_, ContainerSpec>, ContainerError> {
+    let mut spec = Cow::Borrowed(spec);
+    for index in 0..spec.devices.len() {
+        let node = &spec.devices[index];
+        if !node.by_name {
+            continue;
+        }
+        let found = stat(&node.path).during("look for the guest's device", &node.path)?;
+        if FileType::from_raw_mode(found.st_mode) != file_type(node.kind) {
+            return Err("it is of another kind").during("look for the guest's device", &node.path);
+        }
+        let (kind, hosts) = (node.kind, (Some(node.major), Some(node.minor)));
+        let own = (major(found.st_rdev), minor(found.st_rdev));
+        let spec = spec.to_mut();
+        (spec.devices[index].major, spec.devices[index].minor) = own;
+        let same = |rule: &&mut DeviceRule| {
+            rule.kind.is_none_or(|rule| rule == kind) && (rule.major, rule.minor) == hosts
+        };
+        for rule in spec.resources.devices.iter_mut().filter(same) {
+            (rule.major, rule.minor) = (Some(own.0), Some(own.1));
+        }
+    }
+    Ok(spec)
 }
 
 /// Detached mounts of the guest's nodes at these paths; those it does not have are left out.

@@ -18,13 +18,13 @@ use bulkhead_protocol::{
     packet::PacketSocket,
 };
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{AtFlags, CWD, Mode, OFlags},
     process::{DumpableBehavior, set_dumpable_behavior, setsid},
 };
 
 use super::{
     console, copy_up, credentials, devices,
-    error::{Cause, ContainerError, During},
+    error::{ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
     mounts::{self, Attributes},
@@ -182,9 +182,12 @@ impl<'a> Process<'a> {
             Step::Rootfs => self.attach_rootfs(),
             Step::BindMount { source, mount } => self.bind(*source, mount),
             Step::FilesystemMount(mount) => self.filesystem(mount),
+            Step::MappedMount { source, mount } => self.mapped(*source, mount),
+            Step::Remount(mount) => self.remount(mount),
             Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
             Step::Device(node) => {
-                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(&node.path));
+                let path = devices::guest_path(node);
+                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(path));
                 devices::make(&self.root, node, guest)
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),
@@ -256,34 +259,45 @@ impl<'a> Process<'a> {
     }
 
     fn filesystem(&mut self, mount: &Mount) -> Result<(), ContainerError> {
-        let MountSource::Filesystem { kind, source } = &mount.source else {
-            return Err("its source is no filesystem").during("mount on", &mount.destination);
-        };
-        if matches!(kind.as_str(), "proc" | "sysfs") {
+        if matches!(&mount.source, MountSource::Filesystem { kind, .. } if matches!(kind.as_str(), "proc" | "sysfs"))
+        {
             mounts::ordinary_directory(&self.root, &mount.destination)?;
         }
-        let late = late_attributes(mount);
-        let flags: Vec<&str> =
-            mount.super_flags.iter().map(String::as_str).filter(|flag| late == 0 || *flag != "ro").collect();
-        let mut data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
         let image = mounts::directory_of_image(&self.root, mount)?;
-        let mode = image.as_ref().map(|(_, mode)| format!("mode={mode:o}"));
-        if let Some(mode) = &mode {
-            // In front: a mode that was asked for comes later and counts.
-            data.insert(0, mode);
+        let fd = mounts::of_spec(mount, image.as_ref().map(|(_, mode)| *mode))?;
+        self.fill_and_attach(&fd, mount, image)
+    }
+
+    /// The launcher has made it, before there was an image to look at.
+    fn mapped(&mut self, source: usize, mount: &Mount) -> Result<(), ContainerError> {
+        let path = mount.destination.as_str();
+        let taken = self.sources.as_mut().and_then(|sources| sources.mapped.get_mut(source)?.take());
+        let fd = taken.ok_or("it was not made").during("mount on", path)?;
+        let image = mounts::directory_of_image(&self.root, mount)?;
+        if let Some((_, mode)) = image.as_ref()
+            && !mount.data.iter().any(|option| option.starts_with("mode="))
+        {
+            let mode = Mode::from_raw_mode(*mode);
+            rustix::fs::chmodat(&fd, ".", mode, AtFlags::empty()).during("set mode of mount", path)?;
         }
-        let made = match mounts::filesystem(kind, source, &flags, &data) {
-            // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
-            Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
-                rootfs::copy_of_sysfs().map_err(Cause::from)
-            }
-            made => made,
-        };
-        let fd = made.during("mount", format_args!("{kind} on {}", mount.destination))?;
+        self.fill_and_attach(&fd, mount, image)
+    }
+
+    fn fill_and_attach(
+        &self,
+        fd: &OwnedFd,
+        mount: &Mount,
+        image: Option<(OwnedFd, u32)>,
+    ) -> Result<(), ContainerError> {
         if let Some((directory, _)) = image.filter(|_| mount.copy_up) {
-            copy_up::copy(&directory, &fd).during("copy up", &mount.destination)?;
+            copy_up::copy(&directory, fd).during("copy up", &mount.destination)?;
         }
-        self.dress_and_attach(&fd, mount, late)
+        self.dress_and_attach(fd, mount, late_attributes(mount))
+    }
+
+    fn remount(&self, mount: &Mount) -> Result<(), ContainerError> {
+        let place = mounts::mounted_at(&self.root, &mount.destination)?;
+        mounts::dress(&place, mount, 0)
     }
 
     fn cgroup(&mut self, own_namespace: bool, mount: &Mount) -> Result<(), ContainerError> {

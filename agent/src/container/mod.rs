@@ -134,7 +134,8 @@ pub async fn create_in(
 ) -> Result<Created, ContainerError> {
     check_terminal(&spec.process, &stdio)?;
     let cgroup = Cgroup::of(&layout.cgroups, id);
-    let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, spec)?;
+    let spec = devices::renumbered(spec)?;
+    let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, &spec)?;
     cgroup.make(&layout.cgroups)?;
     let unfinished = Unfinished { cgroup, finished: false };
     let orders = Orders {

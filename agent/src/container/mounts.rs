@@ -8,9 +8,9 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use bulkhead_protocol::container::{Mount, Propagation, PropagationMode};
+use bulkhead_protocol::container::{IdMap, Mount, MountSource, Propagation, PropagationMode};
 use rustix::{
-    fs::{OFlags, fstat, fstatfs},
+    fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fstatfs, statx},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -20,8 +20,9 @@ use rustix::{
 
 use super::{
     error::{Cause, ContainerError, During},
+    namespaces,
     path::{Root, is_directory},
-    plan::is_tmpfs,
+    plan::{is_tmpfs, late_attributes},
 };
 
 /// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
@@ -83,24 +84,44 @@ impl Attributes {
             propagation: self.propagation,
             userns_fd: 0,
         };
-        let flags = libc::AT_EMPTY_PATH | if self.recursive { libc::AT_RECURSIVE } else { 0 };
-        // SAFETY: the path is a valid empty C string, `attributes` is a mount_attr of the size given; both outlive
-        // the call, which writes to neither.
-        let answer = unsafe {
-            libc::syscall(
-                libc::SYS_mount_setattr,
-                mount.as_raw_fd(),
-                c"".as_ptr(),
-                flags,
-                &raw const attributes,
-                std::mem::size_of::<libc::mount_attr>(),
-            )
-        };
-        if answer == 0 {
-            return Ok(());
-        }
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+        set_attributes(mount, &attributes, self.recursive)
     }
+}
+
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: &libc::mount_attr,
+    recursive: bool,
+) -> Result<(), Errno> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a valid empty C string, `attributes` is a mount_attr of the size given; both outlive the
+    // call, which writes to neither. A descriptor in it is borrowed by the caller, so it is open.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attributes),
+            std::mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+/// Gives a detached mount an id map; `path` names it in an error. Once it was attached, the kernel refuses.
+pub(super) fn map_ids(mount: &OwnedFd, map: &IdMap, path: &str) -> Result<(), ContainerError> {
+    let namespace = namespaces::for_mount(map)?;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd().cast_unsigned().into(),
+    };
+    set_attributes(mount.as_fd(), &attributes, map.recursive).during("map ids of mount", path)
 }
 
 /// Attaches a detached mount to a place.
@@ -137,6 +158,27 @@ pub(super) fn filesystem(kind: &str, source: &str, flags: &[&str], data: &[&str]
         return Err(with_kernel_message(errno, &context));
     }
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+}
+
+/// The filesystem that `mount` asks for, detached; `mode` is that of its place in the image.
+pub(super) fn of_spec(mount: &Mount, mode: Option<u32>) -> Result<OwnedFd, ContainerError> {
+    let MountSource::Filesystem { kind, source } = &mount.source else {
+        return Err("its source is no filesystem").during("mount on", &mount.destination);
+    };
+    let late = late_attributes(mount);
+    let flags: Vec<&str> =
+        mount.super_flags.iter().map(String::as_str).filter(|flag| late == 0 || *flag != "ro").collect();
+    // In front: a mode that was asked for comes later and counts.
+    let mode = mode.map(|mode| format!("mode={mode:o}"));
+    let data: Vec<&str> = mode.as_deref().into_iter().chain(mount.data.iter().map(String::as_str)).collect();
+    let made = match filesystem(kind, source, &flags, &data) {
+        // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
+        Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
+            super::rootfs::copy_of_sysfs().map_err(Cause::from)
+        }
+        made => made,
+    };
+    made.during("mount", format_args!("{kind} on {}", mount.destination))
 }
 
 /// The filesystem context can be read: each read is one message on what was wrong.
@@ -210,7 +252,18 @@ pub(super) fn outside_procfs(place: &OwnedFd, path: &str) -> Result<(), Containe
     Err("a bind mount inside proc is not allowed").during(STEP, path)
 }
 
-/// Sets what the specification wants of a detached mount, all but what `seal` does later.
+/// What is mounted at the destination; a place below a mount is not one.
+pub(super) fn mounted_at(root: &Root, path: &str) -> Result<OwnedFd, ContainerError> {
+    const STEP: &str = "remount";
+    let place = root.place(path).during(STEP, path)?;
+    let found = statx(&place, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).during(STEP, path)?;
+    if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        return Ok(place);
+    }
+    Err("nothing is mounted there").during(STEP, path)
+}
+
+/// Sets what the specification wants of a mount, all but what `seal` does later.
 pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
     const STEP: &str = "set attributes of mount";
     let path = mount.destination.as_str();

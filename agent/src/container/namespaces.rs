@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use bulkhead_protocol::container::{IdMapping, NamespaceKind};
+use bulkhead_protocol::container::{IdMap, IdMapping, NamespaceKind};
 use rustix::{
     io::Errno,
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
@@ -137,6 +137,28 @@ pub(super) fn map_ids(pid: u32, uids: &[IdMapping], gids: &[IdMapping]) -> Resul
         fs::write(&path, map_text(mappings)).during("write id mappings to", file)?;
     }
     Ok(())
+}
+
+/// A user namespace with these maps, which an id-mapped mount refers to. Nobody lives in it but, until it is opened,
+/// a sibling that waits for its end; the reaper takes that. Only for root of the guest, with the guest's /proc.
+pub(super) fn for_mount(map: &IdMap) -> Result<OwnedFd, ContainerError> {
+    let (wait, release) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("make", "pipe")?;
+    match give_birth(USER, None)? {
+        Birth::Process => {
+            drop(release);
+            // Nothing is written: whatever comes is the end.
+            let _ = rustix::io::read(&wait, &mut [0; 1]);
+            // SAFETY: ends this process at once, so that nothing of its parent's runs twice.
+            unsafe { libc::_exit(0) }
+        }
+        Birth::Launcher { pid, .. } => {
+            map_ids(pid, &map.uids, &map.gids)?;
+            let path = format!("/proc/{pid}/ns/user");
+            let namespace = fs::File::open(&path).during("open", path)?;
+            drop(release);
+            Ok(namespace.into())
+        }
+    }
 }
 
 fn map_text(mappings: &[IdMapping]) -> String {

@@ -13,9 +13,10 @@ use std::{
 };
 
 use bulkhead_protocol::container::{
-    Capabilities, ContainerSpec, DeviceNode, IdMapping, Mount, MountSource, NamespaceKind, NamespacePlace,
-    ProcessSpec, Propagation, SharePath, User,
+    Capabilities, ContainerSpec, DeviceNode, IdMap, IdMapping, Mount, MountSource, NamespaceKind,
+    NamespacePlace, ProcessSpec, Propagation, SharePath, User,
 };
+use bulkhead_protocol::limits;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -62,6 +63,8 @@ pub(super) struct Outside {
     pub(super) share: PathBuf,
     pub(super) rootfs: SharePath,
     pub(super) binds: Vec<Bind>,
+    /// Filesystems with an id map, which the container's own root could not set.
+    pub(super) mapped: Vec<Mount>,
     /// Guest devices, for where no node can be made.
     pub(super) nodes: Vec<String>,
     /// Whether the guest's null device is needed to mask files.
@@ -83,6 +86,7 @@ pub(super) struct Places<'a> {
 pub(super) struct Bind {
     pub(super) path: SharePath,
     pub(super) recursive: bool,
+    pub(super) id_map: Option<IdMap>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +108,12 @@ pub(super) enum Step {
         mount: Mount,
     },
     FilesystemMount(Mount),
+    /// Attach filesystem number `source` of the launch.
+    MappedMount {
+        source: usize,
+        mount: Mount,
+    },
+    Remount(Mount),
     /// `own_namespace`: mount cgroup2, whose root is then ours; else bind our own directory.
     CgroupMount {
         own_namespace: bool,
@@ -174,7 +184,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     }
     names(spec, has(NamespaceKind::Uts), &mut steps)?;
     steps.push(Step::Rootfs);
-    let binds = mount_steps(spec, has(NamespaceKind::Cgroup), &mut steps)?;
+    let (binds, mapped) = mount_steps(spec, has(NamespaceKind::Cgroup), &mut steps)?;
     let nodes = device_steps(spec, &mut steps)?;
     steps.push(Step::WorkingDirectory(spec.process.cwd.clone()));
     for (key, value) in &spec.sysctl {
@@ -189,6 +199,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         share: places.share.to_owned(),
         rootfs: spec.rootfs.source.clone(),
         binds,
+        mapped,
         nodes,
         cover: !spec.masked_paths.is_empty(),
         cgroup: steps.iter().any(foreign_cgroup).then(|| places.cgroup.to_owned()),
@@ -298,12 +309,17 @@ pub(super) fn late_attributes(mount: &Mount) -> u64 {
     if is_tmpfs(mount) { READ_ONLY } else { 0 }
 }
 
+/// Answers what the launch must open and make: bind sources and filesystems with an id map.
 fn mount_steps(
     spec: &ContainerSpec,
     own_cgroup: bool,
     steps: &mut Vec<Step>,
-) -> Result<Vec<Bind>, ContainerError> {
-    let mut binds = Vec::new();
+) -> Result<(Vec<Bind>, Vec<Mount>), ContainerError> {
+    if spec.mounts.len() > limits::MOUNTS {
+        let (given, most) = (spec.mounts.len(), limits::MOUNTS);
+        return Err(ContainerError::refused(format_args!("{given} mounts are more than {most}")));
+    }
+    let (mut binds, mut mapped) = (Vec::new(), Vec::new());
     for mount in &spec.mounts {
         absolute("mount destination", &mount.destination)?;
         if mount.copy_up && !is_tmpfs(mount) {
@@ -312,17 +328,30 @@ fn mount_steps(
                 mount.destination
             )));
         }
+        let bind = matches!(mount.source, MountSource::Bind { .. });
+        if mount.id_map.is_some() && !bind && !is_tmpfs(mount) {
+            return Err(ContainerError::refused(format_args!(
+                "an id map of {:?} needs a bind or a tmpfs",
+                mount.destination
+            )));
+        }
         let mount = mount.clone();
         steps.push(match &mount.source {
             MountSource::Bind { path, recursive } => {
-                binds.push(Bind { path: path.clone(), recursive: *recursive });
+                let id_map = mount.id_map.clone();
+                binds.push(Bind { path: path.clone(), recursive: *recursive, id_map });
                 Step::BindMount { source: binds.len() - 1, mount }
+            }
+            MountSource::Filesystem { .. } if mount.id_map.is_some() => {
+                mapped.push(mount.clone());
+                Step::MappedMount { source: mapped.len() - 1, mount }
             }
             MountSource::Filesystem { .. } => Step::FilesystemMount(mount),
             MountSource::Cgroup => Step::CgroupMount { own_namespace: own_cgroup, mount },
+            MountSource::Remount => Step::Remount(mount),
         });
     }
-    Ok(binds)
+    Ok((binds, mapped))
 }
 
 /// Answers the guest devices to open.
@@ -338,7 +367,7 @@ fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<Strin
     let defaults = devices::defaults().filter(|node| !given.contains(node.path.as_str()));
     for node in defaults.chain(spec.devices.iter().cloned()) {
         absolute("device", &node.path)?;
-        nodes.push(node.path.clone());
+        nodes.push(devices::guest_path(&node).to_owned());
         steps.push(Step::Device(node));
     }
     let link = |&(target, path): &(&str, &str)| Step::DeviceLink { target: target.into(), path: path.into() };
@@ -389,4 +418,4 @@ fn process_steps(process: &ProcessSpec, steps: &mut Vec<Step>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-use bulkhead_protocol::container::{Propagation, SharePath};
+use bulkhead_protocol::container::{Mount, Propagation, SharePath};
 use rustix::{
     fs::{CWD, Mode, OFlags, mkdirat, open},
     io::Errno,
@@ -46,6 +46,7 @@ pub(super) struct Sources {
     pub(super) rootfs: Option<OwnedFd>,
     /// In the order of the plan.
     pub(super) binds: Vec<Option<OwnedFd>>,
+    pub(super) mapped: Vec<Option<OwnedFd>>,
     /// Guest devices by path, for where a node cannot be made.
     pub(super) devices: BTreeMap<String, OwnedFd>,
     pub(super) cover: Option<Cover>,
@@ -63,15 +64,39 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
     if !super::path::is_directory(&rootfs).during("open rootfs", outside.rootfs.as_str())? {
         return Err(Errno::NOTDIR).during("open rootfs", outside.rootfs.as_str());
     }
-    let open_bind = |bind: &Bind| open_source(&share, &bind.path, bind.recursive).map(Some);
+    let open_bind = |bind: &Bind| {
+        let source = open_source(&share, &bind.path, bind.recursive)?;
+        if let Some(map) = &bind.id_map {
+            mounts::map_ids(&source, map, bind.path.as_str())?;
+        }
+        Ok(Some(source))
+    };
     let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
+    let mapped = outside.mapped.iter().map(make_mapped).collect::<Result<_, _>>()?;
     let devices = devices::open_guest_nodes(&outside.nodes);
     let null =
         outside.cover.then(|| devices::open_guest_nodes(&[devices::NULL.to_owned()]).into_values().next());
     let cgroup = outside.cgroup.as_deref().map(open_cgroup).transpose()?;
     drop(share);
     leave_guest_tree()?;
-    Ok(Sources { rootfs: Some(rootfs), binds, devices, cover: null.flatten().map(Cover::new), cgroup })
+    Ok(Sources {
+        rootfs: Some(rootfs),
+        binds,
+        mapped,
+        devices,
+        cover: null.flatten().map(Cover::new),
+        cgroup,
+    })
+}
+
+fn make_mapped(mount: &Mount) -> Result<Option<OwnedFd>, ContainerError> {
+    let path = mount.destination.as_str();
+    let made = mounts::of_spec(mount, None)?;
+    match &mount.id_map {
+        Some(map) => mounts::map_ids(&made, map, path)?,
+        None => return Err("it has no id map").during("make filesystem for", path),
+    }
+    Ok(Some(made))
 }
 
 fn open_cgroup(path: &Path) -> Result<OwnedFd, ContainerError> {

@@ -18,7 +18,7 @@ use std::{
 use bulkhead_agent::container::{ChildStdio, ContainerError, Created, Layout, Running, create_in, exec_in};
 use bulkhead_protocol::{
     container::{
-        Capabilities, ContainerSpec, Mount, MountSource, Namespace, NamespaceKind, NamespacePlace,
+        Capabilities, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind, NamespacePlace,
         ProcessSpec, Resources, Rootfs, SharePath, User,
     },
     id::ContainerId,
@@ -299,7 +299,25 @@ pub fn mount(destination: &str, source: MountSource) -> Mount {
         data: vec![],
         propagation: None,
         copy_up: false,
+        id_map: None,
     }
+}
+
+/// What is at `path` in the share, with all that is mounted below.
+pub fn bind(destination: &str, path: &str) -> Mount {
+    mount(destination, MountSource::Bind { path: share_path(path), recursive: true })
+}
+
+/// One range of ids.
+pub fn ids(container: u32, host: u32, size: u32) -> Vec<IdMapping> {
+    vec![IdMapping { container, host, size }]
+}
+
+/// Adds a user namespace whose ids begin at 100000 outside.
+pub fn user_namespace(spec: &mut ContainerSpec) {
+    spec.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
+    spec.uid_mappings = ids(0, 100_000, 65_536);
+    spec.gid_mappings = ids(0, 100_000, 65_536);
 }
 
 pub fn filesystem(destination: &str, kind: &str, data: &[&str]) -> Mount {

@@ -32,7 +32,7 @@ fn features() -> Value {
             "apparmor": off,
             "selinux": off,
             "intelRdt": off,
-            "mountExtensions": {"idmap": off},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": off
         },
         "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")}

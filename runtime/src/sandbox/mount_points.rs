@@ -35,6 +35,9 @@ pub(super) fn make(rootfs: &Path, mounts: &[Mount], exports: &[Export]) -> Resul
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(rootfs, flags, Mode::empty()).map_err(|errno| failed("/", errno))?;
     for (index, mount) in mounts.iter().enumerate() {
+        if mount.source == MountSource::Remount {
+            continue;
+        }
         let destination = Path::new(&mount.destination);
         if mounts[..index].iter().any(|earlier| destination.starts_with(&earlier.destination)) {
             continue;

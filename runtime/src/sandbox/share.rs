@@ -16,7 +16,7 @@ use std::{
 
 use bulkhead_protocol::container::SharePath;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
     mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
     thread::UnshareFlags,
@@ -92,15 +92,13 @@ impl Share {
     }
 
     fn try_add(&self, export: &Export) -> Result<(), Errno> {
-        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let mut flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
         if export.recursive {
             flags |= OpenTreeFlags::AT_RECURSIVE;
         }
-        let tree = rustix::mount::open_tree(rustix::fs::CWD, &export.source, flags)?;
-        let is_directory = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree)?.st_mode).is_dir();
-        if is_directory != export.directory {
-            return Err(if export.directory { Errno::NOTDIR } else { Errno::ISDIR });
-        }
+        let place = open_source(&export.source, export.directory)?;
+        let tree = rustix::mount::open_tree(&place, "", flags)?;
         if export.read_only {
             set_read_only(tree.as_fd(), export.read_only_recursive)?;
         }
@@ -148,6 +146,20 @@ impl Share {
     }
 }
 
+/// The path was resolved when the spec was read. What was put in its place since, by a container that may write
+/// there, is not followed: no link is, and nothing but a directory or a regular file is opened.
+fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let place = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), links)?;
+    match (FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode), directory) {
+        (FileType::Directory, true) | (FileType::RegularFile, false) => Ok(place),
+        (_, true) => Err(Errno::NOTDIR),
+        (FileType::Directory, false) => Err(Errno::ISDIR),
+        (_, false) => Err(Errno::OPNOTSUPP),
+    }
+}
+
 /// Before the mount is attached anywhere, so there is no moment in which it could be written.
 pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
     // `struct mount_attr` of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
@@ -171,3 +183,6 @@ pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(),
         Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     }
 }
+
+#[cfg(test)]
+mod tests;

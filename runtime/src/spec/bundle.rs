@@ -14,7 +14,8 @@ use bulkhead_protocol::{
 };
 
 use super::{
-    Bundle, HostPart, SpecError, devices, mounts,
+    Bundle, HostPart, SpecError, devices,
+    mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
     process::{self, check_absolute, refuse_nul},
     raw, resources, sysctl,
@@ -62,23 +63,27 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
-    let mounts = mounts::parse(&spec.mounts, dir, id, &mut warnings)?;
+    let uid_mappings = namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?;
+    let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
+    let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
+    let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
+    let devices = devices::nodes(&linux.devices)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
             source: share_path(id)?,
             readonly: rootfs_readonly,
             propagation: propagation(linux.rootfs_propagation.as_deref())?,
         },
-        uid_mappings: namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?,
-        gid_mappings: namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?,
+        uid_mappings,
+        gid_mappings,
         hostname: uts_name(spec.hostname.as_deref(), "hostname", &namespaces)?,
         domainname: uts_name(spec.domainname.as_deref(), "domainname", &namespaces)?,
         mounts: mounts.mounts,
-        devices: devices::nodes(&linux.devices)?,
         masked_paths: paths(&linux.masked_paths, "maskedPaths")?,
         readonly_paths: paths(&linux.readonly_paths, "readonlyPaths")?,
         sysctl: sysctl::parse(&linux.sysctl, &namespaces)?,
-        resources: resources::parse(&linux.resources, &mut warnings)?,
+        resources: resources::parse(&linux.resources, &devices, &mut warnings)?,
+        devices,
         namespaces: namespaces.0,
         process,
     };
@@ -116,14 +121,21 @@ fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let parts = [
         ("hooks", &spec.hooks),
         ("linux.timeOffsets", &linux.time_offsets),
-        ("linux.netDevices", &linux.net_devices),
-        ("linux.intelRdt", &linux.intel_rdt),
         ("linux.memoryPolicy", &linux.memory_policy),
         ("linux.personality", &linux.personality),
     ];
     for (field, value) in parts {
         if raw::asks_for_something(value.as_ref()) {
             return Err(SpecError::Unsupported { field: field.into() });
+        }
+    }
+    let of_the_host = [
+        ("linux.netDevices", &linux.net_devices, "a network device of the host cannot move into the microVM"),
+        ("linux.intelRdt", &linux.intel_rdt, "cache and bandwidth classes belong to the host's CPUs"),
+    ];
+    for (field, value, reason) in of_the_host {
+        if raw::asks_for_something(value.as_ref()) {
+            return Err(SpecError::Refused { field: field.into(), reason: reason.into() });
         }
     }
     // An empty seccomp object is an error of the spec and not "no filter"; an empty vm object lacks its kernel.

@@ -10,16 +10,24 @@ use bulkhead_protocol::container::{DeviceKind, DeviceNode, DeviceRule};
 use super::{SpecError, process::check_absolute, raw};
 
 /// Character devices of the guest: Documentation/admin-guide/devices.txt.
-const GUEST: [(u32, u32, &str); 8] = [
+const GUEST: [(u32, u32, &str); 12] = [
     (1, 3, "null"),
     (1, 5, "zero"),
     (1, 7, "full"),
     (1, 8, "random"),
     (1, 9, "urandom"),
+    (1, 11, "kmsg"),
     (5, 0, "tty"),
+    (5, 2, "ptmx"),
+    (10, 183, "hwrng"),
     (10, 200, "net/tun"),
     (10, 229, "fuse"),
+    (10, 237, "loop-control"),
 ];
+/// Devices of the guest that every kernel numbers as it boots: meant by this path, whatever the host's number is.
+const BY_NAME: [&str; 1] = ["/dev/userfaultfd"];
+/// Where a rule for all minor numbers is of use in the guest: memory, terminals, misc, and the slaves of terminals.
+const MAJORS: [u32; 11] = [1, 5, 10, 136, 137, 138, 139, 140, 141, 142, 143];
 /// Major and minor numbers: 12 and 20 bits.
 const MAJOR_MAX: i64 = 0xfff;
 const MINOR_MAX: i64 = 0xf_ffff;
@@ -62,10 +70,14 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
                 return Err(SpecError::Invalid { field: format!("linux.devices[{index}].type"), reason });
             }
         };
-        if kind == DeviceKind::Char && !GUEST.iter().any(|known| (known.0, known.1) == (major, minor)) {
+        let by_name = kind == DeviceKind::Char && BY_NAME.contains(&device.path.as_str());
+        if kind == DeviceKind::Char && !by_name && !in_guest(major, minor) {
             let known = GUEST.map(|(_, _, name)| name).join(", ");
-            let reason =
-                format!("{} (c {major}:{minor}) is not in the microVM, which has {known}", device.path);
+            let named = BY_NAME.join(", ");
+            let reason = format!(
+                "{} (c {major}:{minor}) is not in the microVM, which has {known}, and {named}",
+                device.path
+            );
             return Err(SpecError::Refused { field: field(), reason });
         }
         nodes.push(DeviceNode {
@@ -73,6 +85,7 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
             kind,
             major,
             minor,
+            by_name,
             // Callers copy st_mode, type bits and all.
             mode: device.file_mode.unwrap_or(0o666) & 0o7777,
             uid: device.uid.unwrap_or(0),
@@ -82,9 +95,42 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
     Ok(nodes)
 }
 
+fn in_guest(major: u32, minor: u32) -> bool {
+    GUEST.iter().any(|known| (known.0, known.1) == (major, minor))
+}
+
 /// `linux.resources.devices`, in order. What every container may use is added behind them in the guest.
-pub(super) fn rules(raw: &[raw::DeviceRule]) -> Result<Vec<DeviceRule>, SpecError> {
-    raw.iter().enumerate().map(|(index, raw)| rule(raw, index)).collect()
+///
+/// A rule that allows a device of the host is left out with a warning: its number may be another device's here.
+pub(super) fn rules(
+    raw: &[raw::DeviceRule],
+    nodes: &[DeviceNode],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<DeviceRule>, SpecError> {
+    let mut rules = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.iter().enumerate() {
+        let rule = rule(raw, index)?;
+        if rule.allow && !names_guest_device(&rule, nodes) {
+            warnings.push(format!("linux.resources.devices[{index}]: no such device is in the microVM"));
+        } else {
+            rules.push(rule);
+        }
+    }
+    Ok(rules)
+}
+
+fn names_guest_device(rule: &DeviceRule, nodes: &[DeviceNode]) -> bool {
+    let by_name =
+        |major, minor| nodes.iter().any(|node| node.by_name && (node.major, node.minor) == (major, minor));
+    match (rule.kind, rule.major, rule.minor) {
+        (_, None, _) => true,
+        (Some(DeviceKind::Block | DeviceKind::Fifo), Some(_), _) => false,
+        (Some(DeviceKind::Char) | None, Some(major), None) => MAJORS.contains(&major),
+        (Some(DeviceKind::Char) | None, Some(major), Some(minor)) => {
+            let terminal = (major, minor) == (5, 1) || (136..=143).contains(&major);
+            terminal || in_guest(major, minor) || by_name(major, minor)
+        }
+    }
 }
 
 fn rule(raw: &raw::DeviceRule, index: usize) -> Result<DeviceRule, SpecError> {

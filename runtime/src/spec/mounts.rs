@@ -13,13 +13,15 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{Mount, MountSource, PropagationMode, SharePath},
+    container::{IdMap, IdMapping, Mount, MountSource, PropagationMode, SharePath},
     id::ContainerId,
+    limits,
 };
 
 use super::{
     Export, SpecError,
-    options::{Options, UnsupportedOption},
+    namespaces::checked,
+    options::Options,
     process::{check_absolute, refuse_nul},
     raw,
 };
@@ -34,39 +36,50 @@ pub(super) struct Mounts {
     pub exports: Vec<Export>,
 }
 
+/// The maps of the container's user namespace; empty without one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnMaps<'a> {
+    pub uids: &'a [IdMapping],
+    pub gids: &'a [IdMapping],
+}
+
 pub(super) fn parse(
     raw: &[raw::Mount],
     bundle: &Path,
     id: &ContainerId,
+    own_maps: OwnMaps<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Mounts, SpecError> {
+    if raw.len() > limits::MOUNTS {
+        let reason = format!("{} are more than {}", raw.len(), limits::MOUNTS);
+        return Err(SpecError::Invalid { field: "mounts".into(), reason });
+    }
     let mut all = Mounts::default();
     for (index, mount) in raw.iter().enumerate() {
         let field = |name: &str| format!("mounts[{index}].{name}");
-        for (name, mappings) in [("uidMappings", &mount.uid_mappings), ("gidMappings", &mount.gid_mappings)] {
-            if raw::asks_for_something(mappings.as_ref()) {
-                return Err(SpecError::Unsupported { field: field(name) });
-            }
-        }
         let destination =
             mount.destination.clone().ok_or_else(|| SpecError::Missing { field: field("destination") })?;
         check_absolute(&destination, || field("destination"))?;
         for (option, text) in mount.options.iter().enumerate() {
             refuse_nul(text, || format!("mounts[{index}].options[{option}]"))?;
         }
-        let mut options = Options::parse(&mount.options).map_err(|UnsupportedOption(option)| {
-            let name = &mount.options[option];
-            SpecError::Unsupported { field: format!("mounts[{index}].options[{option}] {name:?}") }
-        })?;
+        let mut options = Options::parse(&mount.options);
         let source = if options.bind.is_some() || mount.kind.as_deref() == Some("bind") {
             let export = export(mount, &options, index, all.exports.len(), bundle, id)?;
             as_bind(&mut options, index, warnings)?;
             let source = MountSource::Bind { path: export.share.clone(), recursive: export.recursive };
             all.exports.push(export);
             source
+        } else if options.remount {
+            remount(&options, index)?
         } else {
             filesystem(mount, index)?
         };
+        let id_map = id_map(mount, &options, &source, index, own_maps)?;
+        if options.copy_up && !is_tmpfs(&source) {
+            let reason = "only a tmpfs can start with a copy".to_owned();
+            return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
+        }
         all.mounts.push(Mount {
             destination,
             source,
@@ -77,10 +90,60 @@ pub(super) fn parse(
             super_flags: options.super_flags,
             data: options.data,
             propagation: options.propagation,
-            copy_up: false,
+            copy_up: options.copy_up,
+            id_map,
         });
     }
     Ok(all)
+}
+
+fn is_tmpfs(source: &MountSource) -> bool {
+    matches!(source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
+}
+
+/// The attributes of what an earlier entry has mounted there. Its filesystem may be the guest's own as well, so what
+/// belongs to that stays.
+fn remount(options: &Options, index: usize) -> Result<MountSource, SpecError> {
+    match options.super_flags.iter().chain(&options.data).next() {
+        None => Ok(MountSource::Remount),
+        Some(option) => {
+            let field = format!("mounts[{index}].options {option:?} with remount");
+            let reason = "a filesystem keeps the options it was mounted with".to_owned();
+            Err(SpecError::Refused { field, reason })
+        }
+    }
+}
+
+/// The mapping of the mount itself, else for `idmap` that of the container.
+fn id_map(
+    mount: &raw::Mount,
+    options: &Options,
+    source: &MountSource,
+    index: usize,
+    own: OwnMaps<'_>,
+) -> Result<Option<IdMap>, SpecError> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let (uids, gids) = match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
+        (true, true) if options.id_map.is_none() => return Ok(None),
+        (true, true) if own.uids.is_empty() => {
+            let reason = "there is no mapping of the mount, and no user namespace that has one".to_owned();
+            return Err(SpecError::Invalid { field: field("options idmap or ridmap"), reason });
+        }
+        (true, true) => (own.uids.to_vec(), own.gids.to_vec()),
+        (false, false) => (
+            checked(&mount.uid_mappings, &field("uidMappings"))?,
+            checked(&mount.gid_mappings, &field("gidMappings"))?,
+        ),
+        (uids, _) => {
+            let missing = if uids { "uidMappings" } else { "gidMappings" };
+            return Err(SpecError::Missing { field: field(missing) });
+        }
+    };
+    if !matches!(source, MountSource::Bind { .. }) && !is_tmpfs(source) {
+        let reason = "only a bind or a tmpfs can have an id mapping".to_owned();
+        return Err(SpecError::Refused { field: field("type"), reason });
+    }
+    Ok(Some(IdMap { uids, gids, recursive: options.id_map == Some(true) }))
 }
 
 fn filesystem(mount: &raw::Mount, index: usize) -> Result<MountSource, SpecError> {

@@ -88,11 +88,17 @@ pub(super) fn mappings(
     if !raw.is_empty() && raw.iter().all(|mapping| mapping.container != 0) {
         return Err(invalid(format!("linux.{name}"), "no mapping begins at id 0 of the container"));
     }
+    checked(raw, &format!("linux.{name}"))
+}
+
+/// The mappings of the field `name`, as the kernel takes them.
+pub(super) fn checked(raw: &[raw::IdMapping], name: &str) -> Result<Vec<IdMapping>, SpecError> {
+    let invalid = |field: String, reason: &str| SpecError::Invalid { field, reason: reason.to_owned() };
     if raw.len() > MAPPINGS_MAX {
-        return Err(invalid(format!("linux.{name}"), "the kernel takes at most 340 mappings"));
+        return Err(invalid(name.to_owned(), "the kernel takes at most 340 mappings"));
     }
     let check = |(index, mapping): (usize, &raw::IdMapping)| {
-        let field = || format!("linux.{name}[{index}]");
+        let field = || format!("{name}[{index}]");
         if mapping.size == 0 {
             return Err(invalid(field(), "size is 0"));
         }

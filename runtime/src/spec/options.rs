@@ -32,14 +32,16 @@ enum Effect {
     Superblock(&'static str, &'static str),
     Propagation(PropagationMode, bool),
     Bind(bool),
+    IdMap(bool),
+    CopyUp,
+    Remount,
     /// The kernel's default, or without effect since its flag is gone from the new mount API.
     Nothing,
-    /// Known, and not supported yet.
-    Unsupported,
 }
 
 use Effect::{
-    Atime, Bind, Clear, Nothing, RecursiveAtime, RecursiveClear, RecursiveSet, Set, Superblock, Unsupported,
+    Atime, Bind, Clear, CopyUp, IdMap, Nothing, RecursiveAtime, RecursiveClear, RecursiveSet, Remount, Set,
+    Superblock,
 };
 use PropagationMode::{Private, Shared, Slave, Unbindable};
 
@@ -52,7 +54,7 @@ const TABLE: [(&str, Effect); 63] = [
     ("diratime", Clear(NODIRATIME)),
     ("dirsync", Superblock("dirsync", "")),
     ("exec", Clear(NOEXEC)),
-    ("idmap", Unsupported),
+    ("idmap", IdMap(false)),
     ("iversion", Nothing),
     ("lazytime", Superblock("lazytime", "nolazytime")),
     ("loud", Nothing),
@@ -74,9 +76,9 @@ const TABLE: [(&str, Effect); 63] = [
     ("rdev", RecursiveClear(NODEV)),
     ("rdiratime", RecursiveClear(NODIRATIME)),
     ("relatime", Atime(0)),
-    ("remount", Nothing),
+    ("remount", Remount),
     ("rexec", RecursiveClear(NOEXEC)),
-    ("ridmap", Unsupported),
+    ("ridmap", IdMap(true)),
     ("rnoatime", RecursiveAtime(NOATIME)),
     ("rnodev", RecursiveSet(NODEV)),
     ("rnodiratime", RecursiveSet(NODIRATIME)),
@@ -104,7 +106,7 @@ const TABLE: [(&str, Effect); 63] = [
     ("suid", Clear(NOSUID)),
     ("symfollow", Clear(NOSYMFOLLOW)),
     ("sync", Superblock("sync", "async")),
-    ("tmpcopyup", Unsupported),
+    ("tmpcopyup", CopyUp),
     ("unbindable", Effect::Propagation(Unbindable, false)),
     // Written by callers that mean "none".
     ("", Nothing),
@@ -112,7 +114,7 @@ const TABLE: [(&str, Effect); 63] = [
 
 /// The options that are honoured, in order.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().filter(|(name, effect)| !name.is_empty() && *effect != Unsupported).map(|(name, _)| *name)
+    TABLE.iter().map(|(name, _)| *name).filter(|name| !name.is_empty())
 }
 
 /// What a list of options comes to.
@@ -127,23 +129,22 @@ pub(super) struct Options {
     pub propagation: Option<Propagation>,
     /// `Some(true)`: rbind.
     pub bind: Option<bool>,
+    /// `Some(true)`: ridmap.
+    pub id_map: Option<bool>,
+    pub copy_up: bool,
+    pub remount: bool,
 }
 
-/// The index of an option that is known and not supported.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct UnsupportedOption(pub usize);
-
 impl Options {
-    pub(super) fn parse(options: &[String]) -> Result<Self, UnsupportedOption> {
+    pub(super) fn parse(options: &[String]) -> Self {
         let mut sum = Self::default();
-        for (index, option) in options.iter().enumerate() {
+        for option in options {
             match TABLE.iter().find(|(name, _)| name == option) {
-                Some((_, Unsupported)) => return Err(UnsupportedOption(index)),
                 Some((_, effect)) => sum.add(*effect),
                 None => sum.data.push(option.clone()),
             }
         }
-        Ok(sum)
+        sum
     }
 
     /// The mount itself is read-only.
@@ -180,7 +181,10 @@ impl Options {
             }
             Effect::Propagation(mode, recursive) => self.propagation = Some(Propagation { mode, recursive }),
             Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
-            Nothing | Unsupported => {}
+            IdMap(recursive) => self.id_map = Some(recursive || self.id_map == Some(true)),
+            CopyUp => self.copy_up = true,
+            Remount => self.remount = true,
+            Nothing => {}
         }
     }
 }

@@ -122,8 +122,10 @@ pub(super) struct Mount {
     pub source: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub options: Vec<String>,
-    pub uid_mappings: Option<Value>,
-    pub gid_mappings: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub uid_mappings: Vec<IdMapping>,
+    #[serde(deserialize_with = "nullable")]
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -200,9 +202,10 @@ pub(super) struct Resources {
     pub cpu: Cpu,
     #[serde(deserialize_with = "nullable")]
     pub pids: Pids,
-    #[serde(rename = "blockIO")]
-    pub block_io: Option<Value>,
-    pub hugepage_limits: Option<Value>,
+    #[serde(rename = "blockIO", deserialize_with = "nullable")]
+    pub block_io: BlockIo,
+    #[serde(deserialize_with = "nullable")]
+    pub hugepage_limits: Vec<HugepageLimit>,
     pub network: Option<Value>,
     pub rdma: Option<Value>,
     #[serde(deserialize_with = "nullable")]
@@ -232,6 +235,8 @@ pub(super) struct Memory {
     pub swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
+    #[serde(deserialize_with = "nullable")]
+    pub check_before_update: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -252,6 +257,38 @@ pub(super) struct Cpu {
 #[serde(default, remote = "Self", expecting = "an object")]
 pub(super) struct Pids {
     pub limit: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
+pub(super) struct BlockIo {
+    pub weight: Option<u16>,
+    pub leaf_weight: Option<u16>,
+    #[serde(deserialize_with = "nullable")]
+    pub weight_device: Vec<BlockDevice>,
+    #[serde(deserialize_with = "nullable")]
+    pub throttle_read_bps_device: Vec<BlockDevice>,
+    #[serde(deserialize_with = "nullable")]
+    pub throttle_write_bps_device: Vec<BlockDevice>,
+    #[serde(rename = "throttleReadIOPSDevice", deserialize_with = "nullable")]
+    pub throttle_read_iops_device: Vec<BlockDevice>,
+    #[serde(rename = "throttleWriteIOPSDevice", deserialize_with = "nullable")]
+    pub throttle_write_iops_device: Vec<BlockDevice>,
+}
+
+/// Of an entry that is refused only its device is told.
+#[derive(Debug, Deserialize)]
+#[serde(remote = "Self", expecting = "an object")]
+pub(super) struct BlockDevice {
+    pub major: i64,
+    pub minor: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", remote = "Self", expecting = "an object")]
+pub(super) struct HugepageLimit {
+    pub page_size: String,
+    pub limit: u64,
 }
 
 /// Derived structs also take a list, field after field; a spec never means that. `remote = "Self"` makes the derived
@@ -283,7 +320,10 @@ objects!(
     DeviceRule,
     Memory,
     Cpu,
-    Pids
+    Pids,
+    BlockIo,
+    BlockDevice,
+    HugepageLimit
 );
 
 struct ObjectOnly<D>(D);

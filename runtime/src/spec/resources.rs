@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_protocol::container::{Limit, Resources};
+use bulkhead_protocol::{
+    container::{DeviceNode, Limit, Resources},
+    cpu_list::CpuList,
+};
 
 use super::{SpecError, devices, process::refuse_nul, raw};
 
@@ -13,26 +16,35 @@ use super::{SpecError, devices, process::refuse_nul, raw};
 const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
 /// Bytes that a cgroup file takes in one write.
 const UNIFIED_VALUE_MAX: usize = 4096;
+/// Of x86_64, as cgroup2 writes them; whether a guest has the larger one depends on the CPU, so the agent decides.
+const PAGE_SIZES: [&str; 2] = ["2MB", "1GB"];
 
-pub(super) fn parse(raw: &raw::Resources, warnings: &mut Vec<String>) -> Result<Resources, SpecError> {
-    let parts = [
-        ("blockIO", &raw.block_io),
-        ("hugepageLimits", &raw.hugepage_limits),
-        ("network", &raw.network),
-        ("rdma", &raw.rdma),
+/// `nodes` are the container's devices, which the rules may name.
+pub(super) fn parse(
+    raw: &raw::Resources,
+    nodes: &[DeviceNode],
+    warnings: &mut Vec<String>,
+) -> Result<Resources, SpecError> {
+    let refused = [
+        ("network", &raw.network, "network classes and priorities exist only with cgroup1"),
+        ("rdma", &raw.rdma, "the microVM has no RDMA devices"),
     ];
-    for (name, value) in parts {
+    for (name, value, reason) in refused {
         if raw::asks_for_something(value.as_ref()) {
-            return Err(SpecError::Unsupported { field: format!("linux.resources.{name}") });
+            let field = format!("linux.resources.{name}");
+            return Err(SpecError::Refused { field, reason: reason.into() });
         }
     }
-    let mut resources = Resources { devices: devices::rules(&raw.devices)?, ..Resources::default() };
+    let mut resources =
+        Resources { devices: devices::rules(&raw.devices, nodes, warnings)?, ..Resources::default() };
     memory(&raw.memory, &mut resources, warnings)?;
     cpu(&raw.cpu, &mut resources)?;
     resources.pids_max = match raw.pids.limit {
         None => None,
         Some(limit) => Some(limit_of("linux.resources.pids.limit", limit)?),
     };
+    resources.io_weight = block_io(&raw.block_io)?;
+    resources.hugetlb_max = hugetlb(&raw.hugepage_limits)?;
     resources.unified = unified(&raw.unified)?;
     Ok(resources)
 }
@@ -54,6 +66,7 @@ fn memory(raw: &raw::Memory, resources: &mut Resources, warnings: &mut Vec<Strin
     let set = |name: &str, value: Option<i64>| {
         value.filter(|value| *value != 0).map(|value| limit_of(&field(name), value)).transpose()
     };
+    resources.memory_check_before_update = raw.check_before_update;
     resources.memory_max = set("limit", raw.limit)?;
     resources.memory_low = set("reservation", raw.reservation)?;
     // The spec's swap is memory and swap together, the file's is swap alone.
@@ -77,15 +90,20 @@ fn memory(raw: &raw::Memory, resources: &mut Resources, warnings: &mut Vec<Strin
 
 fn cpu(raw: &raw::Cpu, resources: &mut Resources) -> Result<(), SpecError> {
     let field = |name: &str| format!("linux.resources.cpu.{name}");
-    let unsupported = [
+    let realtime = [
         ("realtimeRuntime", raw.realtime_runtime.is_some_and(|value| value != 0)),
         ("realtimePeriod", raw.realtime_period.is_some_and(|value| value != 0)),
-        ("cpus", raw.cpus.as_deref().is_some_and(|list| !list.is_empty())),
-        ("mems", raw.mems.as_deref().is_some_and(|list| !list.is_empty())),
     ];
-    if let Some((name, _)) = unsupported.iter().find(|(_, given)| *given) {
-        return Err(SpecError::Unsupported { field: field(name) });
+    if let Some((name, _)) = realtime.iter().find(|(_, given)| *given) {
+        let reason = "cgroup2 has no limits for realtime processes".to_owned();
+        return Err(SpecError::Refused { field: field(name), reason });
     }
+    let list = |name: &str, list: Option<&String>| {
+        let list = list.filter(|list| !list.is_empty()).cloned().map(CpuList::try_from);
+        list.transpose().map_err(|error| SpecError::Invalid { field: field(name), reason: error.to_string() })
+    };
+    resources.cpuset_cpus = list("cpus", raw.cpus.as_ref())?;
+    resources.cpuset_mems = list("mems", raw.mems.as_ref())?;
     resources.cpu_weight = raw.shares.filter(|shares| *shares != 0).map(weight_of);
     let quota = raw.quota.filter(|quota| *quota != 0);
     resources.cpu_quota = quota.map(|quota| limit_of(&field("quota"), quota)).transpose()?;
@@ -128,6 +146,52 @@ fn weight_of(shares: u64) -> u64 {
     let log = (shares as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
     10_f64.powf(exponent).ceil() as u64
+}
+
+/// `io.weight`. What names a device is refused: the disks of the host are not in the microVM.
+fn block_io(raw: &raw::BlockIo) -> Result<Option<u64>, SpecError> {
+    let field = |name: &str| format!("linux.resources.blockIO.{name}");
+    if raw.leaf_weight.is_some_and(|weight| weight != 0) {
+        let reason = "cgroup2 has no leaf weights".to_owned();
+        return Err(SpecError::Refused { field: field("leafWeight"), reason });
+    }
+    let of_devices = [
+        ("weightDevice", &raw.weight_device),
+        ("throttleReadBpsDevice", &raw.throttle_read_bps_device),
+        ("throttleWriteBpsDevice", &raw.throttle_write_bps_device),
+        ("throttleReadIOPSDevice", &raw.throttle_read_iops_device),
+        ("throttleWriteIOPSDevice", &raw.throttle_write_iops_device),
+    ];
+    for (name, devices) in of_devices {
+        if let Some(device) = devices.first() {
+            let reason = format!("block device {}:{} is not in the microVM", device.major, device.minor);
+            return Err(SpecError::Refused { field: format!("{}[0]", field(name)), reason });
+        }
+    }
+    match raw.weight {
+        None | Some(0) => Ok(None),
+        // From 10..=1000 to 1..=10000, as runc has it.
+        Some(weight @ 10..=1000) => Ok(Some(1 + (u64::from(weight) - 10) * 9999 / 990)),
+        Some(weight) => {
+            let reason = format!("{weight} is not within 10 to 1000");
+            Err(SpecError::Invalid { field: field("weight"), reason })
+        }
+    }
+}
+
+fn hugetlb(raw: &[raw::HugepageLimit]) -> Result<BTreeMap<String, Limit>, SpecError> {
+    let mut limits = BTreeMap::new();
+    for (index, entry) in raw.iter().enumerate() {
+        let field = format!("linux.resources.hugepageLimits[{index}].pageSize");
+        if !PAGE_SIZES.contains(&entry.page_size.as_str()) {
+            let reason = format!("{:?} is not one of {}", entry.page_size, PAGE_SIZES.join(", "));
+            return Err(SpecError::Invalid { field, reason });
+        }
+        if limits.insert(entry.page_size.clone(), Limit::Value(entry.limit)).is_some() {
+            return Err(SpecError::Invalid { field, reason: format!("{} is given twice", entry.page_size) });
+        }
+    }
+    Ok(limits)
 }
 
 /// Keys become file names in the guest, so a slash or a file of the hierarchy itself must not pass.

@@ -35,6 +35,43 @@ fn links_that_are_there_stay_but_ptmx_is_replaced() {
     assert_eq!(std::fs::read_link(dev.join("stdout")).unwrap(), std::path::Path::new("/proc/self/fd/1"));
 }
 
+fn node(path: &str, numbers: (u32, u32), by_name: bool) -> DeviceNode {
+    let (major, minor) = numbers;
+    let kind = DeviceKind::Char;
+    DeviceNode { path: path.into(), kind, major, minor, by_name, mode: 0o666, uid: 0, gid: 0 }
+}
+
+#[test]
+fn a_device_of_another_name_is_found_by_its_number() {
+    assert_eq!(guest_path(&node("/dev/my-fuse", (10, 229), false)), "/dev/fuse");
+    assert_eq!(guest_path(&node("/dev/zero", (1, 3), false)), "/dev/null");
+    assert_eq!(guest_path(&node("/dev/userfaultfd", (10, 99), true)), "/dev/userfaultfd");
+}
+
+#[test]
+fn a_device_that_is_meant_by_name_gets_the_guests_number_in_rules_too() {
+    let rule = |major, minor| DeviceRule {
+        allow: true,
+        kind: Some(DeviceKind::Char),
+        major: Some(major),
+        minor,
+        read: true,
+        write: true,
+        mknod: false,
+    };
+    let mut spec = crate::container::plan::tests::spec();
+    spec.resources.devices = vec![rule(77, Some(1)), rule(77, Some(2)), rule(77, None)];
+    assert!(matches!(renumbered(&spec), Ok(Cow::Borrowed(_))));
+    // The null device stands for one that has no fixed number.
+    spec.devices = vec![node("/dev/null", (77, 1), true), node("/dev/zero", (77, 2), false)];
+    let own = renumbered(&spec).unwrap();
+    assert_eq!([own.devices[0].major, own.devices[1].major], [1, 77]);
+    assert_eq!(own.resources.devices, [rule(1, Some(3)), rule(77, Some(2)), rule(77, None)]);
+    spec.devices = vec![node("/dev/absent", (77, 1), true)];
+    let error = renumbered(&spec).unwrap_err().chain();
+    assert_eq!(error, "look for the guest's device /dev/absent: no such file or directory");
+}
+
 #[test]
 fn only_devices_of_the_guest_are_opened() {
     let nodes = open_guest_nodes(&["/etc/passwd".to_owned(), "/dev/absent".to_owned()]);

@@ -67,3 +67,36 @@ fn a_share_path_with_a_link_in_it_is_refused() {
     let directory: OwnedFd = root.open("/", OFlags::PATH).unwrap();
     assert_eq!(open_beneath(&directory, "link/passwd", OFlags::PATH).unwrap_err(), Errno::LOOP);
 }
+
+#[test]
+fn a_directory_that_is_swapped_for_a_link_leads_nowhere_else() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let (outside, root) = root();
+    let (inside, target) = (outside.path().join("root"), outside.path().join("target"));
+    fs::create_dir_all(inside.join("a")).unwrap();
+    fs::create_dir(&target).unwrap();
+    symlink("../../../target", inside.join("b")).unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let swap = std::thread::spawn({
+        let (a, b) = (inside.join("a"), inside.join("b"));
+        move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    for number in 0..500 {
+        // Either inside, or an error.
+        for made in
+            [root.make_directory(&format!("/a/d{number}/e")), root.make_file(&format!("/a/f{number}"))]
+        {
+            if let Ok(made) = made {
+                assert!(path_of(&made).starts_with(&inside));
+            }
+        }
+    }
+    drop(stop);
+    swap.join().unwrap();
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+}

@@ -23,7 +23,7 @@ fn process() -> ProcessSpec {
     }
 }
 
-fn spec() -> ContainerSpec {
+pub(in crate::container) fn spec() -> ContainerSpec {
     let kinds = [NamespaceKind::Pid, NamespaceKind::Mount, NamespaceKind::Ipc, NamespaceKind::Uts];
     ContainerSpec {
         rootfs: Rootfs { source: share("web/rootfs"), readonly: false, propagation: None },
@@ -58,6 +58,7 @@ fn mount(destination: &str, source: MountSource) -> Mount {
         data: vec![],
         propagation: None,
         copy_up: false,
+        id_map: None,
     }
 }
 
@@ -140,6 +141,7 @@ fn a_given_device_takes_the_place_of_the_default_one() {
         kind: DeviceKind::Char,
         major: 1,
         minor: 3,
+        by_name: false,
         mode: 0o600,
         uid: 5,
         gid: 5,

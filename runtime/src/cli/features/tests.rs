@@ -5,7 +5,7 @@ fn what_the_spec_module_refuses_is_not_claimed() {
     let features = features();
     let options = features["mountOptions"].as_array().unwrap();
     assert!(options.contains(&json!("rro")) && options.contains(&json!("nosymfollow")));
-    assert!(!options.contains(&json!("tmpcopyup")) && !options.contains(&json!("idmap")));
+    assert!(options.contains(&json!("tmpcopyup")) && options.contains(&json!("ridmap")));
     let namespaces = features["linux"]["namespaces"].as_array().unwrap();
     assert!(namespaces.contains(&json!("user")) && !namespaces.contains(&json!("time")));
     assert_eq!(features["linux"]["seccomp"], json!({"enabled": false}));

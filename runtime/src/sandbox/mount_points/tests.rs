@@ -16,6 +16,7 @@ fn mount(destination: &str, source: MountSource) -> Mount {
         data: Vec::new(),
         propagation: None,
         copy_up: false,
+        id_map: None,
     }
 }
 
@@ -60,4 +61,31 @@ fn a_symlink_out_of_the_rootfs_leads_back_into_it() {
     assert!(!outside.join("new").exists());
     make(&rootfs, &[proc("/var/lock")], &[]).unwrap();
     assert!(rootfs.join("run/lock").is_dir());
+}
+
+#[test]
+fn a_directory_that_is_swapped_for_a_link_leads_nowhere_else() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (rootfs, target) = (dir.path().join("rootfs"), dir.path().join("target"));
+    fs::create_dir_all(rootfs.join("a")).unwrap();
+    fs::create_dir(&target).unwrap();
+    symlink("../../../target", rootfs.join("b")).unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let swap = std::thread::spawn({
+        let (a, b) = (rootfs.join("a"), rootfs.join("b"));
+        move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+            }
+        }
+    });
+    for number in 0..500 {
+        // Inside, or an error.
+        let _ = make(&rootfs, &[proc(&format!("/a/d{number}/e"))], &[]);
+    }
+    drop(stop);
+    swap.join().unwrap();
+    assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
 }

@@ -15,6 +15,7 @@ fn a_device_that_the_guest_has_is_taken_with_its_owner_and_mode() {
         kind: DeviceKind::Char,
         major: 10,
         minor: 229,
+        by_name: false,
         mode: 0o640,
         uid: 1,
         gid: 2,
@@ -96,6 +97,37 @@ fn rules_keep_their_order() {
     assert_eq!(rules[1], DeviceRule { mknod: false, ..fuse });
     let blocks = DeviceRule { allow: true, kind: Some(DeviceKind::Block), ..any };
     assert_eq!(rules[2..], [blocks]);
+}
+
+#[test]
+fn a_device_that_is_numbered_at_boot_is_meant_by_its_name() {
+    let host = json!({"path": "/dev/userfaultfd", "type": "c", "major": 10, "minor": 125});
+    let rule = json!({"allow": true, "type": "c", "major": 10, "minor": 125, "access": "rw"});
+    let spec = device(host).set("linux.resources.devices", one(rule));
+    let guest = spec.guest();
+    assert!(guest.devices[0].by_name && spec.warnings().is_empty());
+    assert_eq!(guest.resources.devices[0].minor, Some(125));
+}
+
+#[test]
+fn a_rule_that_allows_a_device_of_the_host_is_left_out_with_a_warning() {
+    let rule = |allow, kind, major, minor: i64| json!({"allow": allow, "type": kind, "major": major, "minor": minor});
+    let spec = bundle().set(
+        "linux.resources.devices",
+        json!([
+            rule(true, "c", 236, 0),
+            rule(true, "b", 8, -1),
+            rule(true, "c", 42, -1),
+            rule(false, "c", 236, 0),
+            rule(true, "c", 136, -1),
+            rule(true, "c", 5, 1),
+        ]),
+    );
+    let kept: Vec<_> = spec.guest().resources.devices.iter().map(|rule| rule.major).collect();
+    assert_eq!(kept, [Some(236), Some(136), Some(5)]);
+    let warnings = spec.warnings();
+    assert_eq!(warnings.len(), 3);
+    assert_eq!(warnings[0], "linux.resources.devices[0]: no such device is in the microVM");
 }
 
 #[test]

@@ -140,20 +140,74 @@ fn what_a_share_cannot_carry_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_option_that_is_not_supported_is_named_with_its_place() {
-    for option in ["idmap", "ridmap", "tmpcopyup"] {
-        let refusal =
-            with(json!({"destination": "/d", "type": "tmpfs", "options": ["ro", option]})).refusal();
-        assert_eq!(refusal, format!("mounts[0].options[1] {option:?} is not supported yet"));
-    }
+fn a_copy_of_the_image_is_for_a_tmpfs_alone() {
+    let tmpfs = json!({"destination": "/d", "type": "tmpfs", "options": ["tmpcopyup"]});
+    assert!(with(tmpfs).guest().mounts[0].copy_up);
+    let refusal = with_bind(&["rbind", "tmpcopyup"]).refusal();
+    let expected = "mounts[0].options tmpcopyup is not supported: only a tmpfs can start with a copy";
+    assert_eq!(refusal, expected);
 }
 
 #[test]
-fn id_mappings_of_a_mount_are_refused_by_name() {
-    for field in ["uidMappings", "gidMappings"] {
-        let mut mount = json!({"destination": "/d", "type": "tmpfs"});
-        mount[field] = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
-        assert_eq!(with(mount).refusal(), format!("mounts[0].{field} is not supported yet"));
+fn a_remount_changes_attributes_and_no_filesystem() {
+    let spec = |options: &[&str]| with(json!({"destination": "/d", "type": "tmpfs", "options": options}));
+    let mount = spec(&["remount", "ro", "nosuid"]).guest().mounts.remove(0);
+    assert_eq!((mount.source, mount.set), (MountSource::Remount, 0x1 | 0x2));
+    let refusal = spec(&["remount", "size=1k"]).refusal();
+    assert!(
+        refusal.starts_with("mounts[0].options \"size=1k\" with remount is not supported: "),
+        "{refusal}"
+    );
+    // A bind is made with its attributes at once.
+    assert!(matches!(
+        with_bind(&["bind", "remount", "ro"]).guest().mounts[0].source,
+        MountSource::Bind { .. }
+    ));
+}
+
+/// `count` ids from `container` on.
+fn maps(container: u32, host: u32, count: u32) -> Value {
+    json!([{"containerID": container, "hostID": host, "size": count}])
+}
+
+#[test]
+fn the_mapping_of_a_mount_is_taken_with_both_its_halves() {
+    let mut mount = json!({"destination": "/d", "type": "tmpfs", "uidMappings": maps(0, 1000, 2)});
+    assert_eq!(with(mount.clone()).refusal(), "mounts[0].gidMappings is missing");
+    mount["gidMappings"] = maps(5, 6, 1);
+    let map = with(mount.clone()).guest().mounts[0].id_map.clone().unwrap();
+    assert_eq!(map.uids, [IdMapping { container: 0, host: 1000, size: 2 }]);
+    assert_eq!((map.gids, map.recursive), (vec![IdMapping { container: 5, host: 6, size: 1 }], false));
+    mount["options"] = json!(["ridmap"]);
+    assert!(with(mount.clone()).guest().mounts[0].id_map.clone().unwrap().recursive);
+    mount["gidMappings"] = maps(0, 0, 0);
+    assert_eq!(with(mount.clone()).refusal(), "mounts[0].gidMappings[0]: size is 0");
+    mount["uidMappings"] = json!([]);
+    assert_eq!(with(mount).refusal(), "mounts[0].uidMappings is missing");
+}
+
+#[test]
+fn an_id_map_without_mappings_is_that_of_the_container_or_refused() {
+    let mount = json!({"destination": "/d", "type": "tmpfs", "options": ["idmap"]});
+    let refusal = with(mount.clone()).refusal();
+    assert!(refusal.starts_with("mounts[0].options idmap or ridmap: there is no mapping"), "{refusal}");
+    let mapped = with(mount)
+        .set(
+            "linux.namespaces",
+            json!([{"type": "mount"}, {"type": "network"}, {"type": "uts"}, {"type": "user"}]),
+        )
+        .set("linux.uidMappings", maps(0, 100_000, 65_536))
+        .set("linux.gidMappings", maps(0, 200_000, 65_536));
+    let map = mapped.guest().mounts[0].id_map.clone().unwrap();
+    assert_eq!((map.uids[0].host, map.gids[0].host, map.recursive), (100_000, 200_000, false));
+}
+
+#[test]
+fn what_cannot_have_an_id_map_is_refused() {
+    for kind in ["proc", "sysfs", "devpts", "mqueue", "cgroup"] {
+        let mount = json!({"destination": "/d", "type": kind, "uidMappings": maps(0, 1, 1), "gidMappings": maps(0, 1, 1)});
+        let expected = "mounts[0].type is not supported: only a bind or a tmpfs can have an id mapping";
+        assert_eq!(with(mount).refusal(), expected, "{kind}");
     }
 }
 

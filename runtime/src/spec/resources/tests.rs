@@ -70,8 +70,7 @@ fn cpu_bandwidth_is_taken() {
     assert_eq!((cpu.cpu_quota, cpu.cpu_period), (Some(Limit::Value(50_000)), Some(100_000)));
     assert_eq!((cpu.cpu_burst, cpu.cpu_idle), (Some(10), Some(true)));
     assert_eq!(resources("cpu", json!({"quota": -1})).cpu_quota, Some(Limit::Max));
-    let unset =
-        resources("cpu", json!({"quota": 0, "period": 0, "idle": 0, "cpus": "", "realtimeRuntime": 0}));
+    let unset = resources("cpu", json!({"quota": 0, "period": 0, "idle": 0, "realtimeRuntime": 0}));
     assert_eq!((unset.cpu_quota, unset.cpu_period, unset.cpu_idle), (None, None, Some(false)));
 }
 
@@ -83,15 +82,22 @@ fn a_bad_cpu_value_is_refused_by_name() {
     assert_eq!(refusal, "linux.resources.cpu.quota: -5 is negative (-1 is no limit)");
     let refusal = with("cpu", json!({"shares": -1})).refusal();
     assert!(refusal.starts_with("linux.resources.cpu.shares: invalid value: integer `-1`"), "{refusal}");
-    let wrong = [
-        ("realtimeRuntime", json!(1)),
-        ("realtimePeriod", json!(1)),
-        ("cpus", json!("0")),
-        ("mems", json!("0")),
-    ];
-    for (name, value) in wrong {
-        let refusal = with(&format!("cpu.{name}"), value).refusal();
-        assert_eq!(refusal, format!("linux.resources.cpu.{name} is not supported yet"));
+    for name in ["realtimeRuntime", "realtimePeriod"] {
+        let refusal = with(&format!("cpu.{name}"), json!(1)).refusal();
+        let reason = "cgroup2 has no limits for realtime processes";
+        assert_eq!(refusal, format!("linux.resources.cpu.{name} is not supported: {reason}"));
+    }
+}
+
+#[test]
+fn cpus_and_nodes_are_lists_of_the_guests_numbers() {
+    let cpu = resources("cpu", json!({"cpus": "0-1,3", "mems": "0"}));
+    assert_eq!(cpu.cpuset_cpus.unwrap().to_string(), "0-1,3");
+    assert_eq!(cpu.cpuset_mems.unwrap().to_string(), "0");
+    assert_eq!(resources("cpu", json!({"cpus": ""})).cpuset_cpus, None);
+    for name in ["cpus", "mems"] {
+        let refusal = with(&format!("cpu.{name}"), json!("1-0")).refusal();
+        assert_eq!(refusal, format!("linux.resources.cpu.{name}: \"1-0\" is not a list like 0-2,7"));
     }
 }
 
@@ -122,15 +128,59 @@ fn unified_takes_files_of_controllers_only() {
 }
 
 #[test]
-fn what_is_not_done_yet_is_refused_by_name_unless_it_asks_for_nothing() {
+fn a_check_before_an_update_is_passed_on() {
+    assert!(resources("memory", json!({"checkBeforeUpdate": true})).memory_check_before_update);
+    assert!(!resources("memory", json!({"checkBeforeUpdate": null})).memory_check_before_update);
+}
+
+#[test]
+fn the_weight_of_block_io_is_taken_and_what_names_a_disk_is_refused() {
+    let weight = |weight| resources("blockIO", json!({ "weight": weight })).io_weight;
+    assert_eq!([weight(10), weight(500), weight(1000)], [Some(1), Some(4950), Some(10_000)]);
+    assert_eq!(
+        resources("blockIO", json!({"weight": 0, "leafWeight": 0, "weightDevice": []})).io_weight,
+        None
+    );
+    for wrong in [9, 1001] {
+        let refusal = with("blockIO", json!({ "weight": wrong })).refusal();
+        let expected = format!("linux.resources.blockIO.weight: {wrong} is not within 10 to 1000");
+        assert_eq!(refusal, expected);
+    }
+    let refusal = with("blockIO", json!({"leafWeight": 100})).refusal();
+    assert!(refusal.starts_with("linux.resources.blockIO.leafWeight is not supported: cgroup2 has no "));
+    for name in [
+        "weightDevice",
+        "throttleReadBpsDevice",
+        "throttleWriteBpsDevice",
+        "throttleReadIOPSDevice",
+        "throttleWriteIOPSDevice",
+    ] {
+        let refusal = with("blockIO", json!({name: [{"major": 8, "minor": 0, "rate": 5}]})).refusal();
+        let reason = "block device 8:0 is not in the microVM";
+        assert_eq!(refusal, format!("linux.resources.blockIO.{name}[0] is not supported: {reason}"));
+    }
+}
+
+#[test]
+fn huge_pages_of_the_architectures_sizes_are_limited() {
+    let limits = resources("hugepageLimits", json!([{"pageSize": "2MB", "limit": 0}])).hugetlb_max;
+    assert_eq!(limits, BTreeMap::from([("2MB".to_owned(), Limit::Value(0))]));
+    let refusal = with("hugepageLimits", json!([{"pageSize": "64KB", "limit": 1}])).refusal();
+    assert_eq!(refusal, "linux.resources.hugepageLimits[0].pageSize: \"64KB\" is not one of 2MB, 1GB");
+    let one = json!({"pageSize": "1GB", "limit": 1});
+    let refusal = with("hugepageLimits", json!([one, one])).refusal();
+    assert_eq!(refusal, "linux.resources.hugepageLimits[1].pageSize: 1GB is given twice");
+}
+
+#[test]
+fn what_only_cgroup1_or_the_host_has_is_refused_unless_it_asks_for_nothing() {
     let parts = [
-        ("blockIO", json!({"weight": 10}), json!({"weight": 0, "weightDevice": []})),
-        ("hugepageLimits", json!([{"pageSize": "2MB", "limit": 1}]), json!([])),
         ("network", json!({"classID": 1}), json!({"classID": 0, "priorities": []})),
         ("rdma", json!({"mlx5_1": {"hcaHandles": 3}}), json!({})),
     ];
     for (name, asks, empty) in parts {
-        assert_eq!(with(name, asks).refusal(), format!("linux.resources.{name} is not supported yet"));
+        let refusal = with(name, asks).refusal();
+        assert!(refusal.starts_with(&format!("linux.resources.{name} is not supported: ")), "{refusal}");
         with(name, empty).load().unwrap();
         with(name, json!(null)).load().unwrap();
     }

@@ -1,0 +1,216 @@
+//! Limits as files of a cgroup: which, with what value, in what order; written at once or taken back together.
+//!
+//!   Resources ─files()─▶ (file, value) … ─write()───▶ a new cgroup, which goes away when that fails
+//!                                        ─replace()─▶ one in use: earlier values are read first, restored after a failure
+//!
+//! A value is one write, because the kernel takes it as one; a file with a line for each device is restored line by
+//! line. Refused by their JSON path are the limits that the host could not check: CPUs, nodes and page sizes.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use bulkhead_protocol::{
+    container::{Limit, Resources},
+    cpu_list::CpuList,
+};
+
+use crate::container::error::{ContainerError, During};
+
+type Setting = (String, String);
+
+/// Sets the limits of a cgroup that nobody relies on yet.
+pub(super) fn write(directory: &Path, resources: &Resources) -> Result<(), ContainerError> {
+    let settings = settings(directory, resources)?;
+    settings.iter().try_for_each(|setting| set(directory, setting))
+}
+
+/// Changes limits, or none of them.
+pub(super) fn replace(directory: &Path, resources: &Resources) -> Result<(), ContainerError> {
+    if resources.memory_check_before_update {
+        check_memory_in_use(directory, resources.memory_max)?;
+    }
+    let settings = settings(directory, resources)?;
+    let earlier = earlier(directory, &settings)?;
+    let done = settings.iter().try_for_each(|setting| set(directory, setting));
+    if done.is_err() {
+        restore(directory, earlier);
+    }
+    done
+}
+
+fn settings(directory: &Path, resources: &Resources) -> Result<Vec<Setting>, ContainerError> {
+    check_numbers(directory, "cpu.cpus", "cpuset.cpus.effective", resources.cpuset_cpus.as_ref())?;
+    check_numbers(directory, "cpu.mems", "cpuset.mems.effective", resources.cpuset_mems.as_ref())?;
+    for size in resources.hugetlb_max.keys() {
+        if !plain(size) || !directory.join(format!("hugetlb.{size}.max")).exists() {
+            return Err(ContainerError::refused(format_args!(
+                "linux.resources.hugepageLimits: the microVM has no huge pages of {size}"
+            )));
+        }
+    }
+    // A period alone keeps the quota, which the kernel's file cannot say.
+    let quota = match (resources.cpu_quota, resources.cpu_period) {
+        (None, Some(_)) => {
+            let now = fs::read_to_string(directory.join("cpu.max")).during("read limit", "cpu.max")?;
+            now.split_whitespace().next().map(str::to_owned)
+        }
+        (quota, _) => quota.map(text),
+    };
+    files(resources, quota.as_deref())
+}
+
+/// The files to write, in order, with cpu.max as given by `quota`. Refuses what would leave the directory.
+fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, ContainerError> {
+    let mut files: Vec<(&str, String)> = Vec::new();
+    let mut add = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
+    // Swap first: lowering memory.max may need room there.
+    add("memory.swap.max", resources.memory_swap_max.map(text));
+    add("memory.max", resources.memory_max.map(text));
+    add("memory.low", resources.memory_low.map(text));
+    match resources.cpu_idle {
+        // An idle group has no weight, and refuses one.
+        Some(true) => add("cpu.idle", Some("1".to_owned())),
+        idle => {
+            add("cpu.idle", idle.map(|_| "0".to_owned()));
+            add("cpu.weight", resources.cpu_weight.map(|weight| weight.to_string()));
+        }
+    }
+    // A burst is at most the quota, before and after: it steps aside while that changes.
+    let burst = resources.cpu_burst.map(|burst| burst.to_string());
+    add("cpu.max.burst", burst.as_ref().filter(|_| quota.is_some()).map(|_| "0".to_owned()));
+    add(
+        "cpu.max",
+        quota.map(|quota| match resources.cpu_period {
+            Some(period) => format!("{quota} {period}"),
+            None => quota.to_owned(),
+        }),
+    );
+    add("cpu.max.burst", burst);
+    add("cpuset.cpus", resources.cpuset_cpus.as_ref().map(CpuList::to_string));
+    add("cpuset.mems", resources.cpuset_mems.as_ref().map(CpuList::to_string));
+    add("pids.max", resources.pids_max.map(text));
+    add("io.weight", resources.io_weight.map(|weight| weight.to_string()));
+    let mut files: Vec<_> = files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect();
+    for (size, limit) in &resources.hugetlb_max {
+        // In use, and promised to mappings that have not touched them yet.
+        for file in ["max", "rsvd.max"] {
+            files.push((format!("hugetlb.{size}.{file}"), text(*limit)));
+        }
+    }
+    for (file, value) in &resources.unified {
+        let (controller, rest) = file.split_once('.').unwrap_or_default();
+        // The core's own files (cgroup.procs and the like) move and kill processes: not limits.
+        if controller.is_empty() || rest.is_empty() || controller == "cgroup" || !plain(file) {
+            return Err(ContainerError::refused(format_args!(
+                "{file:?} is not a file of a cgroup controller"
+            )));
+        }
+        files.push((file.clone(), value.clone()));
+    }
+    Ok(files)
+}
+
+fn plain(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+fn text(limit: Limit) -> String {
+    match limit {
+        Limit::Max => "max".to_owned(),
+        Limit::Value(value) => value.to_string(),
+    }
+}
+
+/// `wanted` must be among what the cgroup above may use; the kernel alone would take CPUs that are not there.
+fn check_numbers(
+    directory: &Path,
+    field: &str,
+    file: &str,
+    wanted: Option<&CpuList>,
+) -> Result<(), ContainerError> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let read = directory.parent().map(|parent| fs::read_to_string(parent.join(file)));
+    let has = read.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into())).during("read", file)?;
+    let has = CpuList::try_from(has).map_err(|error| error.to_string()).during("read", file)?;
+    match wanted.first_beyond(&has) {
+        None => Ok(()),
+        Some(number) => Err(ContainerError::refused(format_args!(
+            "linux.resources.{field}: {number} is not one of the microVM's own, {has}"
+        ))),
+    }
+}
+
+fn check_memory_in_use(directory: &Path, limit: Option<Limit>) -> Result<(), ContainerError> {
+    const FILE: &str = "memory.current";
+    let Some(Limit::Value(limit)) = limit else { return Ok(()) };
+    let current = fs::read_to_string(directory.join(FILE)).during("read", FILE)?;
+    let current: u64 = current.trim().parse().map_err(|_| "it is no number").during("read", FILE)?;
+    if current <= limit {
+        return Ok(());
+    }
+    Err(ContainerError::refused(format_args!(
+        "linux.resources.memory.limit: {limit} bytes are less than the {current} in use, and checkBeforeUpdate is set"
+    )))
+}
+
+/// One value is one write.
+fn put(directory: &Path, file: &str, value: &str) -> io::Result<()> {
+    // The file must be there: it is the controller's. No bytes at all would be no write.
+    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(file))?;
+    file.write_all(if value.is_empty() { b"\n" } else { value.as_bytes() })
+}
+
+fn set(directory: &Path, (file, value): &Setting) -> Result<(), ContainerError> {
+    put(directory, file, value).during("set limit", format_args!("{file} to {value}"))
+}
+
+/// What the files say now, each once, in pieces of one write.
+fn earlier(directory: &Path, settings: &[Setting]) -> Result<Vec<Setting>, ContainerError> {
+    let mut files: Vec<&str> = Vec::new();
+    for (file, _) in settings {
+        if file == "cpu.idle" {
+            // Lost with the first change of the other.
+            files.push("cpu.weight");
+        }
+        files.push(file);
+    }
+    let mut earlier: Vec<Setting> = Vec::new();
+    for file in files {
+        if earlier.iter().any(|(known, _)| known == file) {
+            continue;
+        }
+        let lines = lines(directory, file).during("read limit", file)?;
+        earlier.extend(lines.into_iter().map(|line| (file.to_owned(), line)));
+    }
+    Ok(earlier)
+}
+
+/// Nothing for a file that can only be written.
+fn lines(directory: &Path, file: &str) -> io::Result<Vec<String>> {
+    match fs::read_to_string(directory.join(file)) {
+        Ok(text) if text.trim().is_empty() => Ok(vec![String::new()]),
+        // The weight of an idle group, which cannot be set.
+        Ok(text) if file == "cpu.weight" && text.trim() == "0" => Ok(Vec::new()),
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn restore(directory: &Path, mut earlier: Vec<Setting>) {
+    // Twice, for some limits bound each other.
+    for _ in 0..2 {
+        earlier.reverse();
+        earlier.retain(|(file, line)| put(directory, file, line).is_err());
+        earlier.reverse();
+    }
+    for (file, line) in earlier {
+        crate::say!("limit {file} could not be set back to {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests;
