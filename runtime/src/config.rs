@@ -28,7 +28,7 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The guest image that holds the agent. Default: `<prefix>/share/bulkhead/initramfs.img`.
     pub initramfs: PathBuf,
-    /// Memory of a sandbox in MiB, 48 to 3072. Default: 512.
+    /// Memory of a sandbox in MiB, 48 to 65536. Default: 512.
     pub memory_mib: u32,
     /// vCPUs that are online at the start, 1 to `max_vcpus`. Default: 1.
     pub vcpus: u8,

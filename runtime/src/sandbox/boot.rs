@@ -166,6 +166,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
     };
     let machine = Machine {
         memory_mib: inputs.memory_mib,
+        max_memory_mib: inputs.memory_mib,
         vcpus: inputs.vcpus,
         max_vcpus: inputs.max_vcpus,
         kvm: pass(kvm),

@@ -179,7 +179,10 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 send(&packets, Message::Event(Event::Exited { reason, console_tail })).await;
                 return;
             }
-            Request::Plug { .. } | Request::Unplug { .. } | Request::Metrics => {
+            Request::Plug { .. }
+            | Request::Unplug { .. }
+            | Request::ResizeMemory { .. }
+            | Request::Metrics => {
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
         }
