@@ -33,6 +33,7 @@ use super::{
     boot::Inputs,
     packets::Packets,
     plan::ContainerPlan,
+    sizing::Sizes,
     table::status,
     vmm::{News, Vmm},
 };
@@ -83,15 +84,15 @@ pub(super) fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
+pub(super) const SIZES: Sizes = Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2 };
+
 pub(super) fn inputs() -> Inputs {
     Inputs {
         kernel: null(),
         initramfs: null(),
         share: null(),
         vsock_listener: null(),
-        memory_mib: 64,
-        vcpus: 1,
-        max_vcpus: 1,
+        sizes: SIZES,
         debug_console: false,
     }
 }

@@ -22,6 +22,7 @@ mod pod;
 pub mod server;
 mod services;
 mod share;
+pub mod sizing;
 pub mod status;
 mod stdio;
 mod table;

@@ -197,9 +197,7 @@ async fn run(
         initramfs: descriptors.initramfs,
         share: share_fd,
         vsock_listener: dir.bind(names::VSOCK_SOCKET)?.into(),
-        memory_mib: plan.memory_mib,
-        vcpus: plan.vcpus,
-        max_vcpus: plan.max_vcpus,
+        sizes: plan.sizes,
         debug_console: plan.debug,
     };
     let bootstrap = Arc::new(Packets::new(bootstrap)?);
