@@ -19,6 +19,7 @@ mod mount_points;
 mod packets;
 mod plan;
 mod pod;
+mod resize;
 pub mod server;
 mod services;
 mod share;
