@@ -26,8 +26,8 @@ pub const CONSOLE_TAIL: usize = 16 << 10;
 pub const SLOTS: usize = 16;
 /// vCPUs of a machine.
 pub const VCPUS: u8 = 32;
-/// Guest memory: the least that boots, and the most that fits below the 32-bit device hole.
-pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=3072;
+/// Guest memory: the least that boots, and the most that a guest's tables are made for.
+pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=65_536;
 
 /// From VMM spawn to the agent's greeting. Generous: software emulation of nested virtualization is 100x slower.
 pub const BOOT: Duration = Duration::from_secs(60);

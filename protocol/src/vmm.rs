@@ -33,6 +33,9 @@ pub enum Request {
     Plug { slot: Slot, device: Device },
     /// Empties a slot; the agent has unbound it before.
     Unplug { slot: Slot },
+    /// The guest's memory in MiB, `Machine::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
+    /// what it has plugged is `mem.plugged_bytes` of `Metrics`.
+    ResizeMemory { mib: u32 },
     /// Counters of the machine and its devices.
     Metrics,
     /// Ends the VM at once; the reply comes before the exit event.
@@ -43,8 +46,10 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// Guest memory; `limits::MEMORY_MIB`.
+    /// Guest memory at boot; `limits::MEMORY_MIB`.
     pub memory_mib: u32,
+    /// What it may grow to by `Device::Mem`, at least `memory_mib`; room that is never used costs addresses only.
+    pub max_memory_mib: u32,
     /// vCPUs online at boot, 1 to `max_vcpus`.
     pub vcpus: u8,
     /// vCPUs created, at most `limits::VCPUS`.
@@ -82,6 +87,10 @@ pub enum Device {
         read_only: bool,
     },
     Rng,
+    /// Memory that the guest does not use goes back to the host; it is never asked to give any.
+    Balloon,
+    /// The room between `Machine::memory_mib` and `max_memory_mib`, which `ResizeMemory` fills.
+    Mem,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,6 +14,8 @@ use std::{
 use bulkhead_protocol::limits;
 use serde::Deserialize;
 
+use crate::spec;
+
 /// Read when there is no `--config`.
 pub const DEFAULT_PATH: &str = "/etc/bulkhead/config.toml";
 /// Bytes of a configuration file.
@@ -28,13 +30,26 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The guest image that holds the agent. Default: `<prefix>/share/bulkhead/initramfs.img`.
     pub initramfs: PathBuf,
-    /// Memory of a sandbox in MiB, 48 to 3072. Default: 512.
+    /// Memory in MiB of a sandbox whose container has no limit, 48 to `max_memory_mib`. Default: 512.
     pub memory_mib: u32,
-    /// vCPUs that are online at the start, 1 to `max_vcpus`. Default: 1.
+    /// The most that a sandbox is made with or grows to, up to 65536. Default: 16384.
+    pub max_memory_mib: u32,
+    /// vCPUs of a sandbox whose container has no quota, 1 to `max_vcpus`. Default: 1.
     pub vcpus: u8,
-    /// vCPUs a sandbox may grow to, 1 to 32. Default: `vcpus`.
+    /// The most that a sandbox is made with or grows to, 1 to 32. Default: 4, or `vcpus` if that is more.
     pub max_vcpus: u8,
+    /// Annotations of ours that a bundle may use. Default: none.
+    pub allowed_annotations: Vec<String>,
+    /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
+    pub allowed_vmms: Vec<PathBuf>,
+    pub allowed_kernels: Vec<PathBuf>,
+    pub allowed_initramfs: Vec<PathBuf>,
 }
+
+const MEMORY_MIB: u32 = 512;
+const MAX_MEMORY_MIB: u32 = 16_384;
+const VCPUS: u8 = 1;
+const MAX_VCPUS: u8 = 4;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,8 +58,17 @@ struct RawConfig {
     kernel: Option<PathBuf>,
     initramfs: Option<PathBuf>,
     memory_mib: Option<u32>,
+    max_memory_mib: Option<u32>,
     vcpus: Option<u8>,
     max_vcpus: Option<u8>,
+    #[serde(default)]
+    allowed_annotations: Vec<String>,
+    #[serde(default)]
+    allowed_vmms: Vec<PathBuf>,
+    #[serde(default)]
+    allowed_kernels: Vec<PathBuf>,
+    #[serde(default)]
+    allowed_initramfs: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -156,6 +180,21 @@ fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Only what exists can be allowed: a typing error must not pass for a policy.
+fn annotations(names: Vec<String>) -> Result<Vec<String>, String> {
+    match names.iter().find(|name| !spec::ANNOTATIONS.contains(&name.as_str())) {
+        Some(unknown) => Err(format!("{unknown:?} is not one of {}", spec::ANNOTATIONS.join(", "))),
+        None => Ok(names),
+    }
+}
+
+fn absolute(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, String> {
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!("{} is not an absolute path", path.display())),
+        None => Ok(paths),
+    }
+}
+
 impl RawConfig {
     fn check(self, path: &Path, prefix: &Path) -> Result<Config, ConfigError> {
         let refuse = |field, reason| ConfigError::Field { path: path.to_owned(), field, reason };
@@ -164,13 +203,18 @@ impl RawConfig {
             Some(given) if given.is_absolute() => Ok(given),
             Some(given) => Err(refuse(field, format!("{} is not an absolute path", given.display()))),
         };
-        let memory_mib = self.memory_mib.unwrap_or(512);
+        let (least, most) = (*limits::MEMORY_MIB.start(), *limits::MEMORY_MIB.end());
+        let memory_mib = self.memory_mib.unwrap_or(MEMORY_MIB);
         if !limits::MEMORY_MIB.contains(&memory_mib) {
-            let (least, most) = (limits::MEMORY_MIB.start(), limits::MEMORY_MIB.end());
             return Err(refuse("memory_mib", format!("{memory_mib} is not between {least} and {most}")));
         }
-        let vcpus = self.vcpus.unwrap_or(1);
-        let max_vcpus = self.max_vcpus.unwrap_or(vcpus);
+        let max_memory_mib = self.max_memory_mib.unwrap_or(MAX_MEMORY_MIB.max(memory_mib));
+        if !(memory_mib..=most).contains(&max_memory_mib) {
+            let reason = format!("{max_memory_mib} is not between memory_mib, {memory_mib}, and {most}");
+            return Err(refuse("max_memory_mib", reason));
+        }
+        let vcpus = self.vcpus.unwrap_or(VCPUS);
+        let max_vcpus = self.max_vcpus.unwrap_or(MAX_VCPUS.max(vcpus));
         if !(1..=limits::VCPUS).contains(&max_vcpus) {
             return Err(refuse("max_vcpus", format!("{max_vcpus} is not between 1 and {}", limits::VCPUS)));
         }
@@ -182,8 +226,16 @@ impl RawConfig {
             kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
             initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,
             memory_mib,
+            max_memory_mib,
             vcpus,
             max_vcpus,
+            allowed_annotations: annotations(self.allowed_annotations)
+                .map_err(|unknown| refuse("allowed_annotations", unknown))?,
+            allowed_vmms: absolute(self.allowed_vmms).map_err(|path| refuse("allowed_vmms", path))?,
+            allowed_kernels: absolute(self.allowed_kernels)
+                .map_err(|path| refuse("allowed_kernels", path))?,
+            allowed_initramfs: absolute(self.allowed_initramfs)
+                .map_err(|path| refuse("allowed_initramfs", path))?,
         })
     }
 }

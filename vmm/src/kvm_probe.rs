@@ -114,15 +114,17 @@ fn run() -> Result<(), ProbeError> {
 
     let system = Kvm::new().map_err(kvm("open /dev/kvm"))?;
     let vm = system.create_vm().map_err(kvm("KVM_CREATE_VM"))?;
-    let region = kvm_userspace_memory_region {
-        slot: 0,
-        flags: 0,
-        guest_phys_addr: 0,
-        memory_size: memory.size() as u64,
-        userspace_addr: memory.host_address(),
-    };
-    // SAFETY: the range is the mapping of `memory`, which outlives `vm` and its vCPU: it was made before them.
-    unsafe { vm.set_user_memory_region(region) }.map_err(kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    for (region, userspace_addr) in memory.regions() {
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: region.guest,
+            memory_size: region.size as u64,
+            userspace_addr,
+        };
+        // SAFETY: the range is the mapping of `memory`, which outlives `vm` and its vCPU: it was made before them.
+        unsafe { vm.set_user_memory_region(region) }.map_err(kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    }
     let mut vcpu = vm.create_vcpu(0).map_err(kvm("KVM_CREATE_VCPU"))?;
     let cpuid = system.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(kvm("KVM_GET_SUPPORTED_CPUID"))?;
     vcpu.set_cpuid2(&cpuid).map_err(kvm("KVM_SET_CPUID2"))?;

@@ -23,6 +23,7 @@ use crate::{
     devices::{
         self, BuildError, Context,
         console::{Early, Output},
+        mem::Room,
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
@@ -83,7 +84,8 @@ impl MachineError {
 /// A checked `vmm::Machine`, with its descriptors.
 #[derive(Debug)]
 pub struct Plan {
-    memory: usize,
+    memory_mib: u32,
+    max_memory_mib: u32,
     command_line: CommandLine,
     kvm: OwnedFd,
     kernel: File,
@@ -95,10 +97,14 @@ pub struct Plan {
 
 impl Plan {
     pub fn check(machine: vmm::Machine, mut fds: Fds) -> Result<Self, MachineError> {
-        let vmm::Machine { memory_mib, vcpus, max_vcpus, devices, .. } = &machine;
+        let vmm::Machine { memory_mib, max_memory_mib, vcpus, max_vcpus, devices, .. } = &machine;
         if !limits::MEMORY_MIB.contains(memory_mib) {
             let allowed = format!("{} to {}", limits::MEMORY_MIB.start(), limits::MEMORY_MIB.end());
             return Err(MachineError::Range { what: "memory in MiB", value: *memory_mib, allowed });
+        }
+        if !(*memory_mib..=*limits::MEMORY_MIB.end()).contains(max_memory_mib) {
+            let allowed = format!("{memory_mib} to {}", limits::MEMORY_MIB.end());
+            return Err(MachineError::Range { what: "max_memory_mib", value: *max_memory_mib, allowed });
         }
         if !(1..=limits::VCPUS).contains(max_vcpus) {
             let allowed = format!("1 to {}", limits::VCPUS);
@@ -115,8 +121,14 @@ impl Plan {
             }
         }
         Ok(Self {
-            memory: (*memory_mib as usize) << 20,
-            command_line: CommandLine { vcpus: *vcpus, max_vcpus: *max_vcpus, debug: machine.debug_console },
+            memory_mib: *memory_mib,
+            max_memory_mib: *max_memory_mib,
+            command_line: CommandLine {
+                vcpus: *vcpus,
+                max_vcpus: *max_vcpus,
+                grows: max_memory_mib > memory_mib,
+                debug: machine.debug_console,
+            },
             kvm: fds.take(machine.kvm, "KVM device")?,
             kernel: fds.take(machine.kernel, "kernel")?.into(),
             initramfs: fds.take(machine.initramfs, "initramfs")?.into(),
@@ -135,6 +147,10 @@ pub struct Machine {
     exits: Arc<Exits>,
     slots: Arc<Slots>,
     console: Option<Slot>,
+    vm: Vm,
+    memory: Memory,
+    memory_mib: u32,
+    max_memory_mib: u32,
     context: Context,
     _event_loop: EventLoop,
 }
@@ -147,7 +163,8 @@ impl Machine {
         reporter: &Reporter,
         mut stamp: impl FnMut(Stamp),
     ) -> Result<Self, MachineError> {
-        let Plan { memory, command_line, kvm, mut kernel, mut initramfs, share, devices, mut fds } = plan;
+        let Plan { memory_mib, max_memory_mib, command_line, devices, mut fds, .. } = plan;
+        let Plan { kvm, mut kernel, mut initramfs, share, .. } = plan;
         let proc_self_fd = jail.close(&share)?;
         drop(share);
         stamp(Stamp::now(Phase::Jailed));
@@ -158,19 +175,26 @@ impl Machine {
         let vm = Vm::create(&kvm)?;
         stamp(Stamp::now(Phase::VmCreated));
 
-        let memory = Memory::anonymous(memory)?;
+        let memory = Memory::growing(bytes(memory_mib), bytes(max_memory_mib - memory_mib))?;
         vm.set_memory(&memory)?;
         let vcpu_count = command_line.max_vcpus;
         let entry = boot::load(&memory, &mut kernel, &mut initramfs, &command_line, vcpu_count)?;
         stamp(Stamp::now(Phase::KernelLoaded));
 
         let event_loop = EventLoop::spawn()?;
-        let context =
-            Context { event_loop: event_loop.handle(), console: Arc::new(Output::default()), proc_self_fd };
-        let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory));
+        let context = Context {
+            event_loop: event_loop.handle(),
+            console: Arc::new(Output::default()),
+            proc_self_fd,
+            room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
+        };
+        let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));
         let console = devices.iter().find(|(_, device)| matches!(device, Device::Console { .. }));
         let console = console.map(|(slot, _)| *slot);
         for (slot, device) in devices {
+            if matches!(device, Device::Mem) {
+                vm.add_hotplug(&memory)?;
+            }
             let device = devices::build(device, &mut fds, &context)
                 .map_err(|source| MachineError::Device { slot, source })?;
             slots.plug(slot, device)?;
@@ -184,10 +208,24 @@ impl Machine {
             reporter: reporter.clone(),
         };
         let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&shared)?;
-        Ok(Self { _vcpus: vcpus, exits, slots, console, context, _event_loop: event_loop })
+        Ok(Self {
+            _vcpus: vcpus,
+            exits,
+            slots,
+            console,
+            vm,
+            memory,
+            memory_mib,
+            max_memory_mib,
+            context,
+            _event_loop: event_loop,
+        })
     }
 
     pub fn plug(&self, slot: Slot, device: Device, fds: &mut Fds) -> Result<(), MachineError> {
+        if matches!(device, Device::Mem) {
+            self.vm.add_hotplug(&self.memory)?;
+        }
         let device = devices::build(device, fds, &self.context)
             .map_err(|source| MachineError::Device { slot, source })?;
         Ok(self.slots.plug(slot, device)?)
@@ -195,6 +233,19 @@ impl Machine {
 
     pub fn unplug(&self, slot: Slot) -> Result<(), MachineError> {
         Ok(self.slots.unplug(slot)?)
+    }
+
+    /// Says how much memory the guest shall have; its driver plugs or unplugs the rest when it comes to it.
+    pub fn resize_memory(&self, mib: u32) -> Result<(), MachineError> {
+        let Self { memory_mib, max_memory_mib, .. } = self;
+        if !(memory_mib..=max_memory_mib).contains(&&mib) {
+            let allowed = format!("{memory_mib} to {max_memory_mib}");
+            return Err(MachineError::Range { what: "memory in MiB", value: mib, allowed });
+        }
+        if let Some(room) = &self.context.room {
+            room.resize(bytes(mib - memory_mib) as u64);
+        }
+        Ok(())
     }
 
     pub fn metrics(&self) -> Vec<(String, u64)> {
@@ -211,4 +262,8 @@ impl Machine {
         }
         &self.context.console
     }
+}
+
+fn bytes(mib: u32) -> usize {
+    (mib as usize) << 20
 }

@@ -1,10 +1,17 @@
 //! Guest memory: one anonymous private mapping, aligned so that the host can back it with 2 MiB pages.
 //!
-//!   reserve size + 2 MiB (PROT_NONE) ─▶ map size at the first 2 MiB boundary ─▶ MADV_HUGEPAGE
+//!   reserve size + 2 MiB (PROT_NONE) ─▶ map what the boot has at the first 2 MiB boundary ─▶ MADV_HUGEPAGE
+//!
+//!   guest:    0 … low … 3 GiB   slots, APIC   4 GiB … high …   128 MiB boundary … hotplug …
+//!   mapping:  low, high, hotplug, one after the other; those of size 0 are not there
 //!
 //! A `Memory` is a typed view and a share in the mapping, so the mapping outlives every view of it. Views differ
 //! only in the bitmap type that vm-memory wants: none for our own devices, another for the file server.
 //! The guest may write at any moment: readers get volatile slices and copies, never references.
+//!
+//! The hotplug region is there for the guest block by block (`set_accessible`, by the virtio-mem device). What is not
+//! has no access rights in this process, which KVM respects: a guest that touches it ends itself, and so does one that
+//! points a device there. KVM's own memory slots could not say it: they would have to be as small as a block.
 
 use std::{io, ops::Deref, ptr, sync::Arc};
 
@@ -16,6 +23,12 @@ use vm_memory::{
 
 /// The x86 large page: host address and guest address must agree modulo this for KVM to use one.
 pub const HUGE_PAGE: usize = 2 << 20;
+/// Low memory ends here at the latest: the rest of the first 4 GiB is for the slots and interrupt controllers.
+const LOW_MAX: usize = 3 << 30;
+const HIGH: u64 = 4 << 30;
+/// Linux plugs memory in blocks of this size; a region that is aligned to it wastes none.
+pub const MEMORY_BLOCK: usize = 128 << 20;
+const PAGE: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -23,8 +36,51 @@ pub enum MemoryError {
     Map { size: usize, source: io::Error },
     #[error("describe {size} bytes of guest memory")]
     Region { size: usize, source: MmapRegionError },
-    #[error("guest memory of {size} bytes is not one region")]
+    #[error("guest memory of {size} bytes has regions that overlap")]
     Collection { size: usize },
+    #[error("{len:#x} bytes at {address:#x} are not in one region of guest memory")]
+    Range { address: u64, len: u64 },
+    #[error("{what} {len:#x} bytes of guest memory at {address:#x}")]
+    Advise { what: &'static str, address: u64, len: u64, source: io::Error },
+}
+
+/// A part of guest memory that is contiguous for the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    pub guest: u64,
+    pub size: usize,
+    /// Where it starts in the mapping.
+    offset: usize,
+}
+
+/// Which parts there are; no part has size 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layout {
+    boot: Vec<Region>,
+    hotplug: Option<Region>,
+    size: usize,
+}
+
+impl Layout {
+    /// `None` when the sizes add up to nothing or to more than an address can say.
+    fn new(boot: usize, hotplug: usize) -> Option<Self> {
+        let boot = boot.checked_next_multiple_of(HUGE_PAGE).filter(|&boot| boot > 0)?;
+        let hotplug = hotplug.checked_next_multiple_of(MEMORY_BLOCK)?;
+        let low = Region { guest: 0, size: boot.min(LOW_MAX), offset: 0 };
+        let high = Region { guest: HIGH, size: boot - low.size, offset: low.size };
+        let above = HIGH.checked_add(high.size as u64)?.checked_next_multiple_of(MEMORY_BLOCK as u64)?;
+        let hotplug = Region { guest: above, size: hotplug, offset: boot };
+        let there = |region: &Region| region.size > 0;
+        Some(Self {
+            boot: [low, high].into_iter().filter(there).collect(),
+            size: boot.checked_add(hotplug.size)?,
+            hotplug: Some(hotplug).filter(there),
+        })
+    }
+
+    fn regions(&self) -> impl Iterator<Item = Region> {
+        self.boot.iter().copied().chain(self.hotplug)
+    }
 }
 
 /// A view of guest memory; clones are cheap and share the mapping.
@@ -41,29 +97,45 @@ struct Shared<B: Bitmap> {
 }
 
 impl Memory {
-    /// Guest memory from address 0 to `size`, a multiple of 2 MiB after rounding up.
+    /// Guest memory that is there from the start; `size` is rounded up to a multiple of 2 MiB.
     pub fn anonymous(size: usize) -> Result<Self, MemoryError> {
-        let mapping = Mapping::anonymous(size.next_multiple_of(HUGE_PAGE))?;
-        Self::of(Arc::new(mapping))
+        Self::growing(size, 0)
+    }
+
+    /// The same with a region of `hotplug` bytes, rounded up to whole memory blocks, of which nothing is accessible.
+    pub fn growing(boot: usize, hotplug: usize) -> Result<Self, MemoryError> {
+        let size = boot.saturating_add(hotplug);
+        let layout = Layout::new(boot, hotplug)
+            .ok_or_else(|| MemoryError::Map { size, source: io::ErrorKind::InvalidInput.into() })?;
+        Self::of(Arc::new(Mapping::anonymous(layout)?))
     }
 }
 
 impl<B: Bitmap + Default> Memory<B> {
     fn of(mapping: Arc<Mapping>) -> Result<Self, MemoryError> {
-        let size = mapping.size;
-        let builder = MmapRegionBuilder::<B>::new(size)
-            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-            .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
-        // SAFETY: [address, address + size) is mapped read-write by `Mapping::anonymous`; the region does not own
-        // it, and it stays mapped for as long as the view exists, because `Shared` holds both.
-        let region = unsafe { builder.with_raw_mmap_pointer(mapping.address.cast()) }
-            .build()
-            .map_err(|source| MemoryError::Region { size, source })?;
-        let region = GuestRegionMmap::new(region, GuestAddress(0)).ok_or(MemoryError::Collection { size })?;
-        let view =
-            GuestMemoryMmap::from_regions(vec![region]).map_err(|_| MemoryError::Collection { size })?;
+        let regions = mapping.layout.regions().map(|region| region_of(&mapping, region));
+        let regions = regions.collect::<Result<Vec<_>, _>>()?;
+        let view = GuestMemoryMmap::from_regions(regions)
+            .map_err(|_| MemoryError::Collection { size: mapping.layout.size })?;
         Ok(Self { shared: Arc::new(Shared { view, mapping }) })
     }
+}
+
+fn region_of<B: Bitmap + Default>(
+    mapping: &Mapping,
+    Region { guest, size, offset }: Region,
+) -> Result<GuestRegionMmap<B>, MemoryError> {
+    let builder = MmapRegionBuilder::<B>::new(size)
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+    let address = mapping.address.wrapping_byte_add(offset);
+    // SAFETY: [address, address + size) is a part of what `Mapping::anonymous` mapped, since the layout's regions lie
+    // in it one after the other; the region does not own it, and it stays mapped for as long as the view exists,
+    // because `Shared` holds both. Where access has been taken away an access is a fault, not undefined.
+    let region = unsafe { builder.with_raw_mmap_pointer(address.cast()) }
+        .build()
+        .map_err(|source| MemoryError::Region { size, source })?;
+    GuestRegionMmap::new(region, GuestAddress(guest)).ok_or(MemoryError::Collection { size })
 }
 
 impl<B: Bitmap> Memory<B> {
@@ -72,14 +144,72 @@ impl<B: Bitmap> Memory<B> {
         Memory::of(Arc::clone(&self.shared.mapping))
     }
 
-    /// Bytes of guest memory.
-    pub fn size(&self) -> usize {
-        self.shared.mapping.size
+    /// Bytes of guest memory from address 0, to where it ends or the hole below 4 GiB begins.
+    pub fn low(&self) -> usize {
+        self.boot_regions().first().map_or(0, |low| low.size)
     }
 
-    /// Where guest address 0 is in this process.
-    pub fn host_address(&self) -> u64 {
-        self.shared.mapping.address as u64
+    /// The regions that are there from the start, by address.
+    pub fn boot_regions(&self) -> &[Region] {
+        &self.shared.mapping.layout.boot
+    }
+
+    pub fn hotplug(&self) -> Option<Region> {
+        self.shared.mapping.layout.hotplug
+    }
+
+    /// All regions, and where each is in this process.
+    pub fn regions(&self) -> impl Iterator<Item = (Region, u64)> {
+        let start = self.shared.mapping.address as u64;
+        self.shared.mapping.layout.regions().map(move |region| (region, start + region.offset as u64))
+    }
+
+    /// Gives the whole pages of a range back to the host; the guest finds zeros there. The range may be the guest's
+    /// claim.
+    pub fn discard(&self, address: u64, len: u64) -> Result<u64, MemoryError> {
+        let host = self.host(address, len)?;
+        // Pages agree: every region is aligned on both sides.
+        let skip = address.next_multiple_of(PAGE) - address;
+        let len = len.saturating_sub(skip) / PAGE * PAGE;
+        if len > 0 {
+            let what = "give back";
+            // SAFETY: the range lies in the mapping, by `host`, and stays mapped. Its contents turn to zeros, as if
+            // the guest had written them, and nothing here relies on what guest memory holds.
+            let done = unsafe {
+                libc::madvise((host + skip as usize) as *mut libc::c_void, len as usize, libc::MADV_DONTNEED)
+            };
+            if done != 0 {
+                return Err(MemoryError::Advise { what, address, len, source: io::Error::last_os_error() });
+            }
+        }
+        Ok(len)
+    }
+
+    /// Lets the guest have a range of whole pages, or takes it away. Contents stay: see `discard`.
+    pub fn set_accessible(&self, address: u64, len: u64, accessible: bool) -> Result<(), MemoryError> {
+        let host = self.host(address, len)? as *mut libc::c_void;
+        let (what, rights) = if accessible {
+            ("allow", libc::PROT_READ | libc::PROT_WRITE)
+        } else {
+            ("forbid", libc::PROT_NONE)
+        };
+        // SAFETY: the range lies in the mapping, by `host`, and stays mapped. Accesses go through vm-memory's
+        // volatile accessors; one in a range without rights is a fault that ends the process.
+        if unsafe { libc::mprotect(host, len as usize, rights) } != 0 {
+            return Err(MemoryError::Advise { what, address, len, source: io::Error::last_os_error() });
+        }
+        Ok(())
+    }
+
+    /// Where a range of guest addresses is in this process.
+    fn host(&self, address: u64, len: u64) -> Result<usize, MemoryError> {
+        let mapping = &self.shared.mapping;
+        let place = |region: Region| {
+            let start = address.checked_sub(region.guest)?;
+            let end = start.checked_add(len)?;
+            (end <= region.size as u64).then(|| mapping.address as usize + region.offset + start as usize)
+        };
+        mapping.layout.regions().find_map(place).ok_or(MemoryError::Range { address, len })
     }
 }
 
@@ -100,7 +230,7 @@ impl<B: Bitmap> Deref for Memory<B> {
 #[derive(Debug)]
 struct Mapping {
     address: *mut libc::c_void,
-    size: usize,
+    layout: Layout,
     reserved: *mut libc::c_void,
     reserved_size: usize,
 }
@@ -112,10 +242,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn anonymous(size: usize) -> Result<Self, MemoryError> {
+    fn anonymous(layout: Layout) -> Result<Self, MemoryError> {
+        let size = layout.size;
+        let boot = layout.boot.iter().map(|region| region.size).sum();
         let failed = || MemoryError::Map { size, source: io::Error::last_os_error() };
         let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let Some(reserved_size) = size.checked_add(HUGE_PAGE).filter(|_| size > 0) else {
+        let Some(reserved_size) = size.checked_add(HUGE_PAGE) else {
             return Err(MemoryError::Map { size, source: io::ErrorKind::InvalidInput.into() });
         };
         // SAFETY: a null address lets the kernel choose, so no mapping of ours is replaced.
@@ -124,14 +256,15 @@ impl Mapping {
         if reserved == libc::MAP_FAILED {
             return Err(failed());
         }
-        let mut mapping = Self { address: reserved, size, reserved, reserved_size };
+        let mut mapping = Self { address: reserved, layout, reserved, reserved_size };
         let aligned = (reserved as usize).next_multiple_of(HUGE_PAGE);
+        // What can be hotplugged stays as it was reserved: without access, and free of charge for the host.
         // SAFETY: aligned < reserved + 2 MiB, so [aligned, aligned + size) lies in the reservation made above,
-        // which nothing else uses; replacing that part of it is the purpose.
+        // which nothing else uses; replacing the first part of it is the purpose.
         let address = unsafe {
             libc::mmap(
                 aligned as *mut libc::c_void,
-                size,
+                boot,
                 libc::PROT_READ | libc::PROT_WRITE,
                 anonymous | libc::MAP_FIXED,
                 -1,
@@ -143,7 +276,7 @@ impl Mapping {
         }
         mapping.address = address;
         // Best effort: a host kernel without transparent huge pages answers EINVAL, and small pages work too.
-        // SAFETY: the range is the mapping just made; the advice changes no contents.
+        // SAFETY: the range is the mapping just made and the rest of its reservation; the advice changes no contents.
         unsafe { libc::madvise(address, size, libc::MADV_HUGEPAGE) };
         // Guest memory has no place in a core file.
         // SAFETY: as above.

@@ -3,11 +3,30 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory};
 
 use super::*;
 
+const GIB: u64 = 1 << 30;
+
+/// Pages of `memory`'s `len` bytes at `address` that the host holds.
+fn resident(memory: &Memory, address: u64, len: usize) -> usize {
+    let host = memory.host(address, len as u64).unwrap();
+    let mut pages = vec![0; len / 4096];
+    // SAFETY: the range is mapped, and the vector has one byte for each of its pages.
+    assert_eq!(unsafe { libc::mincore(host as *mut libc::c_void, len, pages.as_mut_ptr()) }, 0);
+    pages.iter().filter(|page| *page & 1 == 1).count()
+}
+
+/// Whether this process may touch a byte, asked of the kernel, which answers with an error where we would fault.
+fn accessible(memory: &Memory, address: u64) -> bool {
+    let host = memory.host(address, 1).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    // SAFETY: reads one byte of the mapping, or fails with EFAULT.
+    unsafe { libc::write(std::os::fd::AsRawFd::as_raw_fd(&file), host as *const libc::c_void, 1) == 1 }
+}
+
 #[test]
 fn memory_is_aligned_to_large_pages_and_zero() {
     let memory = Memory::anonymous(5 << 20).unwrap();
-    assert_eq!(memory.host_address() as usize % HUGE_PAGE, 0);
-    assert_eq!(memory.size(), 6 << 20);
+    assert!(memory.regions().all(|(_, host)| host as usize % HUGE_PAGE == 0));
+    assert_eq!(memory.low(), 6 << 20);
     assert_eq!(memory.last_addr(), GuestAddress((6 << 20) - 1));
     assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);
 }
@@ -22,6 +41,74 @@ fn a_second_view_sees_the_same_bytes_and_outlives_the_first() {
 }
 
 #[test]
-fn no_memory_at_all_is_refused() {
+fn no_memory_at_all_is_refused_and_so_is_more_than_there_are_addresses() {
     assert!(Memory::anonymous(0).is_err());
+    assert!(Memory::anonymous(usize::MAX).is_err());
+    assert!(Memory::growing(HUGE_PAGE, usize::MAX - 1).is_err());
+}
+
+#[test]
+fn memory_leaves_the_hole_below_4_gib_free() {
+    let guest = |boot: u64, hotplug: usize| {
+        let layout = Layout::new(boot as usize, hotplug).unwrap();
+        layout.regions().map(|region| (region.guest, region.size as u64)).collect::<Vec<_>>()
+    };
+    assert_eq!(guest(3 * GIB, 0), [(0, 3 * GIB)]);
+    assert_eq!(guest(5 * GIB, 0), [(0, 3 * GIB), (4 * GIB, 2 * GIB)]);
+    // Room to grow lies above 4 GiB, on a boundary of Linux's memory blocks, whatever is below it.
+    assert_eq!(guest(64 << 20, 1), [(0, 64 << 20), (4 * GIB, 128 << 20)]);
+    assert_eq!(
+        guest(3 * GIB + (2 << 20), 128 << 20),
+        [(0, 3 * GIB), (4 * GIB, 2 << 20), (4 * GIB + (128 << 20), 128 << 20)]
+    );
+}
+
+#[test]
+fn high_memory_is_where_the_layout_says() {
+    let memory = Memory::anonymous((3 * GIB) as usize + HUGE_PAGE).unwrap();
+    memory.write_obj(7_u8, GuestAddress(4 * GIB)).unwrap();
+    assert!(memory.read_obj::<u8>(GuestAddress(3 * GIB)).is_err());
+    assert_eq!(memory.low() as u64, 3 * GIB);
+}
+
+#[test]
+fn what_is_discarded_reads_as_zero_and_costs_the_host_nothing() {
+    let memory = Memory::anonymous(2 * HUGE_PAGE).unwrap();
+    memory.write_slice(&[1; 3 * 4096], GuestAddress(0)).unwrap();
+    // Only whole pages go: the second.
+    assert_eq!(memory.discard(100, 2 * 4096).unwrap(), 4096);
+    let bytes = [0, 4096, 2 * 4096].map(|at| memory.read_obj::<u8>(GuestAddress(at)).unwrap());
+    assert_eq!(bytes, [1, 0, 1]);
+    assert_eq!(memory.discard(0, HUGE_PAGE as u64).unwrap(), HUGE_PAGE as u64);
+    assert_eq!(resident(&memory, 0, HUGE_PAGE), 0);
+    assert_eq!(memory.discard(5, 3).unwrap(), 0);
+}
+
+#[test]
+fn ranges_outside_of_memory_or_across_its_regions_are_refused() {
+    let memory = Memory::growing((3 * GIB) as usize + HUGE_PAGE, MEMORY_BLOCK).unwrap();
+    for (address, len) in [
+        (3 * GIB, 4096),
+        (3 * GIB - 4096, 8192),
+        (0, u64::MAX),
+        (u64::MAX, 1),
+        (u64::MAX - 4095, 4096),
+        (4 * GIB, 128 << 20),
+        (4 * GIB + (256 << 20), 1),
+    ] {
+        assert!(memory.discard(address, len).is_err(), "{address:#x} {len:#x}");
+        assert!(memory.set_accessible(address, len, true).is_err(), "{address:#x} {len:#x}");
+    }
+}
+
+#[test]
+fn room_to_grow_is_not_accessible_until_it_is_given() {
+    let memory = Memory::growing(HUGE_PAGE, MEMORY_BLOCK).unwrap();
+    let block = |index: u64| 4 * GIB + index * HUGE_PAGE as u64;
+    assert!(!accessible(&memory, block(0)));
+    memory.set_accessible(block(1), HUGE_PAGE as u64, true).unwrap();
+    assert_eq!([0, 1, 2].map(|index| accessible(&memory, block(index))), [false, true, false]);
+    memory.write_obj(7_u8, GuestAddress(block(1))).unwrap();
+    memory.set_accessible(block(1), HUGE_PAGE as u64, false).unwrap();
+    assert!(!accessible(&memory, block(1)));
 }

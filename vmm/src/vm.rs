@@ -1,6 +1,6 @@
 //! The KVM side of a machine: the VM, its interrupt controllers, its memory and its event descriptors.
 //!
-//!   /dev/kvm ─▶ KVM_CREATE_VM ─▶ TSS address ─▶ irqchip ─▶ memory slot 0         (this order works; others may not)
+//!   /dev/kvm ─▶ KVM_CREATE_VM ─▶ TSS address ─▶ irqchip ─▶ memory slots          (this order works; others may not)
 //!
 //! Must be made after the last fork: a VM belongs to the address space that created it. No PIT: guests get the TSC
 //! deadline timer.
@@ -57,18 +57,31 @@ impl Vm {
         Ok(Self { fd: Arc::new(fd) })
     }
 
-    /// Gives the guest its memory. The caller keeps `memory` for as long as a vCPU may run.
+    /// Gives the guest the memory of its boot. The caller keeps `memory` for as long as a vCPU may run.
     pub fn set_memory(&self, memory: &Memory) -> Result<(), VmError> {
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: memory.size() as u64,
-            userspace_addr: memory.host_address(),
-        };
-        // SAFETY: the range is the mapping of `memory`, which stays mapped and is accessed by this process only
-        // through volatile accesses; the guest cannot reach beyond it.
-        unsafe { self.fd.set_user_memory_region(region) }.map_err(step("KVM_SET_USER_MEMORY_REGION"))
+        self.set_regions(memory, memory.boot_regions().len())
+    }
+
+    /// Puts the hotplug region, of which the guest has nothing yet, beside it. Done again it changes nothing. Not done
+    /// at boot, because KVM's own tables grow with the slots.
+    pub fn add_hotplug(&self, memory: &Memory) -> Result<(), VmError> {
+        self.set_regions(memory, usize::MAX)
+    }
+
+    fn set_regions(&self, memory: &Memory, count: usize) -> Result<(), VmError> {
+        for (slot, (region, userspace_addr)) in (0..).zip(memory.regions()).take(count) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: region.guest,
+                memory_size: region.size as u64,
+                userspace_addr,
+            };
+            // SAFETY: the range is a part of the mapping of `memory`, which stays mapped and is accessed by this
+            // process only through volatile accesses; the guest cannot reach beyond it.
+            unsafe { self.fd.set_user_memory_region(region) }.map_err(step("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn fd(&self) -> &VmFd {

@@ -23,8 +23,11 @@ use crate::{
     config::{Artefacts, Config},
     error::Error,
     proxy::{self, Report, Terminal, Work, send_fd},
-    sandbox::{ContainerPlan, Launch, Plan, cgroup},
-    spec::{self, Bundle},
+    sandbox::{
+        ContainerPlan, Launch, Plan, cgroup,
+        sizing::{self, Sizes},
+    },
+    spec::{self, Bundle, HostPart},
     state::{Locked, Record, StateDir, StateError, Undo, names, undo, write_atomically},
     time::rfc3339,
 };
@@ -99,6 +102,7 @@ struct Checked {
     bundle: Bundle,
     terminal: Option<Terminal>,
     config: Config,
+    sizes: Sizes,
     artefacts: Artefacts,
     cgroup: Option<PathBuf>,
 }
@@ -133,12 +137,14 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     if flags.no_pivot {
         context.log.debug("--no-pivot has no meaning in a microVM");
     }
-    let bundle = spec::load(&flags.bundle, id)?;
+    let mut bundle = spec::load(&flags.bundle, id)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
-    let config = context.config()?;
+    let config = sizing::artefacts(context.config()?, &bundle.host.vm)?;
+    let HostPart { vm, warnings, .. } = &mut bundle.host;
+    let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
     let artefacts = config.open_artefacts()?;
     let cgroup = cgroup_for(context, &bundle, id)?;
-    Ok(Checked { id: id.clone(), bundle, terminal, config, artefacts, cgroup })
+    Ok(Checked { id: id.clone(), bundle, terminal, config, sizes, artefacts, cgroup })
 }
 
 /// A terminal needs somebody who holds it: a caller's socket, or the user in the foreground.
@@ -191,9 +197,9 @@ fn make(
     root: &Path,
     entered: Stamp,
 ) -> Result<Created, Error> {
-    let Checked { id, bundle, terminal, config, artefacts, cgroup } = checked;
+    let Checked { id, bundle, terminal, config, sizes, artefacts, cgroup } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
-    let mut plan = Plan::new(root, &id, &config);
+    let mut plan = Plan::new(root, &id, &config, sizes);
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;

@@ -35,7 +35,8 @@ fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": off
         },
-        "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")}
+        "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")},
+        "potentiallyUnsafeConfigAnnotations": spec::ANNOTATIONS
     })
 }
 

@@ -15,7 +15,9 @@ fn an_empty_file_gives_the_defaults_beside_the_executable() {
     assert_eq!(config.vmm, Path::new("/usr/libexec/bulkhead/bulkhead-vmm"));
     assert_eq!(config.kernel, Path::new("/usr/share/bulkhead/vmlinux"));
     assert_eq!(config.initramfs, Path::new("/usr/share/bulkhead/initramfs.img"));
-    assert_eq!((config.memory_mib, config.vcpus, config.max_vcpus), (512, 1, 1));
+    assert_eq!((config.memory_mib, config.max_memory_mib), (512, 16_384));
+    assert_eq!((config.vcpus, config.max_vcpus), (1, 4));
+    assert!(config.allowed_annotations.is_empty() && config.allowed_kernels.is_empty());
 }
 
 #[test]
@@ -45,16 +47,45 @@ fn initramfs_is_taken_when_absolute_and_refused_when_not() {
 #[test]
 fn memory_is_taken_within_what_boots_and_refused_outside() {
     assert_eq!(check("memory_mib = 48").unwrap().memory_mib, 48);
-    assert_eq!(check("memory_mib = 3072").unwrap().memory_mib, 3072);
-    assert!(refusal("memory_mib = 47").ends_with("memory_mib: 47 is not between 48 and 3072"));
-    assert!(refusal("memory_mib = 3073").ends_with("memory_mib: 3073 is not between 48 and 3072"));
+    assert_eq!(check("memory_mib = 65536").unwrap().memory_mib, 65_536);
+    assert!(refusal("memory_mib = 47").ends_with("memory_mib: 47 is not between 48 and 65536"));
+    assert!(refusal("memory_mib = 65537").ends_with("memory_mib: 65537 is not between 48 and 65536"));
+}
+
+#[test]
+fn max_memory_is_at_least_the_memory_and_follows_it_by_default() {
+    assert_eq!(check("memory_mib = 20000").unwrap().max_memory_mib, 20_000);
+    assert_eq!(check("memory_mib = 64\nmax_memory_mib = 64").unwrap().max_memory_mib, 64);
+    let refused = "max_memory_mib: 511 is not between memory_mib, 512, and 65536";
+    assert!(refusal("max_memory_mib = 511").ends_with(refused));
+    assert!(refusal("max_memory_mib = 65537").contains("max_memory_mib: 65537 is not between"));
+}
+
+#[test]
+fn annotations_can_be_allowed_when_they_exist() {
+    let config = check("allowed_annotations = ['org.bulkhead.vm.vcpus']").unwrap();
+    assert_eq!(config.allowed_annotations, ["org.bulkhead.vm.vcpus"]);
+    let unknown = refusal("allowed_annotations = ['org.bulkhead.vm.cpus']");
+    assert!(
+        unknown.contains(r#"allowed_annotations: "org.bulkhead.vm.cpus" is not one of org.bulkhead.vm."#)
+    );
+}
+
+#[test]
+fn programs_of_bundles_can_be_allowed_by_absolute_paths() {
+    for key in ["allowed_vmms", "allowed_kernels", "allowed_initramfs"] {
+        check(&format!("{key} = ['/x/a', '/x/b']")).unwrap();
+        let refused = refusal(&format!("{key} = ['/x/a', 'b']"));
+        assert!(refused.ends_with(&format!("{key}: b is not an absolute path")), "{refused}");
+    }
+    assert_eq!(check("allowed_kernels = ['/x/a']").unwrap().allowed_kernels, [Path::new("/x/a")]);
 }
 
 #[test]
 fn vcpus_are_taken_up_to_max_vcpus_which_follows_them_by_default() {
-    let config = check("vcpus = 4").unwrap();
-    assert_eq!((config.vcpus, config.max_vcpus), (4, 4));
-    assert!(refusal("vcpus = 0").ends_with("max_vcpus: 0 is not between 1 and 32"));
+    let config = check("vcpus = 8").unwrap();
+    assert_eq!((config.vcpus, config.max_vcpus), (8, 8));
+    assert!(refusal("vcpus = 0").ends_with("vcpus: 0 is not between 1 and max_vcpus, 4"));
     assert!(refusal("vcpus = 4\nmax_vcpus = 2").ends_with("vcpus: 4 is not between 1 and max_vcpus, 2"));
 }
 

@@ -8,8 +8,8 @@ use std::{io, time::Duration};
 use bulkhead_protocol::{
     agent::{
         AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, ExecRequest,
-        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest, StartContainerRequest,
-        Stdio, WaitProcessRequest, WaitProcessResponse,
+        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SetOnlineCpusRequest, SignalProcessRequest,
+        SlotRequest, StartContainerRequest, Stdio, WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec},
     limits,
@@ -158,6 +158,19 @@ impl Agent {
         let mut processes = self.0.list_processes(bounded(limits::RPC), &request).await?.processes;
         processes.truncate(PROCESSES_MAX);
         Ok(processes)
+    }
+
+    /// Has the guest's driver take the slot that the VMM has filled.
+    pub(super) async fn bind_slot(&self, slot: u32) -> Result<(), AgentError> {
+        let request = SlotRequest { slot, ..Default::default() };
+        self.0.bind_slot(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
+        let request = SetOnlineCpusRequest { count, ..Default::default() };
+        self.0.set_online_cpus(bounded(limits::RPC), &request).await?;
+        Ok(())
     }
 
     pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

@@ -18,6 +18,7 @@ use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
 
 use super::{
     agent::Agent,
+    sizing::Sizes,
     timeline::Timeline,
     vmm::{Over, Vmm, VmmError},
 };
@@ -73,9 +74,7 @@ pub(super) struct Inputs {
     pub(super) initramfs: OwnedFd,
     pub(super) share: OwnedFd,
     pub(super) vsock_listener: OwnedFd,
-    pub(super) memory_mib: u32,
-    pub(super) vcpus: u8,
-    pub(super) max_vcpus: u8,
+    pub(super) sizes: Sizes,
     pub(super) debug_console: bool,
 }
 
@@ -165,9 +164,10 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
         Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
     };
     let machine = Machine {
-        memory_mib: inputs.memory_mib,
-        vcpus: inputs.vcpus,
-        max_vcpus: inputs.max_vcpus,
+        memory_mib: inputs.sizes.memory_mib,
+        max_memory_mib: inputs.sizes.max_memory_mib,
+        vcpus: inputs.sizes.vcpus,
+        max_vcpus: inputs.sizes.max_vcpus,
         kvm: pass(kvm),
         kernel: pass(inputs.kernel),
         initramfs: pass(inputs.initramfs),

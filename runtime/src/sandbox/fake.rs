@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -13,8 +13,8 @@ use bulkhead_protocol::{
     agent::{
         Agent as AgentService, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
         DeleteProcessRequest, Empty, ExecRequest, ExecResponse, ListProcessesRequest, ListProcessesResponse,
-        ProcessInfo, SignalProcessRequest, StartContainerRequest, StartContainerResponse, WaitProcessRequest,
-        WaitProcessResponse, create_agent,
+        ProcessInfo, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest,
+        StartContainerResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
     },
     container::{ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs, User},
     greeting::Greeting,
@@ -33,6 +33,7 @@ use super::{
     boot::Inputs,
     packets::Packets,
     plan::ContainerPlan,
+    sizing::Sizes,
     table::status,
     vmm::{News, Vmm},
 };
@@ -83,15 +84,15 @@ pub(super) fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
+pub(super) const SIZES: Sizes = Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2 };
+
 pub(super) fn inputs() -> Inputs {
     Inputs {
         kernel: null(),
         initramfs: null(),
         share: null(),
         vsock_listener: null(),
-        memory_mib: 64,
-        vcpus: 1,
-        max_vcpus: 1,
+        sizes: SIZES,
         debug_console: false,
     }
 }
@@ -179,8 +180,23 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 send(&packets, Message::Event(Event::Exited { reason, console_tail })).await;
                 return;
             }
-            Request::Plug { .. } | Request::Unplug { .. } | Request::Metrics => {
+            Request::Plug { slot, .. } => {
+                agent.machine().asked(format!("plug {}", slot.0));
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
+            Request::Unplug { slot } => {
+                agent.machine().asked(format!("unplug {}", slot.0));
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
+            Request::ResizeMemory { mib } => {
+                agent.machine().mib = mib - SIZES.memory_mib;
+                agent.machine().asked(format!("memory {mib}"));
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
+            Request::Metrics => {
+                let plugged = agent.machine().plugged_mib();
+                let metrics = vec![("mem.plugged_bytes".to_owned(), u64::from(plugged) << 20)];
+                send(&packets, Message::Reply(Ok(Reply::Metrics(metrics)))).await;
             }
         }
     }
@@ -194,6 +210,28 @@ async fn send(packets: &Packets, message: Message) {
 #[derive(Debug, Clone, Default)]
 pub(super) struct FakeAgent {
     processes: Arc<Mutex<BTreeMap<String, FakeProcess>>>,
+    machine: Arc<Mutex<FakeMachine>>,
+}
+
+/// What VMM and guest would do to the machine.
+#[derive(Debug, Default)]
+pub(super) struct FakeMachine {
+    pub(super) asked: Vec<String>,
+    /// Beyond what it booted with.
+    mib: u32,
+    pub(super) plugs_at_most: Option<u32>,
+    pub(super) refuses_bind: bool,
+    pub(super) refuses_cpus: bool,
+}
+
+impl FakeMachine {
+    fn asked(&mut self, what: String) {
+        self.asked.push(what);
+    }
+
+    fn plugged_mib(&self) -> u32 {
+        self.plugs_at_most.map_or(self.mib, |most| self.mib.min(most))
+    }
 }
 
 #[derive(Debug)]
@@ -222,6 +260,10 @@ impl FakeAgent {
         self.clone().serve(theirs);
         ours.set_nonblocking(true).unwrap();
         Agent::on(UnixStream::from_std(ours).unwrap())
+    }
+
+    pub(super) fn machine(&self) -> MutexGuard<'_, FakeMachine> {
+        self.machine.lock().unwrap()
     }
 
     fn add(&self, name: String, args: &[String]) {
@@ -298,6 +340,18 @@ impl AgentService for FakeAgent {
         let exit = watch.clone().wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
         let (code, signal) = exit.ok_or_else(|| status(Code::NOT_FOUND, "deleted"))?;
         Ok(WaitProcessResponse { code, signal, stdout_bytes: 5, ..Default::default() })
+    }
+
+    async fn bind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> ttrpc::Result<Empty> {
+        let mut machine = self.machine();
+        machine.asked(format!("bind {}", request.slot));
+        if machine.refuses_bind { Err(status(Code::INTERNAL, "no driver")) } else { Ok(Empty::new()) }
+    }
+
+    async fn set_online_cpus(&self, _: &TtrpcContext, request: SetOnlineCpusRequest) -> ttrpc::Result<Empty> {
+        let mut machine = self.machine();
+        machine.asked(format!("cpus {}", request.count));
+        if machine.refuses_cpus { Err(status(Code::INTERNAL, "busy")) } else { Ok(Empty::new()) }
     }
 
     async fn list_processes(

@@ -12,7 +12,7 @@ use bulkhead_protocol::{
 use protobuf::well_known_types::any::Any;
 use serde::{Deserialize, Serialize};
 
-use super::share::Export;
+use super::{share::Export, sizing::Sizes};
 use crate::{
     config::Config,
     spec::{self, Bundle, SpecError},
@@ -30,9 +30,7 @@ pub struct Plan {
     pub root: PathBuf,
     pub id: ContainerId,
     pub vmm: PathBuf,
-    pub memory_mib: u32,
-    pub vcpus: u8,
-    pub max_vcpus: u8,
+    pub sizes: Sizes,
     /// Where server, VMM and proxies go.
     pub cgroup: Option<PathBuf>,
     pub debug: bool,
@@ -41,14 +39,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(root: &Path, id: &ContainerId, config: &Config) -> Self {
+    pub fn new(root: &Path, id: &ContainerId, config: &Config, sizes: Sizes) -> Self {
         Self {
             root: root.to_owned(),
             id: id.clone(),
             vmm: config.vmm.clone(),
-            memory_mib: config.memory_mib,
-            vcpus: config.vcpus,
-            max_vcpus: config.max_vcpus,
+            sizes,
             cgroup: None,
             debug: false,
             command_ns: 0,

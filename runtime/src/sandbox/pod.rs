@@ -13,7 +13,7 @@ use std::{
     future::Future,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::SystemTime,
 };
 
@@ -31,7 +31,9 @@ use super::{
     agent::{Agent, AgentError},
     cgroup, mount_points,
     plan::ContainerPlan,
+    resize::{Machine, Size},
     share::{Share, ShareError},
+    sizing::Need,
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
@@ -63,6 +65,8 @@ pub(super) struct Pod {
     pub(super) state_dir: PathBuf,
     pub(super) timeline: Timeline,
     pub(super) boot: watch::Sender<Boot>,
+    /// Set when there is a VMM.
+    pub(super) machine: OnceLock<Machine>,
     /// Something happened that may end the server: look again.
     pub(super) changed: Notify,
     /// `None` when the share could not be made private to a test.
@@ -80,6 +84,7 @@ impl Pod {
             state_dir,
             timeline: Timeline::default(),
             boot: watch::Sender::new(Boot::Pending),
+            machine: OnceLock::new(),
             changed: Notify::new(),
             share,
             cgroup,
@@ -261,6 +266,14 @@ impl Pod {
     pub(super) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), ttrpc::Error> {
         self.table().check_alive(key)?;
         Ok(self.agent().await?.resize(key, columns, rows).await?)
+    }
+
+    /// Makes the machine as large as its containers need: before their limits grow, and after they have shrunk.
+    #[allow(dead_code, reason = "for `update`")]
+    pub(super) async fn resize_machine(self: Arc<Self>, need: Need) -> Result<Size, ttrpc::Error> {
+        let agent = self.agent().await?;
+        let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
+        machine.resize(&agent, need).await.map_err(|error| status(Code::ABORTED, chain(&error)))
     }
 
     pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, ttrpc::Error> {

@@ -37,6 +37,7 @@ use super::{
     packets::Packets,
     plan::Plan,
     pod::{Boot, Pod},
+    resize::Machine,
     services::{SandboxService, TaskService},
     share::Share,
     vmm::{News, Vmm},
@@ -162,6 +163,8 @@ async fn run(
     let log = open_log(&dir.join(names::SERVER_LOG))?;
     let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, news_sender)?;
     pod.timeline.mark(Phase::VmmSpawned);
+    // Nobody else sets it.
+    let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
     let journal = dir.journal();
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
     let vmm_processes = Arc::new(Mutex::new(vec![process]));
@@ -197,9 +200,7 @@ async fn run(
         initramfs: descriptors.initramfs,
         share: share_fd,
         vsock_listener: dir.bind(names::VSOCK_SOCKET)?.into(),
-        memory_mib: plan.memory_mib,
-        vcpus: plan.vcpus,
-        max_vcpus: plan.max_vcpus,
+        sizes: plan.sizes,
         debug_console: plan.debug,
     };
     let bootstrap = Arc::new(Packets::new(bootstrap)?);

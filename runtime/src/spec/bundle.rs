@@ -18,7 +18,7 @@ use super::{
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
     process::{self, check_absolute, refuse_nul},
-    raw, resources, sysctl,
+    raw, resources, sysctl, vm,
 };
 
 /// `__NEW_UTS_LEN`.
@@ -96,6 +96,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,
+        vm: vm::parse(spec.vm.as_ref(), &spec.annotations)?,
         warnings,
     };
     Ok((host, guest))
@@ -138,11 +139,9 @@ fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
             return Err(SpecError::Refused { field: field.into(), reason: reason.into() });
         }
     }
-    // An empty seccomp object is an error of the spec and not "no filter"; an empty vm object lacks its kernel.
-    for (field, value) in [("linux.seccomp", &linux.seccomp), ("vm", &spec.vm)] {
-        if value.is_some() {
-            return Err(SpecError::Unsupported { field: field.into() });
-        }
+    // An empty seccomp object is an error of the spec and not "no filter".
+    if linux.seccomp.is_some() {
+        return Err(SpecError::Unsupported { field: "linux.seccomp".into() });
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod raw;
 mod resources;
 mod rlimits;
 mod sysctl;
+mod vm;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
 pub(crate) use namespaces::names as namespace_names;
 pub(crate) use options::names as mount_option_names;
+pub(crate) use vm::ANNOTATIONS;
 
 /// A bundle that can be run.
 #[derive(Debug, Clone)]
@@ -59,8 +61,29 @@ pub struct HostPart {
     pub annotations: BTreeMap<String, String>,
     /// `process.terminal`.
     pub terminal: bool,
+    /// What the bundle says about its machine.
+    pub vm: Vm,
     /// What is tolerated but not honoured; one line each, to be logged.
     pub warnings: Vec<String>,
+}
+
+/// A microVM as the bundle wants it; the operator's configuration says what of it may be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vm {
+    /// Absolute paths on the host, in place of the configured ones.
+    pub hypervisor: Option<PathBuf>,
+    pub kernel: Option<PathBuf>,
+    pub initrd: Option<PathBuf>,
+    /// `vm.hwConfig`.
+    pub hardware: Hardware,
+    /// By annotations.
+    pub annotated: Hardware,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hardware {
+    pub memory_mib: Option<u32>,
+    pub vcpus: Option<u32>,
 }
 
 /// One host file or directory that the guest may see.

@@ -34,7 +34,7 @@ pub(super) struct Spec {
     pub annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     pub linux: Linux,
-    pub vm: Option<Value>,
+    pub vm: Option<Vm>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -291,6 +291,47 @@ pub(super) struct HugepageLimit {
     pub limit: u64,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
+pub(super) struct Vm {
+    #[serde(deserialize_with = "nullable")]
+    pub hypervisor: Hypervisor,
+    #[serde(deserialize_with = "nullable")]
+    pub kernel: Kernel,
+    pub image: Option<Value>,
+    /// The schema's spelling; the Go type has the other.
+    #[serde(deserialize_with = "nullable", alias = "hwconfig")]
+    pub hw_config: HwConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct Hypervisor {
+    pub path: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub parameters: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct Kernel {
+    pub path: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub parameters: Vec<String>,
+    pub initrd: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
+pub(super) struct HwConfig {
+    pub vcpus: Option<u32>,
+    pub memory: Option<u64>,
+    pub device_tree: Option<Value>,
+    pub dtdevs: Option<Value>,
+    pub iomems: Option<Value>,
+    pub irqs: Option<Value>,
+}
+
 /// Derived structs also take a list, field after field; a spec never means that. `remote = "Self"` makes the derived
 /// function an inherent one, to be called here with a deserializer that reads structs from objects alone.
 macro_rules! objects {
@@ -323,7 +364,11 @@ objects!(
     Pids,
     BlockIo,
     BlockDevice,
-    HugepageLimit
+    HugepageLimit,
+    Vm,
+    Hypervisor,
+    Kernel,
+    HwConfig
 );
 
 struct ObjectOnly<D>(D);

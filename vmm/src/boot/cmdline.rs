@@ -19,6 +19,8 @@ pub struct CommandLine {
     pub vcpus: u8,
     /// vCPUs that exist.
     pub max_vcpus: u8,
+    /// Memory can be plugged.
+    pub grows: bool,
     /// Kernel messages of all levels.
     pub debug: bool,
 }
@@ -36,6 +38,10 @@ impl fmt::Display for CommandLine {
         f.write_str(" earlyprintk=ttyS0")?;
         if self.vcpus < self.max_vcpus {
             write!(f, " maxcpus={}", self.vcpus)?;
+        }
+        if self.grows {
+            // What is plugged goes where it can be taken away again, as long as the kernel has enough of its own.
+            f.write_str(" memory_hotplug.online_policy=auto-movable")?;
         }
         for slot in (0..SLOTS as u8).map(Slot) {
             write!(f, " virtio_mmio.device=4K@{:#x}:{}", mmio::address(slot), mmio::gsi(slot))?;

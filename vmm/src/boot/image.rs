@@ -52,7 +52,7 @@ pub(super) struct Initramfs {
 
 pub(super) fn load_kernel(memory: &Memory, file: &mut File) -> Result<Kernel, BootError> {
     let size = file_size("kernel image", file)?;
-    let have = memory.size() as u64;
+    let have = memory.low() as u64;
     if size > have {
         return Err(BootError::TooSmall {
             have: have >> 20,
@@ -81,7 +81,7 @@ pub(super) fn load_initramfs(
     if size == 0 {
         return Err(ImageError::EmptyInitramfs.into());
     }
-    let have = memory.size() as u64;
+    let have = memory.low() as u64;
     // It must fit above the kernel, and the guest must have room to unpack it.
     let above = kernel.end.saturating_add(size).saturating_add(PAGE);
     let need =

@@ -1,6 +1,6 @@
 //! The PVH start info: how a kernel entered without a boot loader finds its memory, modules and command line.
 //!
-//!   rbx ─▶ start_info ─┬▶ memory map: RAM · reserved · RAM
+//!   rbx ─▶ start_info ─┬▶ memory map: RAM · reserved · RAM (· RAM above 4 GiB)
 //!                      ├▶ module list ─▶ initramfs
 //!                      └▶ command line
 //!
@@ -11,7 +11,7 @@ use super::{
     mptable::{self, ONE_MIB},
     put,
 };
-use crate::memory::Memory;
+use crate::memory::{Memory, Region};
 
 pub(super) const START_INFO: u64 = 0x6000;
 const MODULES: u64 = 0x6040;
@@ -23,7 +23,7 @@ const RAM: u32 = 1;
 const RESERVED: u32 = 2;
 
 pub(super) fn write(memory: &Memory, initramfs: Initramfs) -> Result<(), BootError> {
-    let map = memory_map(memory.size() as u64);
+    let map = memory_map(memory.boot_regions());
     put(memory, "memory map", MEMORY_MAP, &map.concat(), 0x1000)?;
     put(memory, "module list", MODULES, &module(initramfs), 0x40)?;
     put(memory, "start info", START_INFO, &start_info(map.len() as u32), 0x40)
@@ -55,18 +55,22 @@ fn module(initramfs: Initramfs) -> Vec<u8> {
         .collect()
 }
 
-fn memory_map(size: u64) -> [Vec<u8>; 3] {
-    [
-        (0, mptable::ADDRESS, RAM),
-        (mptable::ADDRESS, ONE_MIB - mptable::ADDRESS, RESERVED),
-        (ONE_MIB, size.saturating_sub(ONE_MIB), RAM),
-    ]
-    .map(|(address, size, kind): (u64, u64, u32)| {
+/// What can be hotplugged is not in it: the guest hears of that from the device.
+fn memory_map(regions: &[Region]) -> Vec<Vec<u8>> {
+    let tables = [(0, mptable::ADDRESS, RAM), (mptable::ADDRESS, ONE_MIB - mptable::ADDRESS, RESERVED)];
+    // The tables are in the first MiB of the first region.
+    let ram = regions.iter().map(|region| {
+        let start = region.guest.max(ONE_MIB);
+        (start, (region.guest + region.size as u64).saturating_sub(start), RAM)
+    });
+    let entries = tables.into_iter().chain(ram);
+    let entry = |(address, size, kind): (u64, u64, u32)| {
         let mut entry = Vec::new();
         entry.extend(address.to_le_bytes());
         entry.extend(size.to_le_bytes());
         entry.extend(kind.to_le_bytes());
         entry.extend(0_u32.to_le_bytes());
         entry
-    })
+    };
+    entries.map(entry).collect()
 }

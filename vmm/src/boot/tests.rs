@@ -50,7 +50,7 @@ fn elf(address: u64, zeroed: u64, note: bool) -> Vec<u8> {
     elf
 }
 
-const LINE: CommandLine = CommandLine { vcpus: 1, max_vcpus: 2, debug: false };
+const LINE: CommandLine = CommandLine { vcpus: 1, max_vcpus: 2, grows: false, debug: false };
 
 #[test]
 fn the_mp_table_adds_up_and_fits_for_the_most_vcpus() {
@@ -69,12 +69,26 @@ fn the_mp_table_adds_up_and_fits_for_the_most_vcpus() {
 
 #[test]
 fn the_command_line_announces_every_slot_and_fits() {
-    let line = CommandLine { vcpus: 10, max_vcpus: limits::VCPUS, debug: true }.to_string();
+    let line = CommandLine { vcpus: 10, max_vcpus: limits::VCPUS, grows: true, debug: true }.to_string();
     assert_eq!(line.matches("virtio_mmio.device=4K@0x").count(), limits::SLOTS);
     assert!(line.len() < cmdline::MAX, "{} bytes", line.len());
     assert!(line.contains(" virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"));
     assert!(line.contains(" maxcpus=10 ") && line.contains(" loglevel=8 ") && !line.contains("quiet"));
-    assert!(!CommandLine { vcpus: 2, max_vcpus: 2, debug: false }.to_string().contains("maxcpus"));
+    assert!(line.contains(" memory_hotplug.online_policy=auto-movable "));
+    let plain = CommandLine { vcpus: 2, max_vcpus: 2, grows: false, debug: false }.to_string();
+    assert!(!plain.contains("maxcpus") && !plain.contains("memory_hotplug"));
+}
+
+#[test]
+fn the_memory_map_has_all_memory_of_the_boot_and_none_that_comes_later() {
+    let memory = Memory::growing((3 << 30) + (6 << 20), 128 << 20).unwrap();
+    load(&memory, &mut file(&elf(0x100_0000, 4096, true)), &mut file(b"070701"), &LINE, 2).unwrap();
+    let entries = memory.read_obj::<u32>(GuestAddress(0x6030)).unwrap();
+    let entry = |index| memory.read_obj::<[u64; 2]>(GuestAddress(0x7000 + 24 * index)).unwrap();
+    let map: Vec<_> = (0..u64::from(entries)).map(entry).collect();
+    let expected = [[0, 0x9fc00], [0x9fc00, 0x60400], [1 << 20, (3 << 30) - (1 << 20)], [4 << 30, 6 << 20]];
+    assert_eq!(map, expected);
+    assert_eq!(memory.read_obj::<u64>(GuestAddress(0x6040)).unwrap(), (3 << 30) - 4096, "the initramfs");
 }
 
 #[test]

@@ -148,6 +148,10 @@ impl Control {
                 let unplugged = machine.unplug(slot);
                 self.done(unplugged)?;
             }
+            (Request::ResizeMemory { mib }, State::Running(machine)) => {
+                let resized = machine.resize_memory(mib);
+                self.done(resized)?;
+            }
             (Request::Metrics, State::Running(machine)) => {
                 let metrics = machine.metrics();
                 self.reply(Ok(Reply::Metrics(metrics)))?;
@@ -157,9 +161,13 @@ impl Control {
                 return Ok(Some(GuestExit::Stopped));
             }
             (Request::Boot(_), State::Running(_)) => self.not_now("the machine is booted already")?,
-            (Request::Plug { .. } | Request::Unplug { .. } | Request::Metrics, State::Jailed(_)) => {
-                self.not_now("the machine is not booted")?;
-            }
+            (
+                Request::Plug { .. }
+                | Request::Unplug { .. }
+                | Request::ResizeMemory { .. }
+                | Request::Metrics,
+                State::Jailed(_),
+            ) => self.not_now("the machine is not booted")?,
         }
         Ok(None)
     }

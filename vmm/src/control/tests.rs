@@ -40,6 +40,7 @@ impl Server {
 fn machine() -> vmm::Machine {
     vmm::Machine {
         memory_mib: 128,
+        max_memory_mib: 256,
         vcpus: 1,
         max_vcpus: 2,
         kvm: Fd(0),
@@ -64,11 +65,18 @@ fn refused(wrong: impl Fn(&mut vmm::Machine), fds: usize) -> String {
 
 #[test]
 fn a_machine_out_of_range_is_refused_by_the_name_of_the_field() {
-    assert_eq!(
-        refused(|machine| machine.memory_mib = 3073, 4),
-        "memory in MiB is 3073, 48 to 3072 is allowed"
-    );
-    assert_eq!(refused(|machine| machine.memory_mib = 0, 4), "memory in MiB is 0, 48 to 3072 is allowed");
+    for memory_mib in [0, 47, 65_537] {
+        assert_eq!(
+            refused(|machine| machine.memory_mib = memory_mib, 4),
+            format!("memory in MiB is {memory_mib}, 48 to 65536 is allowed")
+        );
+    }
+    for max_memory_mib in [0, 127, 65_537] {
+        assert_eq!(
+            refused(|machine| machine.max_memory_mib = max_memory_mib, 4),
+            format!("max_memory_mib is {max_memory_mib}, 128 to 65536 is allowed")
+        );
+    }
     assert_eq!(refused(|machine| machine.vcpus = 0, 4), "vcpus is 0, 1 to 2 is allowed");
     assert_eq!(refused(|machine| machine.vcpus = 3, 4), "vcpus is 3, 1 to 2 is allowed");
     assert_eq!(refused(|machine| machine.max_vcpus = 33, 4), "max_vcpus is 33, 1 to 32 is allowed");

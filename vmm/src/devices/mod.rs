@@ -6,9 +6,11 @@
 //! The transport owns a `VirtioDevice` and calls it from vCPU threads, one at a time. At DRIVER_OK the device gets
 //! an `Activation`, makes its worker of it and hands that to the loop; `reset` takes the worker back and drops it.
 
+pub mod balloon;
 pub mod console;
 pub mod fs;
 pub mod interrupt;
+pub mod mem;
 pub mod mmio;
 pub mod queue;
 pub mod rng;
@@ -84,12 +86,16 @@ pub struct Context {
     pub console: Arc<Output>,
     /// /proc/self/fd of a procfs that shows this process alone.
     pub proc_self_fd: File,
+    /// What the guest's memory may grow by.
+    pub room: Option<Arc<mem::Room>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error(transparent)]
     Fd(#[from] MissingFd),
+    #[error("the machine's memory has no room to grow")]
+    NoRoom,
     #[error("configure {device}")]
     Device { device: &'static str, source: Box<dyn Error + Send + Sync> },
 }
@@ -97,7 +103,7 @@ pub enum BuildError {
 impl BuildError {
     /// Whether the request is wrong, and not the device's surroundings.
     pub fn is_invalid(&self) -> bool {
-        matches!(self, Self::Fd(_))
+        matches!(self, Self::Fd(_) | Self::NoRoom)
     }
 }
 
@@ -126,6 +132,11 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
         Device::Rng => Box::new(rng::Rng::new(event_loop)),
+        Device::Balloon => Box::new(balloon::Balloon::new(event_loop)),
+        Device::Mem => {
+            let room = context.room.clone().ok_or(BuildError::NoRoom)?;
+            Box::new(mem::Mem::new(event_loop, room))
+        }
     })
 }
 

@@ -42,8 +42,13 @@ impl Ring {
     }
 
     pub(crate) fn activate(&self) -> ActiveQueue {
+        self.activate_as(0)
+    }
+
+    /// As the queue with that number.
+    pub(crate) fn activate_as(&self, index: usize) -> ActiveQueue {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        self.setup.activate(0, self.size, false, kick, &*self.memory).unwrap()
+        self.setup.activate(index, self.size, false, kick, &*self.memory).unwrap()
     }
 
     /// Offers a chain of buffers; returns its head.

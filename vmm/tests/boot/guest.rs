@@ -36,6 +36,8 @@ pub(crate) fn init() -> ! {
         }
         "online" => online(&mut console),
         "slots" => slots(&mut console),
+        "memory" => memory(&mut console),
+        "free" => free(&mut console),
         "share" => share(&mut console),
         "late-mount" => late_mount(&mut console),
         "idle" => {
@@ -97,6 +99,42 @@ fn slots(console: &mut File) {
         say(console, &format!("unbound {round}"));
         wait_until_empty(7);
     }
+}
+
+/// Slot 7 is filled when the host pleases; what it holds then makes memory grow.
+fn memory(console: &mut File) {
+    let total = || meminfo("MemTotal");
+    let boot = total();
+    say(console, &format!("memory {boot}"));
+    bind_when_filled(7);
+    while total() < boot + (200 << 10) {
+        sleep(AGAIN);
+    }
+    // It is memory to write to.
+    let used = vec![1_u8; 192 << 20];
+    say(console, &format!("more memory {} {}", total(), used[used.len() - 1]));
+    drop(used);
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Frees what it has taken when the host fills slot 7.
+fn free(console: &mut File) {
+    let taken = vec![1_u8; 160 << 20];
+    say(console, &format!("taken {}", taken[taken.len() - 1]));
+    bind_when_filled(7);
+    drop(taken);
+    loop {
+        sleep(Duration::from_secs(3600));
+    }
+}
+
+/// In KiB.
+fn meminfo(name: &str) -> u64 {
+    let text = read("/proc/meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 /// The share, mounted twice: as it is, and read-only by the device alone.

@@ -58,6 +58,7 @@ fn kernel_path() -> Option<PathBuf> {
 /// What to boot; `spec` gives the usual.
 pub(crate) struct Spec {
     pub(crate) memory_mib: u32,
+    pub(crate) max_memory_mib: u32,
     pub(crate) vcpus: u8,
     pub(crate) max_vcpus: u8,
     pub(crate) kernel: File,
@@ -72,6 +73,7 @@ pub(crate) struct Spec {
 pub(crate) fn spec(scenario: &str) -> Spec {
     Spec {
         memory_mib: 128,
+        max_memory_mib: 0,
         vcpus: 1,
         max_vcpus: 1,
         kernel: File::open(kernel_path().unwrap()).unwrap(),
@@ -114,6 +116,7 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
     devices.extend(spec.devices.iter().cloned());
     let machine = Machine {
         memory_mib: spec.memory_mib,
+        max_memory_mib: spec.max_memory_mib.max(spec.memory_mib),
         vcpus: spec.vcpus,
         max_vcpus: spec.max_vcpus,
         kvm: Fd(0),
@@ -179,6 +182,13 @@ impl Vmm {
             Ok(Reply::Metrics(metrics)) => metrics,
             other => panic!("{other:?} instead of metrics"),
         }
+    }
+
+    /// Bytes of memory that the VMM holds for itself, guest memory among them.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid.as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
     }
 
     /// Reads the console up to the line that the guest says with this beginning; returns the rest of the line.

@@ -13,6 +13,7 @@ mod guest;
 mod guest_devices;
 mod host;
 mod jail;
+mod memory;
 mod scenarios;
 mod vsock;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let chosen: Vec<_> = [scenarios::ALL, devices::ALL]
+    let chosen: Vec<_> = [scenarios::ALL, devices::ALL, memory::ALL]
         .into_iter()
         .flatten()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())))

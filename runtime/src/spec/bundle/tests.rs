@@ -237,7 +237,6 @@ fn the_cgroups_path_is_kept_as_it_is_written_and_cannot_climb() {
 fn what_is_not_done_yet_is_refused_by_name() {
     let parts = [
         ("hooks", json!({"prestart": [{"path": "/bin/true"}]})),
-        ("vm", json!({"kernel": {"path": "/vmlinux"}})),
         ("linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
         ("linux.timeOffsets", json!({"monotonic": {"secs": 1}})),
         ("linux.memoryPolicy", json!({"mode": "MPOL_BIND"})),

@@ -128,7 +128,7 @@ fn chains_without_room_or_outside_of_memory_come_back_empty() {
 
     let mut guest = Guest::new();
     let memory = guest.memory.clone();
-    let outside = memory.size() as u64;
+    let outside = memory.low() as u64;
     let cases = [
         (outside, 44, 0),
         (outside - 10, 44, 0),

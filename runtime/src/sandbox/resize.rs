@@ -1,0 +1,170 @@
+//! The machine grows and shrinks while its containers run: memory by virtio-mem, vCPUs by the guest's CPU hotplug.
+//!
+//!   resize ─▶ more memory, until it is plugged ─▶ vCPUs on or off line ─▶ less memory, asked for      one at a time
+//!
+//! A step that fails undoes those before it. Taking memory away comes last, because it cannot fail: the guest gives what
+//! it can spare and goes on trying, and its containers' own limits hold meanwhile. What it booted with it keeps. The
+//! device is plugged when it is first needed, so a sandbox that never grows pays nothing for it.
+
+use std::time::Duration;
+
+use bulkhead_protocol::{
+    limits,
+    vmm::{Device, Reply, Request, Slot},
+};
+use tokio::time::Instant;
+
+use super::{
+    agent::{Agent, AgentError},
+    sizing::{Need, Sizes},
+    vmm::{Vmm, VmmError},
+};
+
+const MEM: Slot = Slot(15);
+/// virtio-mem plugs in blocks of this size.
+const BLOCK_MIB: u32 = 2;
+const MIB: u64 = 1 << 20;
+/// Between two looks at how much is plugged. The guest takes milliseconds for a block of 128 MiB.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const PLUGGED: &str = "mem.plugged_bytes";
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResizeError {
+    #[error("{step}")]
+    Vmm { step: &'static str, source: VmmError },
+    #[error("{step}")]
+    Agent { step: &'static str, source: AgentError },
+    #[error("the guest has plugged {plugged} of {wanted} MiB of memory within {waited:?}")]
+    Slow { plugged: u64, wanted: u32, waited: Duration },
+}
+
+/// What a machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) memory_mib: u32,
+    pub(super) vcpus: u8,
+}
+
+/// A booted machine, as far as its size goes.
+#[derive(Debug)]
+pub(super) struct Machine {
+    vmm: Vmm,
+    sizes: Sizes,
+    /// For the guest to plug what it is offered.
+    patience: Duration,
+    /// Held for the whole of a resize: the next one starts from what it has reached.
+    now: tokio::sync::Mutex<Now>,
+}
+
+#[derive(Debug)]
+struct Now {
+    size: Size,
+    /// The memory device is in its slot and bound.
+    plugged: bool,
+}
+
+impl Machine {
+    pub(super) fn new(vmm: Vmm, sizes: Sizes) -> Self {
+        let size = Size { memory_mib: sizes.memory_mib, vcpus: sizes.vcpus };
+        Self { vmm, sizes, patience: limits::RPC, now: tokio::sync::Mutex::new(Now { size, plugged: false }) }
+    }
+
+    /// Makes the machine as large as needed, or as its bounds allow, and says how large that is. What `need` leaves
+    /// open stays; asking for what is there already does nothing. Must not be dropped half-way: see `pod::uncut`.
+    pub(super) async fn resize(&self, agent: &Agent, need: Need) -> Result<Size, ResizeError> {
+        let mut now = self.now.lock().await;
+        let before = now.size;
+        let wanted = self.bounded(before, need);
+        if wanted.memory_mib > before.memory_mib
+            && let Err(error) = self.grow(&mut now, agent, wanted.memory_mib).await
+        {
+            self.undo(before).await;
+            return Err(error);
+        }
+        if wanted.vcpus != before.vcpus {
+            let step = "bring the guest's vCPUs on or off line";
+            if let Err(source) = agent.set_online_cpus(wanted.vcpus.into()).await {
+                // It may have come half-way.
+                let _ = agent.set_online_cpus(before.vcpus.into()).await;
+                self.undo(before).await;
+                return Err(ResizeError::Agent { step, source });
+            }
+            now.size.vcpus = wanted.vcpus;
+        }
+        if wanted.memory_mib < before.memory_mib {
+            self.ask(wanted.memory_mib).await?;
+        }
+        now.size = wanted;
+        Ok(wanted)
+    }
+
+    fn bounded(&self, before: Size, need: Need) -> Size {
+        let Sizes { memory_mib, max_memory_mib, max_vcpus, .. } = self.sizes;
+        let vcpus = need.vcpus.map_or(before.vcpus, |count| u8::try_from(count).unwrap_or(max_vcpus));
+        Size {
+            memory_mib: need
+                .memory_mib
+                .map_or(before.memory_mib, |mib| mib.clamp(memory_mib, max_memory_mib)),
+            vcpus: vcpus.clamp(1, max_vcpus),
+        }
+    }
+
+    async fn grow(&self, now: &mut Now, agent: &Agent, mib: u32) -> Result<(), ResizeError> {
+        if !now.plugged {
+            self.plug(agent).await?;
+            now.plugged = true;
+        }
+        self.ask(mib).await?;
+        let wanted = (mib - self.sizes.memory_mib).next_multiple_of(BLOCK_MIB);
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let plugged = self.plugged_mib().await?;
+            if plugged >= wanted.into() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(ResizeError::Slow { plugged, wanted, waited: self.patience });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn plug(&self, agent: &Agent) -> Result<(), ResizeError> {
+        let step = "plug the memory device";
+        let request = Request::Plug { slot: MEM, device: Device::Mem };
+        self.call(step, request).await?;
+        let step = "bind the memory device in the guest";
+        if let Err(source) = agent.bind_slot(MEM.0.into()).await {
+            let _ = self.call(step, Request::Unplug { slot: MEM }).await;
+            return Err(ResizeError::Agent { step, source });
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, mib: u32) -> Result<(), ResizeError> {
+        self.call("resize the guest's memory", Request::ResizeMemory { mib }).await.map(drop)
+    }
+
+    /// Back to the size that was, as far as it goes; the error that led here is the one to report.
+    async fn undo(&self, before: Size) {
+        let _ = self.ask(before.memory_mib).await;
+    }
+
+    async fn plugged_mib(&self) -> Result<u64, ResizeError> {
+        match self.call("read the machine's counters", Request::Metrics).await? {
+            Reply::Metrics(metrics) => {
+                let plugged = metrics.iter().find(|(name, _)| name == PLUGGED);
+                Ok(plugged.map_or(0, |(_, bytes)| bytes / MIB))
+            }
+            Reply::Booted | Reply::Done => Ok(0),
+        }
+    }
+
+    async fn call(&self, step: &'static str, request: Request) -> Result<Reply, ResizeError> {
+        let reply = self.vmm.call(request, Vec::new(), limits::CONTROL).await;
+        reply.map_err(|source| ResizeError::Vmm { step, source })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! How large a microVM is made, and from what: the bundle's wishes and limits inside of what the operator allows.
+//!
+//!   vm.hwConfig ─▶ annotations ─▶ limit + overhead, ceil(quota / period) ─▶ configuration     the first that is given
+//!
+//! A wish beyond the operator's bounds is refused by its JSON path; a limit beyond them is no wish for a machine of that
+//! size, so the machine is made as large as allowed, with a warning. `docs/sizing.md` says how the overhead was measured.
+
+use std::path::PathBuf;
+
+use bulkhead_protocol::{
+    container::{Limit, Resources},
+    limits,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    config::Config,
+    spec::{Hardware, SpecError, Vm},
+};
+
+const MIB: u64 = 1 << 20;
+/// What the guest needs beside its containers: kernel, agent, page tables, and room to reclaim before the guest as a
+/// whole is out of memory.
+const OVERHEAD_MIB: u64 = 64;
+/// One part in this many of what is added to that, for the kernel's records of each page.
+const OVERHEAD_SHARE: u64 = 32;
+/// CFS's, when a quota comes without.
+const DEFAULT_PERIOD: u64 = 100_000;
+
+/// A machine's sizes: at boot, and what it may grow to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    pub memory_mib: u32,
+    pub max_memory_mib: u32,
+    pub vcpus: u8,
+    pub max_vcpus: u8,
+}
+
+/// What containers with these resources need of a machine; `None` where they set no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Need {
+    pub memory_mib: Option<u32>,
+    pub vcpus: Option<u32>,
+}
+
+impl Need {
+    /// Of all containers of a sandbox together: a single one without a limit leaves the sandbox without.
+    pub fn of<'a>(containers: impl IntoIterator<Item = &'a Resources>) -> Self {
+        let mut memory = Some(0_u64);
+        let mut thousandths = Some(0_u64);
+        let mut any = false;
+        for resources in containers {
+            any = true;
+            memory = memory.zip(value(resources.memory_max)).map(|(sum, limit)| sum.saturating_add(limit));
+            thousandths = thousandths
+                .zip(cpu_thousandths(resources))
+                .map(|(sum, thousandths)| sum.saturating_add(thousandths));
+        }
+        Self {
+            memory_mib: memory.filter(|_| any).map(with_overhead),
+            vcpus: thousandths.filter(|_| any).map(|all| saturated(all.div_ceil(1000)).max(1)),
+        }
+    }
+}
+
+fn value(limit: Option<Limit>) -> Option<u64> {
+    match limit {
+        Some(Limit::Value(value)) => Some(value),
+        Some(Limit::Max) | None => None,
+    }
+}
+
+/// CPUs that a quota lets a container use, in thousandths.
+fn cpu_thousandths(resources: &Resources) -> Option<u64> {
+    let quota = value(resources.cpu_quota)?;
+    let period = resources.cpu_period.unwrap_or(DEFAULT_PERIOD).max(1);
+    Some(quota.saturating_mul(1000).div_ceil(period))
+}
+
+/// The machine for containers that may use `limit` bytes, in MiB.
+fn with_overhead(limit: u64) -> u32 {
+    let limit = limit.div_ceil(MIB);
+    saturated(limit.saturating_add(OVERHEAD_MIB).saturating_add(limit / OVERHEAD_SHARE))
+}
+
+fn saturated(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// The sizes of a new sandbox for its first container.
+///
+/// # Errors
+/// A wish that the configuration does not allow, by its JSON path.
+pub fn sizes(
+    config: &Config,
+    vm: &Vm,
+    resources: &Resources,
+    warnings: &mut Vec<String>,
+) -> Result<Sizes, SpecError> {
+    check_annotations(config, vm)?;
+    let need = Need::of([resources]);
+    let (least, most) = (*limits::MEMORY_MIB.start(), config.max_memory_mib);
+    let memory_mib = match wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS) {
+        Some((mib, _)) if (least..=most).contains(&mib) => mib,
+        Some((mib, field)) => return Err(out_of_bounds(field, "MiB", mib, least, most, "max_memory_mib")),
+        None => need.memory_mib.map_or(config.memory_mib, |mib| {
+            if mib > most {
+                warnings.push(format!(
+                    "linux.resources.memory.limit wants a microVM of {mib} MiB, max_memory_mib allows {most}"
+                ));
+            }
+            mib.clamp(least, most)
+        }),
+    };
+    let most = u32::from(config.max_vcpus);
+    let vcpus = match wish(vm, |hardware| hardware.vcpus, VCPU_FIELDS) {
+        Some((count, _)) if (1..=most).contains(&count) => count,
+        Some((count, field)) => return Err(out_of_bounds(field, "vCPUs", count, 1, most, "max_vcpus")),
+        None => need.vcpus.map_or(u32::from(config.vcpus), |count| {
+            if count > most {
+                warnings.push(format!(
+                    "linux.resources.cpu.quota wants a microVM of {count} vCPUs, max_vcpus allows {most}"
+                ));
+            }
+            count.min(most)
+        }),
+    };
+    Ok(Sizes {
+        memory_mib,
+        max_memory_mib: config.max_memory_mib,
+        // At most max_vcpus, which is a u8.
+        vcpus: u8::try_from(vcpus).unwrap_or(config.max_vcpus),
+        max_vcpus: config.max_vcpus,
+    })
+}
+
+/// Where a wish comes from: the spec's object, then our annotation.
+const MEMORY_FIELDS: [&str; 2] = ["vm.hwConfig.memory", "annotations[\"org.bulkhead.vm.memory-mib\"]"];
+const VCPU_FIELDS: [&str; 2] = ["vm.hwConfig.vcpus", "annotations[\"org.bulkhead.vm.vcpus\"]"];
+
+fn wish(
+    vm: &Vm,
+    value: impl Fn(&Hardware) -> Option<u32>,
+    [hardware, annotation]: [&'static str; 2],
+) -> Option<(u32, &'static str)> {
+    let hardware = value(&vm.hardware).map(|value| (value, hardware));
+    hardware.or_else(|| value(&vm.annotated).map(|value| (value, annotation)))
+}
+
+fn out_of_bounds(field: &str, unit: &str, wanted: u32, least: u32, most: u32, key: &str) -> SpecError {
+    let reason = format!("{wanted} {unit} are not between {least} and {most}, {key} of the configuration");
+    SpecError::Invalid { field: field.into(), reason }
+}
+
+fn check_annotations(config: &Config, vm: &Vm) -> Result<(), SpecError> {
+    let given = [
+        (vm.annotated.memory_mib.is_some(), "org.bulkhead.vm.memory-mib"),
+        (vm.annotated.vcpus.is_some(), "org.bulkhead.vm.vcpus"),
+    ];
+    let refused = given
+        .iter()
+        .find(|(given, name)| *given && !config.allowed_annotations.iter().any(|allowed| allowed == name));
+    match refused {
+        Some((_, name)) => Err(SpecError::Refused {
+            field: format!("annotations[{name:?}]"),
+            reason: "allowed_annotations of the configuration does not name it".into(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The configuration with the bundle's own VMM, kernel and image, where it is allowed to have them.
+///
+/// # Errors
+/// A path that the configuration does not name.
+pub fn artefacts(mut config: Config, vm: &Vm) -> Result<Config, SpecError> {
+    let chosen = |wanted: &Option<PathBuf>, own: &PathBuf, allowed: &[PathBuf], field: &str, key: &str| {
+        let Some(path) = wanted else { return Ok(own.clone()) };
+        if path == own || allowed.contains(path) {
+            return Ok(path.clone());
+        }
+        let reason = format!("{} is not in {key} of the configuration", path.display());
+        Err(SpecError::Refused { field: field.into(), reason })
+    };
+    config.vmm =
+        chosen(&vm.hypervisor, &config.vmm, &config.allowed_vmms, "vm.hypervisor.path", "allowed_vmms")?;
+    config.kernel =
+        chosen(&vm.kernel, &config.kernel, &config.allowed_kernels, "vm.kernel.path", "allowed_kernels")?;
+    config.initramfs = chosen(
+        &vm.initrd,
+        &config.initramfs,
+        &config.allowed_initramfs,
+        "vm.kernel.initrd",
+        "allowed_initramfs",
+    )?;
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests;

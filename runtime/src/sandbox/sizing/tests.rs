@@ -1,0 +1,152 @@
+use super::*;
+
+fn config() -> Config {
+    Config {
+        vmm: "/lib/vmm".into(),
+        kernel: "/lib/vmlinux".into(),
+        initramfs: "/lib/initramfs".into(),
+        memory_mib: 512,
+        max_memory_mib: 4096,
+        vcpus: 1,
+        max_vcpus: 4,
+        allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
+        allowed_vmms: vec![],
+        allowed_kernels: vec!["/opt/vmlinux".into()],
+        allowed_initramfs: vec![],
+    }
+}
+
+fn limited(memory: Option<Limit>, quota: Option<Limit>, period: Option<u64>) -> Resources {
+    Resources { memory_max: memory, cpu_quota: quota, cpu_period: period, ..Resources::default() }
+}
+
+fn mib(mib: u64) -> Option<Limit> {
+    Some(Limit::Value(mib * MIB))
+}
+
+/// Memory and vCPUs, and what was warned about.
+fn sized(vm: &Vm, resources: &Resources) -> (u32, u8, Vec<String>) {
+    let mut warnings = Vec::new();
+    let sizes = sizes(&config(), vm, resources, &mut warnings).unwrap();
+    assert_eq!((sizes.max_memory_mib, sizes.max_vcpus), (4096, 4));
+    (sizes.memory_mib, sizes.vcpus, warnings)
+}
+
+fn refused(vm: &Vm) -> String {
+    let error = sizes(&config(), vm, &Resources::default(), &mut Vec::new()).unwrap_err();
+    error.to_string()
+}
+
+fn hardware(memory_mib: Option<u32>, vcpus: Option<u32>) -> Vm {
+    Vm { hardware: Hardware { memory_mib, vcpus }, ..Vm::default() }
+}
+
+fn annotated(memory_mib: Option<u32>, vcpus: Option<u32>) -> Vm {
+    Vm { annotated: Hardware { memory_mib, vcpus }, ..Vm::default() }
+}
+
+#[test]
+fn a_container_without_limits_gets_what_the_configuration_says() {
+    let unlimited = limited(Some(Limit::Max), Some(Limit::Max), Some(1000));
+    for resources in [Resources::default(), unlimited] {
+        assert_eq!(sized(&Vm::default(), &resources), (512, 1, vec![]));
+    }
+}
+
+#[test]
+fn a_machine_has_room_for_the_limit_and_the_guest_beside_it() {
+    let memory = |limit| sized(&Vm::default(), &limited(limit, None, None)).0;
+    assert_eq!(memory(mib(256)), 256 + 64 + 8);
+    assert_eq!(memory(Some(Limit::Value(1))), 1 + 64);
+    assert_eq!(memory(Some(Limit::Value(0))), 64);
+}
+
+#[test]
+fn a_quota_is_rounded_up_to_whole_vcpus() {
+    let vcpus = |quota, period| sized(&Vm::default(), &limited(None, Some(Limit::Value(quota)), period)).1;
+    assert_eq!([1, 50_000, 100_000, 100_001, 250_000].map(|quota| vcpus(quota, None)), [1, 1, 1, 2, 3]);
+    assert_eq!(vcpus(30_000, Some(10_000)), 3);
+    assert_eq!(vcpus(1, Some(0)), 1, "no division by zero");
+}
+
+#[test]
+fn limits_beyond_the_bounds_make_the_largest_machine_and_a_warning() {
+    let huge = limited(Some(Limit::Value(u64::MAX)), Some(Limit::Value(u64::MAX)), Some(1));
+    let (memory, vcpus, warnings) = sized(&Vm::default(), &huge);
+    assert_eq!((memory, vcpus), (4096, 4));
+    assert_eq!(warnings.len(), 2);
+    assert!(warnings[0].contains("max_memory_mib allows 4096"), "{warnings:?}");
+    assert!(warnings[1].contains("max_vcpus allows 4"), "{warnings:?}");
+}
+
+#[test]
+fn the_specs_hardware_wins_over_annotations_and_those_over_limits() {
+    let resources = limited(mib(256), Some(Limit::Value(100_000)), None);
+    assert_eq!(sized(&annotated(Some(300), Some(2)), &resources), (300, 2, vec![]));
+    let both =
+        Vm { annotated: Hardware { memory_mib: Some(300), vcpus: Some(2) }, ..hardware(Some(400), Some(3)) };
+    assert_eq!(sized(&both, &resources), (400, 3, vec![]));
+    assert_eq!(sized(&hardware(None, Some(3)), &resources), (328, 3, vec![]));
+}
+
+#[test]
+fn wishes_beyond_the_bounds_are_refused_by_their_field() {
+    assert_eq!(
+        refused(&hardware(Some(4097), None)),
+        "vm.hwConfig.memory: 4097 MiB are not between 48 and 4096, max_memory_mib of the configuration"
+    );
+    assert!(refused(&hardware(Some(47), None)).starts_with("vm.hwConfig.memory: 47 MiB "));
+    assert!(
+        refused(&hardware(None, Some(5))).starts_with("vm.hwConfig.vcpus: 5 vCPUs are not between 1 and 4")
+    );
+    assert!(
+        refused(&annotated(Some(u32::MAX), None))
+            .starts_with(r#"annotations["org.bulkhead.vm.memory-mib"]: "#)
+    );
+    assert!(
+        refused(&annotated(None, Some(0))).starts_with(r#"annotations["org.bulkhead.vm.vcpus"]: 0 vCPUs"#)
+    );
+}
+
+#[test]
+fn annotations_that_the_operator_does_not_allow_are_refused() {
+    let config = Config { allowed_annotations: vec!["org.bulkhead.vm.vcpus".into()], ..config() };
+    let sized = |vm: &Vm| sizes(&config, vm, &Resources::default(), &mut Vec::new());
+    sized(&annotated(None, Some(2))).unwrap();
+    assert_eq!(
+        sized(&annotated(Some(300), None)).unwrap_err().to_string(),
+        r#"annotations["org.bulkhead.vm.memory-mib"] is not supported: allowed_annotations of the configuration does not name it"#
+    );
+}
+
+#[test]
+fn containers_of_one_sandbox_are_added_up() {
+    let (a, b) = (
+        limited(mib(100), Some(Limit::Value(50_000)), None),
+        limited(mib(220), Some(Limit::Value(70_000)), None),
+    );
+    assert_eq!(Need::of([&a, &b]), Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) });
+    assert_eq!(Need::of([&a, &Resources::default()]), Need::default());
+    assert_eq!(Need::of([]), Need::default());
+}
+
+#[test]
+fn programs_of_the_host_must_be_configured_or_allowed() {
+    let vm = |hypervisor: Option<&str>, kernel: Option<&str>, initrd: Option<&str>| Vm {
+        hypervisor: hypervisor.map(Into::into),
+        kernel: kernel.map(Into::into),
+        initrd: initrd.map(Into::into),
+        ..Vm::default()
+    };
+    let chosen = artefacts(config(), &vm(Some("/lib/vmm"), Some("/opt/vmlinux"), None)).unwrap();
+    assert_eq!(chosen, Config { kernel: "/opt/vmlinux".into(), ..config() });
+    let refused = |vm| artefacts(config(), &vm).unwrap_err().to_string();
+    assert_eq!(
+        refused(vm(Some("/bin/sh"), None, None)),
+        "vm.hypervisor.path is not supported: /bin/sh is not in allowed_vmms of the configuration"
+    );
+    assert!(
+        refused(vm(None, Some("/lib/../lib/vmlinux"), None)).starts_with("vm.kernel.path is not supported")
+    );
+    assert!(refused(vm(None, None, Some("/x"))).starts_with("vm.kernel.initrd is not supported: /x is not"));
+}
