@@ -14,6 +14,8 @@ use std::{
 use bulkhead_protocol::limits;
 use serde::Deserialize;
 
+use crate::spec::{Apparmor, Policy};
+
 /// Read when there is no `--config`.
 pub const DEFAULT_PATH: &str = "/etc/bulkhead/config.toml";
 /// Bytes of a configuration file.
@@ -34,6 +36,8 @@ pub struct Config {
     pub vcpus: u8,
     /// vCPUs a sandbox may grow to, 1 to 32. Default: `vcpus`.
     pub max_vcpus: u8,
+    /// What a bundle may ask for. Default: no settings of the whole guest; an AppArmor profile is a warning.
+    pub policy: Policy,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -45,6 +49,10 @@ struct RawConfig {
     memory_mib: Option<u32>,
     vcpus: Option<u8>,
     max_vcpus: Option<u8>,
+    #[serde(default)]
+    allowed_sysctls: Vec<String>,
+    #[serde(default)]
+    apparmor: Apparmor,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +185,9 @@ impl RawConfig {
         if !(1..=max_vcpus).contains(&vcpus) {
             return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
         }
+        let sysctls = self.allowed_sysctls.try_into().map_err(|reason| refuse("allowed_sysctls", reason))?;
         Ok(Config {
+            policy: Policy { sysctls, apparmor: self.apparmor },
             vmm: artefact("vmm", self.vmm, "libexec/bulkhead/bulkhead-vmm")?,
             kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
             initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,

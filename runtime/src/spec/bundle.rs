@@ -8,27 +8,28 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
+    container::{Confinement, ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
     id::ContainerId,
     limits,
 };
 
 use super::{
-    Bundle, HostPart, SpecError, devices, mounts,
+    Bundle, HostPart, Policy, Profile, SpecError, devices, memory_policy, mounts,
     namespaces::{self, Namespaces},
+    personality,
     process::{self, check_absolute, refuse_nul},
-    raw, resources, sysctl,
+    raw, resources, seccomp, sysctl,
 };
 
 /// `__NEW_UTS_LEN`.
 const UTS_NAME_MAX: usize = 64;
 
-pub(super) fn load(dir: &Path, id: &ContainerId) -> Result<Bundle, SpecError> {
+pub(super) fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, SpecError> {
     let dir = fs::canonicalize(dir).map_err(|source| SpecError::Bundle { path: dir.to_owned(), source })?;
     let json = read_capped(&dir.join("config.json"))?;
     let spec: raw::Spec = raw::parse(&json, "config.json", "")?;
-    let (host, guest) = split(&spec, &dir, id)?;
-    Ok(Bundle { dir, json, host, guest })
+    let (host, guest, seccomp) = split(&spec, &dir, id, policy)?;
+    Ok(Bundle { dir, json, host, guest, seccomp })
 }
 
 /// At most `limits::CONFIG_JSON` bytes, and from a regular file: a fifo would keep us waiting.
@@ -46,13 +47,18 @@ pub(super) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
     Ok(bytes)
 }
 
-fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, ContainerSpec), SpecError> {
+fn split(
+    spec: &raw::Spec,
+    dir: &Path,
+    id: &ContainerId,
+    policy: &Policy,
+) -> Result<(HostPart, ContainerSpec, Option<Profile>), SpecError> {
     let oci_version = version(spec.oci_version.as_deref())?;
     refuse_unsupported(spec)?;
     let mut warnings = Vec::new();
     let linux = &spec.linux;
     let raw_process = spec.process.as_ref().ok_or_else(|| SpecError::Missing { field: "process".into() })?;
-    let process = process::check(raw_process, &mut warnings)?;
+    let process = process::check(raw_process, policy, &mut warnings)?;
     let rootfs = rootfs(spec.root.as_ref(), dir)?;
     let rootfs_readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     let namespaces = namespaces::parse(&linux.namespaces)?;
@@ -62,6 +68,8 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
+    let seccomp = linux.seccomp.as_ref().map(|profile| seccomp::check(profile, &mut warnings)).transpose()?;
+    let sysctl = sysctl::parse(&linux.sysctl, &namespaces, &policy.sysctls)?;
     let mounts = mounts::parse(&spec.mounts, dir, id, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
@@ -71,13 +79,20 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         },
         uid_mappings: namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?,
         gid_mappings: namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?,
+        time_offsets: namespaces::time_offsets(&linux.time_offsets, &namespaces)?,
         hostname: uts_name(spec.hostname.as_deref(), "hostname", &namespaces)?,
         domainname: uts_name(spec.domainname.as_deref(), "domainname", &namespaces)?,
         mounts: mounts.mounts,
         devices: devices::nodes(&linux.devices)?,
         masked_paths: paths(&linux.masked_paths, "maskedPaths")?,
         readonly_paths: paths(&linux.readonly_paths, "readonlyPaths")?,
-        sysctl: sysctl::parse(&linux.sysctl, &namespaces)?,
+        sysctl: sysctl.own,
+        guest_sysctl: sysctl.guest,
+        confinement: Confinement {
+            seccomp: None,
+            personality: personality::parse(linux.personality.as_ref())?,
+            memory_policy: memory_policy::parse(linux.memory_policy.as_ref())?,
+        },
         resources: resources::parse(&linux.resources, &mut warnings)?,
         namespaces: namespaces.0,
         process,
@@ -93,7 +108,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         terminal: raw_process.terminal,
         warnings,
     };
-    Ok((host, guest))
+    Ok((host, guest, seccomp))
 }
 
 /// Semantic versioning, major 1: a later minor version only adds, and what it adds is ignored or refused by name.
@@ -115,24 +130,19 @@ fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let linux = &spec.linux;
     let parts = [
         ("hooks", &spec.hooks),
-        ("linux.timeOffsets", &linux.time_offsets),
         ("linux.netDevices", &linux.net_devices),
         ("linux.intelRdt", &linux.intel_rdt),
-        ("linux.memoryPolicy", &linux.memory_policy),
-        ("linux.personality", &linux.personality),
     ];
     for (field, value) in parts {
         if raw::asks_for_something(value.as_ref()) {
             return Err(SpecError::Unsupported { field: field.into() });
         }
     }
-    // An empty seccomp object is an error of the spec and not "no filter"; an empty vm object lacks its kernel.
-    for (field, value) in [("linux.seccomp", &linux.seccomp), ("vm", &spec.vm)] {
-        if value.is_some() {
-            return Err(SpecError::Unsupported { field: field.into() });
-        }
+    // An empty vm object lacks its kernel.
+    match spec.vm {
+        Some(_) => Err(SpecError::Unsupported { field: "vm".into() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn rootfs(root: Option<&raw::Root>, dir: &Path) -> Result<PathBuf, SpecError> {
