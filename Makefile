@@ -22,8 +22,10 @@ export LAB := $(CARGO_TARGET_DIR)/release/bulkhead-lab
 PREFIX ?= /usr/local
 TRIPLE := x86_64-unknown-linux-gnu
 # Static programs start faster, and run where no C library is. They take other compiler flags: a target directory of their own keeps either from rebuilding the other.
+# libseccomp-sys asks for a shared library unless told.
 STATIC := $(CARGO_TARGET_DIR)/static
-BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' cargo build --target $(TRIPLE)
+BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
+	LIBSECCOMP_LIB_PATH=$(shell pkg-config --variable=libdir libseccomp) cargo build --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
 # The programs that run on the host; those of the last line are for development.
 PROGRAMS := bulkhead-vmm bulkhead-rootfs-builder \

@@ -5,7 +5,7 @@ mod support;
 
 use std::{fs, io::Write, os::fd::AsFd};
 
-use bulkhead_agent::container::{Created, Running};
+use bulkhead_agent::container::Created;
 use bulkhead_protocol::container::{
     Capabilities, ContainerSpec, IdMapping, Namespace, NamespaceKind, NamespacePlace, Rlimit, User,
 };
@@ -171,9 +171,7 @@ async fn a_terminal_is_the_controlling_one_with_its_size_and_the_console() {
 async fn a_further_process_lives_in_the_container() {
     let Some(host) = host() else { return };
     let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();
-    created.gate.release().await.unwrap();
-    let Created { pid, pidfd, cgroup, .. } = created;
-    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+    let container = host.start(created).await;
 
     let outcome = host
         .exec(&container, &process(&["sh", "-c", "hostname; ls /proc | grep -c '^1$'; cat /proc/1/comm /proc/self/cgroup | grep -E '^(sleep|0)'; readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; exit 3"]))
@@ -209,9 +207,7 @@ async fn a_further_process_lives_in_the_container() {
 async fn a_further_process_may_have_a_terminal_of_its_own() {
     let Some(host) = host() else { return };
     let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();
-    created.gate.release().await.unwrap();
-    let Created { pid, pidfd, cgroup, .. } = created;
-    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+    let container = host.start(created).await;
     let mut shell = process(&["sh", "-c", "tty; stty size; echo x > /dev/tty"]);
     shell.terminal = true;
     shell.console_size = Some((80, 25));
@@ -240,9 +236,7 @@ async fn a_further_process_enters_the_user_namespace_as_well() {
     let map = vec![IdMapping { container: 0, host: 100_000, size: 65_536 }];
     (spec.uid_mappings, spec.gid_mappings) = (map.clone(), map);
     let (created, _streams) = host.create(&spec).await.unwrap();
-    created.gate.release().await.unwrap();
-    let Created { pid, pidfd, cgroup, .. } = created;
-    let container = Running { id: host.id.clone(), pid, pidfd, cgroup };
+    let container = host.start(created).await;
     let mut user = process(&["sh", "-c", "id -u; cat /proc/self/uid_map; grep ^0:: /proc/self/cgroup"]);
     user.user.uid = 1000;
     let outcome = host.exec(&container, &user).await.unwrap();

@@ -4,10 +4,17 @@
 //! Paths named `destination`, `cwd` and the like are absolute paths in the container; a `SharePath` is relative to
 //! the root of the virtio-fs share. Numbers are the guest kernel's own (device numbers, signal and capability bits).
 
+mod confinement;
+mod scheduling;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
+    scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
+};
 use crate::cpu_list::CpuList;
 
 /// A container to make.
@@ -21,6 +28,8 @@ pub struct ContainerSpec {
     /// Only with a user namespace.
     pub uid_mappings: Vec<IdMapping>,
     pub gid_mappings: Vec<IdMapping>,
+    /// Only with a time namespace.
+    pub time_offsets: TimeOffsets,
     /// Set in the container's own UTS namespace.
     pub hostname: Option<String>,
     pub domainname: Option<String>,
@@ -31,7 +40,10 @@ pub struct ContainerSpec {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub sysctl: BTreeMap<String, String>,
+    /// Settings of no namespace, thus of the whole guest; the operator allows them.
+    pub guest_sysctl: BTreeMap<String, String>,
     pub resources: Resources,
+    pub confinement: Confinement,
 }
 
 /// A path below the share's root: relative, no empty, `.` or `..` component.
@@ -108,6 +120,22 @@ pub struct IdMapping {
     pub container: u32,
     pub host: u32,
     pub size: u32,
+}
+
+/// What the clocks of a time namespace are ahead of the guest's, which began at the boot of the microVM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeOffsets {
+    pub monotonic: Option<TimeOffset>,
+    pub boottime: Option<TimeOffset>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeOffset {
+    pub seconds: i64,
+    /// Below 1,000,000,000, and always forward.
+    pub nanoseconds: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,6 +301,7 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    pub scheduling: Scheduling,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,8 @@ pub const MOUNTS: usize = 512;
 pub const CONTAINER_SPEC: usize = 3 << 20;
 /// Bytes of a `config.json` (a spec of 10 MB is read, then refused or split).
 pub const CONFIG_JSON: u64 = 16 << 20;
+/// Instructions of a seccomp filter (`BPF_MAXINSNS` of the kernel).
+pub const FILTER: usize = 4096;
 /// Bytes of one control packet to or from the VMM; the console's tail must fit.
 pub const PACKET: usize = 64 << 10;
 /// File descriptors in one control packet (SCM_MAX_FD is 253).

@@ -14,7 +14,7 @@ use std::{
 use bulkhead_protocol::limits;
 use serde::Deserialize;
 
-use crate::spec;
+use crate::spec::{self, Apparmor, Policy};
 
 /// Read when there is no `--config`.
 pub const DEFAULT_PATH: &str = "/etc/bulkhead/config.toml";
@@ -44,6 +44,8 @@ pub struct Config {
     pub allowed_vmms: Vec<PathBuf>,
     pub allowed_kernels: Vec<PathBuf>,
     pub allowed_initramfs: Vec<PathBuf>,
+    /// What a bundle may ask for. Default: no settings of the whole guest; an AppArmor profile is a warning.
+    pub policy: Policy,
 }
 
 const MEMORY_MIB: u32 = 512;
@@ -69,6 +71,10 @@ struct RawConfig {
     allowed_kernels: Vec<PathBuf>,
     #[serde(default)]
     allowed_initramfs: Vec<PathBuf>,
+    #[serde(default)]
+    allowed_sysctls: Vec<String>,
+    #[serde(default)]
+    apparmor: Apparmor,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -221,7 +227,9 @@ impl RawConfig {
         if !(1..=max_vcpus).contains(&vcpus) {
             return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
         }
+        let sysctls = self.allowed_sysctls.try_into().map_err(|reason| refuse("allowed_sysctls", reason))?;
         Ok(Config {
+            policy: Policy { sysctls, apparmor: self.apparmor },
             vmm: artefact("vmm", self.vmm, "libexec/bulkhead/bulkhead-vmm")?,
             kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
             initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,

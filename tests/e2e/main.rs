@@ -12,5 +12,6 @@ mod exec;
 mod isolation;
 mod lifecycle;
 mod output;
+mod process;
 mod run;
 mod terminal;

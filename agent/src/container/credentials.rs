@@ -88,25 +88,45 @@ pub(super) fn become_user(user: &User) -> Result<(), ContainerError> {
     Ok(())
 }
 
-/// Takes the remaining sets.
-pub(super) fn take_capabilities(reduced: &Reduced) -> Result<(), ContainerError> {
+/// What a filter takes without no_new_privs.
+const FOR_FILTER: u64 = CapabilitySet::SYS_ADMIN.bits();
+
+/// Takes the remaining sets; `for_filter` keeps one capability in reserve, which is not effective.
+pub(super) fn take_capabilities(reduced: &Reduced, for_filter: bool) -> Result<(), ContainerError> {
     const STEP: &str = "set";
     let sets = reduced.0;
     clear_ambient_capability_set().during("clear", "ambient capabilities")?;
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: CapabilitySet::from_bits_retain(sets.effective),
-            permitted: CapabilitySet::from_bits_retain(sets.permitted),
-            inheritable: CapabilitySet::from_bits_retain(sets.inheritable),
-        },
-    )
-    .during(STEP, "capabilities")?;
+    let reserve = if for_filter { FOR_FILTER } else { 0 };
+    set(sets.effective, sets.permitted | reserve, sets.inheritable)?;
     for bit in each(sets.ambient) {
         configure_capability_in_ambient_set(bit, true)
             .during(STEP, format_args!("ambient capability {}", bit.bits().trailing_zeros()))?;
     }
     set_keep_capabilities(false).during("stop keeping", "capabilities")
+}
+
+/// Makes the reserve effective.
+pub(super) fn raise_for_filter(reduced: &Reduced) -> Result<(), ContainerError> {
+    let sets = reduced.0;
+    set(sets.effective | FOR_FILTER, sets.permitted | FOR_FILTER, sets.inheritable)
+}
+
+/// Gives the reserve away. The filter is on: nothing is done that need not be.
+pub(super) fn drop_reserve(reduced: &Reduced) -> Result<(), ContainerError> {
+    let sets = reduced.0;
+    if sets.effective & sets.permitted & FOR_FILTER != 0 {
+        return Ok(());
+    }
+    set(sets.effective, sets.permitted, sets.inheritable)
+}
+
+fn set(effective: u64, permitted: u64, inheritable: u64) -> Result<(), ContainerError> {
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
+    };
+    set_capabilities(None, sets).during("set", "capabilities")
 }
 
 /// Root of a fresh user namespace: until now we are an id that it does not know.

@@ -6,7 +6,7 @@ use super::{
     ChildStdio, Layout, Running, Spawned,
     error::ContainerError,
     launch::{self, Orders, end, launch},
-    namespaces, plan, rlimits,
+    namespaces, plan, rlimits, scheduling,
 };
 
 pub(super) async fn exec(
@@ -15,7 +15,7 @@ pub(super) async fn exec(
     process: &ProcessSpec,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
-    let plan = plan::join(namespaces::foreign(container.pid)?, process)?;
+    let plan = plan::join(namespaces::foreign(container.pid)?, process, &container.confinement)?;
     let orders = Orders {
         program: &layout.program,
         plan: &plan,
@@ -24,7 +24,9 @@ pub(super) async fn exec(
         target: Some(&container.pidfd),
     };
     let launch::Launched { pid, pidfd, pty_master, gate, .. } = launch(orders).await?;
-    let released = match rlimits::apply(pid, &process.rlimits) {
+    let limited = rlimits::apply(pid, &process.rlimits)
+        .and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling));
+    let released = match limited {
         Ok(()) => gate.open().await,
         Err(error) => Err(error),
     };

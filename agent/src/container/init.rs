@@ -23,7 +23,7 @@ use rustix::{
 };
 
 use super::{
-    console, copy_up, credentials, devices,
+    confinement, console, copy_up, credentials, devices,
     error::{ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
@@ -33,8 +33,11 @@ use super::{
     plan::{LaunchKind, Plan, Step, late_attributes},
     program::{self, Entered, Program},
     rootfs::{self, Sources},
-    sysctl,
+    scheduling, sysctl,
 };
+
+/// In nanoseconds.
+const SECOND: i128 = 1_000_000_000;
 
 /// The program `bulkhead-agent container-init`.
 pub fn main() -> ExitCode {
@@ -68,13 +71,25 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     fs::write("/proc/self/oom_score_adj", plan.launch.oom_score_adj.to_string())
         .during("set oom_score_adj to", plan.launch.oom_score_adj)?;
 
+    if let Some(cpus) = plan.launch.initial_cpus {
+        scheduling::set_own_cpus(cpus)?;
+    }
     let mut sources = None;
     // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
     // come after the birth.
     let late = namespaces::CGROUP | if target.is_some() { namespaces::USER } else { 0 };
     let mut new = plan.launch.namespaces & !late;
     match (&plan.launch.kind, &target) {
-        (LaunchKind::Create { outside, .. }, None) => sources = Some(rootfs::stage(outside)?),
+        (LaunchKind::Create { outside, time_offsets, guest_sysctl, .. }, None) => {
+            sources = Some(rootfs::stage(outside)?);
+            for (file, value) in guest_sysctl {
+                write_sysctl(file, value)?;
+            }
+            if new & namespaces::TIME != 0 {
+                namespaces::new_time(time_offsets)?;
+                new &= !namespaces::TIME;
+            }
+        }
         (LaunchKind::Join, Some(target)) => {
             namespaces::join(target.as_fd(), new)?;
             new = 0;
@@ -119,6 +134,8 @@ struct Process<'a> {
     sources: Option<Sources>,
     stdio: [OwnedFd; 3],
     root: Root,
+    /// What the container's clock is ahead of the guest's, in nanoseconds.
+    boottime_ahead: i128,
     rootfs_mounted_ns: u64,
     entered: Entered,
     reduced: Option<credentials::Reduced>,
@@ -139,6 +156,7 @@ impl<'a> Process<'a> {
             sources,
             stdio,
             root: open_root()?,
+            boottime_ahead: boottime_ahead(plan),
             rootfs_mounted_ns: 0,
             entered: Entered::Yes,
             reduced: None,
@@ -162,6 +180,9 @@ impl<'a> Process<'a> {
         self.socket.send(&parked, &[]).during("report", "readiness")?;
         // The agent that goes away instead takes the container with it.
         self.socket.receive::<Go>().during("wait for", "release")?;
+        for step in &plan.last_steps {
+            self.take(step)?;
+        }
         Err(program.exec())
     }
 
@@ -192,11 +213,7 @@ impl<'a> Process<'a> {
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),
             Step::WorkingDirectory(path) => rootfs::make_working_directory(&self.root, path),
-            Step::Sysctl { file, value } => {
-                let directory =
-                    rootfs::open_staged(rootfs::STAGED_SYSCTL).during("open", rootfs::STAGED_SYSCTL)?;
-                sysctl::write(&directory, file, value)
-            }
+            Step::Sysctl { file, value } => write_sysctl(file, value),
             Step::PivotRoot => rootfs::pivot(&self.root),
             Step::Terminal { size, console } => self.terminal(*size, *console),
             Step::ReadOnlyMount(path) => {
@@ -221,14 +238,9 @@ impl<'a> Process<'a> {
             Step::Bounds(wanted) => self.bounds(*wanted),
             Step::BecomeUser(user) => credentials::become_user(user),
             Step::EnterDirectoryAsUser(path) => self.enter_as_user(path),
-            Step::Capabilities => {
-                let reduced = self
-                    .reduced
-                    .take()
-                    .ok_or("the bounding set comes first")
-                    .during("set", "capabilities")?;
-                credentials::take_capabilities(&reduced)
-            }
+            Step::Personality(personality) => confinement::set_personality(*personality),
+            Step::MemoryPolicy(policy) => confinement::set_memory_policy(*policy),
+            Step::Capabilities { for_filter } => credentials::take_capabilities(self.reduced()?, *for_filter),
             Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).during("set", "no_new_privs"),
             Step::FindProgram => {
                 self.program = Some(Program::find(self.args, &self.env)?);
@@ -236,14 +248,26 @@ impl<'a> Process<'a> {
             }
             Step::ResetSignals => reset_signals(),
             Step::CloseDescriptors => close_descriptors(),
+            Step::Filter { seccomp, privileged } => {
+                if *privileged {
+                    credentials::raise_for_filter(self.reduced()?)?;
+                }
+                confinement::filter(seccomp)
+            }
+            Step::LastCapabilities => credentials::drop_reserve(self.reduced()?),
         }
+    }
+
+    fn reduced(&self) -> Result<&credentials::Reduced, ContainerError> {
+        self.reduced.as_ref().ok_or("the bounding set comes first").during("set", "capabilities")
     }
 
     fn attach_rootfs(&mut self) -> Result<(), ContainerError> {
         let mount = self.sources.as_mut().and_then(|sources| sources.rootfs.take());
         self.root = rootfs::attach(mount.ok_or("it was not opened").during("mount", "rootfs")?)?;
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        self.rootfs_mounted_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+        let now = i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec) - self.boottime_ahead;
+        self.rootfs_mounted_ns = u64::try_from(now).unwrap_or(0);
         Ok(())
     }
 
@@ -351,9 +375,21 @@ impl<'a> Process<'a> {
     }
 }
 
+fn write_sysctl(file: &str, value: &str) -> Result<(), ContainerError> {
+    let directory = rootfs::open_staged(rootfs::STAGED_SYSCTL).during("open", rootfs::STAGED_SYSCTL)?;
+    sysctl::write(&directory, file, value)
+}
+
 fn open_root() -> Result<Root, ContainerError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(Root::from(rustix::fs::openat(CWD, "/", flags, Mode::empty()).during("open", "/")?))
+}
+
+fn boottime_ahead(plan: &Plan) -> i128 {
+    let LaunchKind::Create { time_offsets, .. } = &plan.launch.kind else { return 0 };
+    time_offsets
+        .boottime
+        .map_or(0, |ahead| i128::from(ahead.seconds) * SECOND + i128::from(ahead.nanoseconds))
 }
 
 /// The program starts with default dispositions (the runtime of this program ignores SIGPIPE) and none blocked.

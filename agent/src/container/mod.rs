@@ -8,6 +8,7 @@
 //! Our own ends of stdio belong to `stdio`; here only the child's ends appear.
 
 mod cgroup;
+mod confinement;
 mod console;
 mod copy_up;
 mod credentials;
@@ -26,12 +27,13 @@ mod plan;
 mod program;
 mod rlimits;
 mod rootfs;
+mod scheduling;
 mod sysctl;
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, ProcessSpec},
+    container::{Confinement, ContainerSpec, ProcessSpec},
     id::ContainerId,
 };
 
@@ -86,6 +88,7 @@ pub struct Created {
     pub pty_master: Option<OwnedFd>,
     /// CLOCK_BOOTTIME when the rootfs was mounted.
     pub rootfs_mounted_ns: u64,
+    pub confinement: Confinement,
 }
 
 /// What `exec` needs of the container it enters.
@@ -95,6 +98,7 @@ pub struct Running {
     pub pid: u32,
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
+    pub confinement: Confinement,
 }
 
 /// A further process whose exec has succeeded.
@@ -146,8 +150,11 @@ pub async fn create_in(
         target: None,
     };
     let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;
-    let limited =
-        unfinished.cgroup.limit(&spec.resources).and_then(|()| rlimits::apply(pid, &spec.process.rlimits));
+    let limited = unfinished
+        .cgroup
+        .limit(&spec.resources)
+        .and_then(|()| rlimits::apply(pid, &spec.process.rlimits))
+        .and_then(|()| scheduling::apply(pid, &spec.process.scheduling));
     if let Err(error) = limited {
         end(&pidfd).await;
         return Err(error);
@@ -159,6 +166,7 @@ pub async fn create_in(
         gate: ParkedInit(gate),
         pty_master,
         rootfs_mounted_ns,
+        confinement: spec.confinement.clone(),
     })
 }
 

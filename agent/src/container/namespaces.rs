@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use bulkhead_protocol::container::{IdMap, IdMapping, NamespaceKind};
+use bulkhead_protocol::container::{IdMap, IdMapping, NamespaceKind, TimeOffsets};
 use rustix::{
     io::Errno,
     thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
@@ -24,6 +24,7 @@ pub(super) const CGROUP: u32 = libc::CLONE_NEWCGROUP as u32;
 pub(super) const MOUNT: u32 = libc::CLONE_NEWNS as u32;
 pub(super) const USER: u32 = libc::CLONE_NEWUSER as u32;
 pub(super) const NETWORK: u32 = libc::CLONE_NEWNET as u32;
+pub(super) const TIME: u32 = libc::CLONE_NEWTIME as u32;
 
 /// `CLONE_INTO_CGROUP` of linux/sched.h, which does not fit libc's type for it.
 const INTO_CGROUP: u64 = 1 << 33;
@@ -37,12 +38,12 @@ pub(super) fn bit(kind: NamespaceKind) -> u32 {
         NamespaceKind::Uts => libc::CLONE_NEWUTS as u32,
         NamespaceKind::User => USER,
         NamespaceKind::Cgroup => CGROUP,
-        NamespaceKind::Time => libc::CLONE_NEWTIME as u32,
+        NamespaceKind::Time => TIME,
     }
 }
 
 /// The files of /proc/PID/ns and what each stands for.
-const FILES: [(&str, NamespaceKind); 7] = [
+const FILES: [(&str, NamespaceKind); 8] = [
     ("pid", NamespaceKind::Pid),
     ("net", NamespaceKind::Network),
     ("mnt", NamespaceKind::Mount),
@@ -50,6 +51,7 @@ const FILES: [(&str, NamespaceKind); 7] = [
     ("uts", NamespaceKind::Uts),
     ("user", NamespaceKind::User),
     ("cgroup", NamespaceKind::Cgroup),
+    ("time", NamespaceKind::Time),
 ];
 
 /// The namespaces in which process `pid` is and we are not.
@@ -83,6 +85,19 @@ pub(super) fn unshare(bits: u32, what: &'static str) -> Result<(), ContainerErro
     let done =
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::from_bits_retain(bits)) };
     done.during("make namespace", what)
+}
+
+/// Makes a time namespace, which nobody is in before our next child: only until then can its clocks be set.
+pub(super) fn new_time(offsets: &TimeOffsets) -> Result<(), ContainerError> {
+    const FILE: &str = "/proc/self/timens_offsets";
+    unshare(TIME, "time")?;
+    for (clock, offset) in [("monotonic", offsets.monotonic), ("boottime", offsets.boottime)] {
+        if let Some(offset) = offset {
+            let line = format!("{clock} {} {}", offset.seconds, offset.nanoseconds);
+            fs::write(FILE, &line).during("set clock offset", line)?;
+        }
+    }
+    Ok(())
 }
 
 /// Which side of the birth we are on.

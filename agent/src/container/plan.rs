@@ -13,8 +13,9 @@ use std::{
 };
 
 use bulkhead_protocol::container::{
-    Capabilities, ContainerSpec, DeviceNode, IdMap, IdMapping, Mount, MountSource, NamespaceKind,
-    NamespacePlace, ProcessSpec, Propagation, SharePath, User,
+    Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMap, IdMapping, MemoryPolicy, Mount,
+    MountSource, NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp, SharePath,
+    TimeOffsets, User,
 };
 use bulkhead_protocol::limits;
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,10 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) launch: Launch,
-    /// Done by the container's process itself, in order.
+    /// Done by the container's process itself, in order, before it parks.
     pub(super) steps: Vec<Step>,
+    /// After its release: what must not bind the steps before, nor the wait.
+    pub(super) last_steps: Vec<Step>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
 }
@@ -43,13 +46,18 @@ pub(super) struct Launch {
     pub(super) namespaces: u32,
     /// Set before the birth, so it counts for the set-up too.
     pub(super) oom_score_adj: i32,
+    /// The launcher's own, until the birth into the cgroup.
+    pub(super) initial_cpus: Option<Cpus>,
     pub(super) kind: LaunchKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LaunchKind {
     Create {
-        outside: Outside,
+        outside: Box<Outside>,
+        time_offsets: TimeOffsets,
+        /// Files below /proc/sys and their values, of the whole guest.
+        guest_sysctl: Vec<(String, String)>,
         uid_mappings: Vec<IdMapping>,
         gid_mappings: Vec<IdMapping>,
     },
@@ -157,11 +165,22 @@ pub(super) enum Step {
     BecomeUser(User),
     /// As the user, when root could not; then verified.
     EnterDirectoryAsUser(String),
-    Capabilities,
+    Personality(Personality),
+    MemoryPolicy(MemoryPolicy),
+    /// `for_filter`: what the filter needs is kept until `LastCapabilities`.
+    Capabilities {
+        for_filter: bool,
+    },
     NoNewPrivileges,
     FindProgram,
     ResetSignals,
     CloseDescriptors,
+    /// `privileged`: without no_new_privs, which takes a capability.
+    Filter {
+        seccomp: Seccomp,
+        privileged: bool,
+    },
+    LastCapabilities,
 }
 
 /// For a new container.
@@ -188,12 +207,12 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     let nodes = device_steps(spec, &mut steps)?;
     steps.push(Step::WorkingDirectory(spec.process.cwd.clone()));
     for (key, value) in &spec.sysctl {
-        steps.push(Step::Sysctl { file: sysctl::file_of(key)?, value: value.clone() });
+        steps.push(Step::Sysctl { file: sysctl::own_file_of(key)?, value: value.clone() });
     }
     steps.push(Step::PivotRoot);
     terminal(&spec.process, true, &mut steps);
     seal_steps(spec, &mut steps)?;
-    process_steps(&spec.process, &mut steps);
+    process_steps(&spec.process, &spec.confinement, &mut steps);
     let foreign_cgroup = |step: &Step| matches!(step, Step::CgroupMount { own_namespace: false, .. });
     let outside = Outside {
         share: places.share.to_owned(),
@@ -204,32 +223,50 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         cover: !spec.masked_paths.is_empty(),
         cgroup: steps.iter().any(foreign_cgroup).then(|| places.cgroup.to_owned()),
     };
+    let guest_sysctl = spec.guest_sysctl.iter();
     let kind = LaunchKind::Create {
-        outside,
+        outside: Box::new(outside),
+        time_offsets: time_offsets(spec, has(NamespaceKind::Time))?,
+        guest_sysctl: guest_sysctl
+            .map(|(key, value)| Ok((sysctl::file_of(key)?, value.clone())))
+            .collect::<Result<_, ContainerError>>()?,
         uid_mappings: spec.uid_mappings.clone(),
         gid_mappings: spec.gid_mappings.clone(),
     };
-    Ok(finish(&spec.process, namespaces, kind, steps))
+    Ok(finish(&spec.process, &spec.confinement, namespaces, kind, steps))
 }
 
 /// For a further process of a container that is in `namespaces`.
-pub(super) fn join(namespaces: u32, process: &ProcessSpec) -> Result<Plan, ContainerError> {
+pub(super) fn join(
+    namespaces: u32,
+    process: &ProcessSpec,
+    confinement: &Confinement,
+) -> Result<Plan, ContainerError> {
     check_process(process)?;
     let mut steps = vec![Step::NewSession, Step::NewKeyring];
     if namespaces & namespaces::USER != 0 {
         steps.push(Step::BecomeRootInside);
     }
     terminal(process, false, &mut steps);
-    process_steps(process, &mut steps);
-    Ok(finish(process, namespaces, LaunchKind::Join, steps))
+    process_steps(process, confinement, &mut steps);
+    let mut plan = finish(process, confinement, namespaces, LaunchKind::Join, steps);
+    plan.launch.initial_cpus = process.scheduling.exec_cpus.and_then(|cpus| cpus.initial);
+    Ok(plan)
 }
 
-fn finish(process: &ProcessSpec, namespaces: u32, kind: LaunchKind, steps: Vec<Step>) -> Plan {
+fn finish(
+    process: &ProcessSpec,
+    confinement: &Confinement,
+    namespaces: u32,
+    kind: LaunchKind,
+    steps: Vec<Step>,
+) -> Plan {
     // Not given means the kernel's default: the agent's own protection from the killer must not be inherited.
     let oom_score_adj = process.oom_score_adj.unwrap_or(0);
     Plan {
-        launch: Launch { namespaces, oom_score_adj, kind },
+        launch: Launch { namespaces, oom_score_adj, initial_cpus: None, kind },
         steps,
+        last_steps: last_steps(process, confinement),
         args: process.args.clone(),
         env: process.env.clone(),
     }
@@ -254,10 +291,15 @@ fn new_namespaces(spec: &ContainerSpec) -> Result<u32, ContainerError> {
             "a container without a mount namespace of its own is not supported",
         ));
     }
-    if bits & bit(NamespaceKind::Time) != 0 {
-        return Err(ContainerError::refused("a time namespace is not supported yet"));
-    }
     Ok(bits)
+}
+
+fn time_offsets(spec: &ContainerSpec, own: bool) -> Result<TimeOffsets, ContainerError> {
+    let offsets = spec.time_offsets;
+    if offsets != TimeOffsets::default() && !own {
+        return Err(ContainerError::refused("clock offsets need a time namespace of the container's own"));
+    }
+    Ok(offsets)
 }
 
 fn check_mappings(spec: &ContainerSpec) -> Result<(), ContainerError> {
@@ -401,7 +443,12 @@ fn seal_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<(), Contain
     Ok(())
 }
 
-fn process_steps(process: &ProcessSpec, steps: &mut Vec<Step>) {
+/// Without no_new_privs a filter takes CAP_SYS_ADMIN, which the program may not have.
+fn filter_is_privileged(process: &ProcessSpec, confinement: &Confinement) -> bool {
+    confinement.seccomp.is_some() && !process.no_new_privileges
+}
+
+fn process_steps(process: &ProcessSpec, confinement: &Confinement, steps: &mut Vec<Step>) {
     let uid = process.user.uid;
     steps.push(Step::Stdio { uid });
     steps.push(Step::Environment { uid });
@@ -410,11 +457,23 @@ fn process_steps(process: &ProcessSpec, steps: &mut Vec<Step>) {
     steps.push(Step::Bounds(process.capabilities.unwrap_or_default()));
     steps.push(Step::BecomeUser(process.user.clone()));
     steps.push(Step::EnterDirectoryAsUser(process.cwd.clone()));
-    steps.push(Step::Capabilities);
+    steps.extend(confinement.personality.map(Step::Personality));
+    steps.extend(confinement.memory_policy.map(Step::MemoryPolicy));
+    steps.push(Step::Capabilities { for_filter: filter_is_privileged(process, confinement) });
     if process.no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     }
     steps.extend([Step::FindProgram, Step::ResetSignals, Step::CloseDescriptors]);
+}
+
+/// The filter is the last but the exec and, where it could not be set without a privilege, but the end of that: a
+/// profile need not allow more of what we do than it must.
+fn last_steps(process: &ProcessSpec, confinement: &Confinement) -> Vec<Step> {
+    let Some(seccomp) = confinement.seccomp.clone() else { return Vec::new() };
+    let privileged = filter_is_privileged(process, confinement);
+    let mut steps = vec![Step::Filter { seccomp, privileged }];
+    steps.extend(privileged.then_some(Step::LastCapabilities));
+    steps
 }
 
 #[cfg(test)]

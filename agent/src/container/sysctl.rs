@@ -1,7 +1,7 @@
-//! Kernel parameters of the container's own namespaces.
+//! Kernel parameters: of the container's own namespaces, and of the guest where the operator allows it.
 //!
-//! Only keys that a namespace carries are taken: what is left would change the whole guest under other containers.
-//! Written through the staging's procfs, which shows the namespaces of whoever opens a file, so the container's
+//! Among a container's own, only keys that a namespace carries are taken: what is left would change the whole guest
+//! under other containers. Written through the staging's procfs, which shows the namespaces of whoever opens a file, so the container's
 //! own /proc has no say in it.
 
 use std::os::fd::OwnedFd;
@@ -13,24 +13,9 @@ use super::{
     path::open_beneath,
 };
 
-/// The file below /proc/sys of a key that may be set, or why it may not.
-pub(super) fn file_of(key: &str) -> Result<String, ContainerError> {
-    // sysctl(8): the first separator decides which one separates and which one is part of a name.
-    let dots_separate = key.find(['.', '/']).is_none_or(|at| key.as_bytes()[at] == b'.');
-    let file: String = if dots_separate {
-        let swap = |c| match c {
-            '.' => '/',
-            '/' => '.',
-            other => other,
-        };
-        key.chars().map(swap).collect()
-    } else {
-        key.to_owned()
-    };
-    let sound = file.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
-    if !sound {
-        return Err(ContainerError::refused(format_args!("sysctl {key:?} is not a name")));
-    }
+/// The file below /proc/sys of a key that a container may set for itself, or why it may not.
+pub(super) fn own_file_of(key: &str) -> Result<String, ContainerError> {
+    let file = file_of(key)?;
     let namespaced = file.starts_with("net/")
         || file.starts_with("fs/mqueue/")
         || matches!(
@@ -50,6 +35,24 @@ pub(super) fn file_of(key: &str) -> Result<String, ContainerError> {
         return Ok(file);
     }
     Err(ContainerError::refused(format_args!("sysctl {key:?} is not in a separate kernel namespace")))
+}
+
+/// The file below /proc/sys of a key.
+pub(super) fn file_of(key: &str) -> Result<String, ContainerError> {
+    // sysctl(8): the first separator decides which one separates and which one is part of a name.
+    let dots_separate = key.find(['.', '/']).is_none_or(|at| key.as_bytes()[at] == b'.');
+    let file: String = if dots_separate {
+        let swap = |c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        };
+        key.chars().map(swap).collect()
+    } else {
+        key.to_owned()
+    };
+    let sound = file.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
+    if sound { Ok(file) } else { Err(ContainerError::refused(format_args!("sysctl {key:?} is not a name"))) }
 }
 
 /// Writes one value. `directory` is /proc/sys.

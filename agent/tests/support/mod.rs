@@ -18,8 +18,8 @@ use std::{
 use bulkhead_agent::container::{ChildStdio, ContainerError, Created, Layout, Running, create_in, exec_in};
 use bulkhead_protocol::{
     container::{
-        Capabilities, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind, NamespacePlace,
-        ProcessSpec, Resources, Rootfs, SharePath, User,
+        Capabilities, Confinement, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind,
+        NamespacePlace, ProcessSpec, Resources, Rootfs, Scheduling, SharePath, TimeOffsets, User,
     },
     id::ContainerId,
 };
@@ -139,6 +139,13 @@ impl Host {
         Ok(Outcome { end: wait(spawned.pid), stdout, stderr })
     }
 
+    /// Releases the init; what `exec` takes.
+    pub async fn start(&self, created: Created) -> Running {
+        let Created { pid, pidfd, cgroup, gate, confinement, .. } = created;
+        gate.release().await.unwrap();
+        Running { id: self.id.clone(), pid, pidfd, cgroup, confinement }
+    }
+
     /// A process that failed before its exec is a zombie until its parent reaps it, as PID 1 of a guest does;
     /// a pid namespace does not end while it has one.
     fn reap_failed(&self, init: u32) {
@@ -242,6 +249,7 @@ pub fn process(args: &[&str]) -> ProcessSpec {
         rlimits: vec![],
         no_new_privileges: true,
         oom_score_adj: None,
+        scheduling: Scheduling::default(),
     }
 }
 
@@ -260,6 +268,7 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         namespaces: kinds.map(|kind| Namespace { kind, place: NamespacePlace::New }).into(),
         uid_mappings: vec![],
         gid_mappings: vec![],
+        time_offsets: TimeOffsets::default(),
         hostname: Some("web".into()),
         domainname: None,
         mounts: vec![
@@ -279,7 +288,9 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         ],
         readonly_paths: vec!["/proc/sys".into(), "/proc/bus".into()],
         sysctl: BTreeMap::new(),
+        guest_sysctl: BTreeMap::new(),
         resources: Resources::default(),
+        confinement: Confinement::default(),
     }
 }
 

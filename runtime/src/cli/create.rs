@@ -137,9 +137,10 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     if flags.no_pivot {
         context.log.debug("--no-pivot has no meaning in a microVM");
     }
-    let mut bundle = spec::load(&flags.bundle, id)?;
+    let config = context.config()?;
+    let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
-    let config = sizing::artefacts(context.config()?, &bundle.host.vm)?;
+    let config = sizing::artefacts(config, &bundle.host.vm)?;
     let HostPart { vm, warnings, .. } = &mut bundle.host;
     let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
     let artefacts = config.open_artefacts()?;
@@ -204,10 +205,12 @@ fn make(
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
     let mut server = Launch::start(dir, plan, &artefacts)?;
+    // Compiles a seccomp profile, while the server boots the VM.
+    let container = ContainerPlan::of(&bundle)?;
     let mut proxy = proxy::Child::spawn(&proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),
-        work: Work::Create(Box::new(ContainerPlan::of(&bundle))),
+        work: Work::Create(Box::new(container)),
         terminal,
         detach: mode == Mode::Detached,
         view: bundle.host.rootfs.clone(),

@@ -25,7 +25,7 @@ use crate::{
         container::{Container, not_running},
         status::Status,
     },
-    spec::{self, CheckedProcess, ExecFlags},
+    spec::{self, CheckedProcess, ExecFlags, Policy},
     state::{names, write_atomically},
 };
 
@@ -98,7 +98,8 @@ impl Args {
     fn exec(&self, context: &Context, id: &ContainerId) -> Result<u8, Error> {
         self.refuse()?;
         let container = Container::open(&context.root, id)?;
-        let CheckedProcess { process, warnings } = self.checked_process(&container)?;
+        let policy = context.config()?.policy;
+        let CheckedProcess { process, warnings } = self.checked_process(&container, &policy)?;
         for warning in &warnings {
             context.log.warn(warning);
         }
@@ -135,9 +136,9 @@ impl Args {
         }
     }
 
-    fn checked_process(&self, container: &Container) -> Result<CheckedProcess, Error> {
+    fn checked_process(&self, container: &Container, policy: &Policy) -> Result<CheckedProcess, Error> {
         if let Some(file) = &self.process {
-            return Ok(spec::load_process(file)?);
+            return Ok(spec::load_process(file, policy)?);
         }
         let command = self.id_and_command.get(1..).unwrap_or_default();
         if command.is_empty() {
@@ -161,7 +162,7 @@ impl Args {
         fs::File::open(&path)
             .and_then(|file| file.take(bulkhead_protocol::limits::CONFIG_JSON).read_to_end(&mut config))
             .map_err(|e| Error::io(format!("read {}", path.display()), e))?;
-        Ok(spec::exec_process(&config, &flags)?)
+        Ok(spec::exec_process(&config, &flags, policy)?)
     }
 
     /// `--tty` of a foreground exec works without a terminal of ours too, as runc's does: then only bytes are copied.

@@ -28,7 +28,19 @@ fn features() -> Value {
             "namespaces": spec::namespace_names().collect::<Vec<_>>(),
             "capabilities": spec::capability_names().collect::<Vec<_>>(),
             "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
-            "seccomp": off,
+            "seccomp": {
+                "enabled": true,
+                "actions": spec::SECCOMP_ACTIONS,
+                "operators": spec::SECCOMP_OPERATORS,
+                "archs": spec::SECCOMP_ARCHITECTURES.map(|(name, _)| name),
+                "knownFlags": spec::SECCOMP_FLAGS.map(|(name, _)| name),
+                "supportedFlags": spec::SECCOMP_FLAGS.into_iter().filter(|(_, bit)| bit.is_some())
+                    .map(|(name, _)| name).collect::<Vec<_>>()
+            },
+            "memoryPolicy": {
+                "modes": spec::MEMORY_POLICY_MODES.map(|(name, ..)| name),
+                "flags": spec::MEMORY_POLICY_FLAGS.map(|(name, _)| name)
+            },
             "apparmor": off,
             "selinux": off,
             "intelRdt": off,

@@ -96,6 +96,22 @@ fn max_vcpus_are_taken_up_to_the_limit() {
 }
 
 #[test]
+fn sysctls_are_allowed_by_name_or_prefix_and_refused_otherwise() {
+    let allowed = check("allowed_sysctls = ['vm.*', 'kernel.pid_max']").unwrap().policy.sysctls;
+    let expected = vec!["vm.*".to_owned(), "kernel.pid_max".to_owned()];
+    assert_eq!(allowed, expected.try_into().unwrap());
+    let refusal = refusal("allowed_sysctls = ['*']");
+    assert!(refusal.contains("allowed_sysctls: \"*\" is neither a name "), "{refusal}");
+}
+
+#[test]
+fn an_apparmor_profile_is_a_warning_or_refused() {
+    assert_eq!(check("").unwrap().policy.apparmor, Apparmor::Warn);
+    assert_eq!(check("apparmor = 'refuse'").unwrap().policy.apparmor, Apparmor::Refuse);
+    assert!(refusal("apparmor = 'enforce'").contains("unknown variant `enforce`"));
+}
+
+#[test]
 fn an_unknown_field_is_refused_by_name() {
     assert!(refusal("memory = 3").contains("unknown field `memory`"));
 }

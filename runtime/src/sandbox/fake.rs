@@ -16,7 +16,10 @@ use bulkhead_protocol::{
         ProcessInfo, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest,
         StartContainerResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
     },
-    container::{ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs, User},
+    container::{
+        Confinement, ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs,
+        Scheduling, TimeOffsets, User,
+    },
     greeting::Greeting,
     packet::{PacketError, PacketSocket},
     vmm::{Device, Event, Failure, FailureKind, GuestExit, Message, Reply, Request},
@@ -52,6 +55,7 @@ pub(crate) fn process(args: &[&str]) -> ProcessSpec {
         rlimits: vec![],
         no_new_privileges: false,
         oom_score_adj: None,
+        scheduling: Scheduling::default(),
     }
 }
 
@@ -67,6 +71,7 @@ pub(super) fn plan(args: &[&str]) -> ContainerPlan {
             namespaces: vec![namespace(NamespaceKind::Pid), namespace(NamespaceKind::Mount)],
             uid_mappings: vec![],
             gid_mappings: vec![],
+            time_offsets: TimeOffsets::default(),
             hostname: None,
             domainname: None,
             mounts: vec![],
@@ -74,7 +79,9 @@ pub(super) fn plan(args: &[&str]) -> ContainerPlan {
             masked_paths: vec![],
             readonly_paths: vec![],
             sysctl: BTreeMap::new(),
+            guest_sysctl: BTreeMap::new(),
             resources: Resources::default(),
+            confinement: Confinement::default(),
         },
         terminal: false,
     }

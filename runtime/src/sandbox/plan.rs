@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{share::Export, sizing::Sizes};
 use crate::{
     config::Config,
-    spec::{self, Bundle, SpecError},
+    spec::{self, Bundle, Policy, SpecError},
 };
 
 /// Type of the options that hold a `ContainerPlan` as JSON.
@@ -73,7 +73,13 @@ pub enum PlanError {
 }
 
 impl ContainerPlan {
-    pub fn of(bundle: &Bundle) -> Self {
+    /// Compiles the filter of the container's system calls, if it has one.
+    ///
+    /// # Errors
+    /// When that cannot be compiled.
+    pub fn of(bundle: &Bundle) -> Result<Self, SpecError> {
+        let mut guest = bundle.guest.clone();
+        guest.confinement.seccomp = bundle.seccomp.as_ref().map(spec::Profile::compile).transpose()?;
         let rootfs = Export {
             source: bundle.host.rootfs.clone(),
             share: bundle.guest.rootfs.source.clone(),
@@ -90,12 +96,12 @@ impl ContainerPlan {
             read_only_recursive: export.read_only_recursive,
             recursive: export.recursive,
         });
-        Self {
+        Ok(Self {
             bundle: bundle.dir.clone(),
             exports: [rootfs].into_iter().chain(exports).collect(),
-            guest: bundle.guest.clone(),
+            guest,
             terminal: bundle.host.terminal,
-        }
+        })
     }
 
     /// # Errors
@@ -114,7 +120,8 @@ impl ContainerPlan {
             Some(any) if any.type_url == CONTAINER_PLAN => {
                 serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
             }
-            _ => Ok(Self::of(&spec::load(bundle, id)?)),
+            // What the operator allows beyond the default is the command's to know.
+            _ => Ok(Self::of(&spec::load(bundle, id, &Policy::default())?)?),
         }
     }
 }

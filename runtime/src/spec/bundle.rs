@@ -8,28 +8,29 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
+    container::{Confinement, ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
     id::ContainerId,
     limits,
 };
 
 use super::{
-    Bundle, HostPart, SpecError, devices,
+    Bundle, HostPart, Policy, Profile, SpecError, devices, memory_policy,
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
+    personality,
     process::{self, check_absolute, refuse_nul},
-    raw, resources, sysctl, vm,
+    raw, resources, seccomp, sysctl, vm,
 };
 
 /// `__NEW_UTS_LEN`.
 const UTS_NAME_MAX: usize = 64;
 
-pub(super) fn load(dir: &Path, id: &ContainerId) -> Result<Bundle, SpecError> {
+pub(super) fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, SpecError> {
     let dir = fs::canonicalize(dir).map_err(|source| SpecError::Bundle { path: dir.to_owned(), source })?;
     let json = read_capped(&dir.join("config.json"))?;
     let spec: raw::Spec = raw::parse(&json, "config.json", "")?;
-    let (host, guest) = split(&spec, &dir, id)?;
-    Ok(Bundle { dir, json, host, guest })
+    let (host, guest, seccomp) = split(&spec, &dir, id, policy)?;
+    Ok(Bundle { dir, json, host, guest, seccomp })
 }
 
 /// At most `limits::CONFIG_JSON` bytes, and from a regular file: a fifo would keep us waiting.
@@ -47,13 +48,18 @@ pub(super) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
     Ok(bytes)
 }
 
-fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, ContainerSpec), SpecError> {
+fn split(
+    spec: &raw::Spec,
+    dir: &Path,
+    id: &ContainerId,
+    policy: &Policy,
+) -> Result<(HostPart, ContainerSpec, Option<Profile>), SpecError> {
     let oci_version = version(spec.oci_version.as_deref())?;
     refuse_unsupported(spec)?;
     let mut warnings = Vec::new();
     let linux = &spec.linux;
     let raw_process = spec.process.as_ref().ok_or_else(|| SpecError::Missing { field: "process".into() })?;
-    let process = process::check(raw_process, &mut warnings)?;
+    let process = process::check(raw_process, policy, &mut warnings)?;
     let rootfs = rootfs(spec.root.as_ref(), dir)?;
     let rootfs_readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
     let namespaces = namespaces::parse(&linux.namespaces)?;
@@ -63,6 +69,8 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
+    let seccomp = linux.seccomp.as_ref().map(|profile| seccomp::check(profile, &mut warnings)).transpose()?;
+    let sysctl = sysctl::parse(&linux.sysctl, &namespaces, &policy.sysctls)?;
     let uid_mappings = namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?;
     let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
@@ -76,12 +84,19 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         },
         uid_mappings,
         gid_mappings,
+        time_offsets: namespaces::time_offsets(&linux.time_offsets, &namespaces)?,
         hostname: uts_name(spec.hostname.as_deref(), "hostname", &namespaces)?,
         domainname: uts_name(spec.domainname.as_deref(), "domainname", &namespaces)?,
         mounts: mounts.mounts,
         masked_paths: paths(&linux.masked_paths, "maskedPaths")?,
         readonly_paths: paths(&linux.readonly_paths, "readonlyPaths")?,
-        sysctl: sysctl::parse(&linux.sysctl, &namespaces)?,
+        sysctl: sysctl.own,
+        guest_sysctl: sysctl.guest,
+        confinement: Confinement {
+            seccomp: None,
+            personality: personality::parse(linux.personality.as_ref())?,
+            memory_policy: memory_policy::parse(linux.memory_policy.as_ref())?,
+        },
         resources: resources::parse(&linux.resources, &devices, &mut warnings)?,
         devices,
         namespaces: namespaces.0,
@@ -99,7 +114,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         vm: vm::parse(spec.vm.as_ref(), &spec.annotations)?,
         warnings,
     };
-    Ok((host, guest))
+    Ok((host, guest, seccomp))
 }
 
 /// Semantic versioning, major 1: a later minor version only adds, and what it adds is ignored or refused by name.
@@ -119,12 +134,7 @@ fn version(version: Option<&str>) -> Result<String, SpecError> {
 
 fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let linux = &spec.linux;
-    let parts = [
-        ("hooks", &spec.hooks),
-        ("linux.timeOffsets", &linux.time_offsets),
-        ("linux.memoryPolicy", &linux.memory_policy),
-        ("linux.personality", &linux.personality),
-    ];
+    let parts = [("hooks", &spec.hooks)];
     for (field, value) in parts {
         if raw::asks_for_something(value.as_ref()) {
             return Err(SpecError::Unsupported { field: field.into() });
@@ -138,10 +148,6 @@ fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
         if raw::asks_for_something(value.as_ref()) {
             return Err(SpecError::Refused { field: field.into(), reason: reason.into() });
         }
-    }
-    // An empty seccomp object is an error of the spec and not "no filter".
-    if linux.seccomp.is_some() {
-        return Err(SpecError::Unsupported { field: "linux.seccomp".into() });
     }
     Ok(())
 }

@@ -29,6 +29,11 @@ pub enum SpecError {
     Refused { field: String, reason: String },
     #[error("{field}: {reason}")]
     Invalid { field: String, reason: String },
+    /// What libseccomp says of a profile.
+    #[error("{field}")]
+    Seccomp { field: String, source: libseccomp::error::SeccompError },
+    #[error("write the filter of linux.seccomp")]
+    Filter { source: io::Error },
     /// A host path that the spec names.
     #[error("{field}: {}", .path.display())]
     Path { field: String, path: PathBuf, source: io::Error },
@@ -44,6 +49,9 @@ impl SpecError {
             Self::Refused { field, .. } if field == "linux.namespaces" => {
                 Some("a microVM has a network of its own: add {\"type\": \"network\"} to linux.namespaces")
             }
+            Self::Refused { field, .. } if field.starts_with("linux.sysctl[") => Some(
+                "`allowed_sysctls` in the configuration names settings that may be changed for a whole guest",
+            ),
             Self::Path { field, source, .. }
                 if field == "root.path" && source.kind() == io::ErrorKind::NotFound =>
             {

@@ -5,7 +5,7 @@ use std::path::Path;
 use bulkhead_protocol::container::ContainerSpec;
 use serde_json::{Value, json};
 
-use super::{Bundle, SpecError, load};
+use super::{Bundle, Policy, SpecError, load};
 
 pub(crate) struct Fixture {
     pub dir: tempfile::TempDir,
@@ -52,8 +52,12 @@ impl Fixture {
     }
 
     pub(crate) fn load(&self) -> Result<Bundle, SpecError> {
+        self.load_within(&Policy::default())
+    }
+
+    pub(crate) fn load_within(&self, policy: &Policy) -> Result<Bundle, SpecError> {
         std::fs::write(self.dir().join("config.json"), self.json()).unwrap();
-        load(self.dir(), &"web".parse().unwrap())
+        load(self.dir(), &"web".parse().unwrap(), policy)
     }
 
     pub(crate) fn guest(&self) -> ContainerSpec {

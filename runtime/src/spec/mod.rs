@@ -10,13 +10,18 @@ mod bundle;
 mod capabilities;
 mod devices;
 mod error;
+mod memory_policy;
 mod mounts;
 mod namespaces;
 mod options;
+mod personality;
+mod policy;
 mod process;
 mod raw;
 mod resources;
 mod rlimits;
+mod scheduling;
+mod seccomp;
 mod sysctl;
 mod vm;
 
@@ -32,8 +37,15 @@ use bulkhead_protocol::{
 
 pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
+pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub(crate) use namespaces::names as namespace_names;
 pub(crate) use options::names as mount_option_names;
+pub use policy::{AllowedSysctls, Apparmor, Policy};
+pub use seccomp::Profile;
+pub(crate) use seccomp::{
+    ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS,
+    OPERATORS as SECCOMP_OPERATORS,
+};
 pub(crate) use vm::ANNOTATIONS;
 
 /// A bundle that can be run.
@@ -44,7 +56,10 @@ pub struct Bundle {
     /// `config.json` as it was read.
     pub json: Vec<u8>,
     pub host: HostPart,
+    /// All but the filter of `seccomp`.
     pub guest: ContainerSpec,
+    /// Compiled only when it is needed, for that takes a while.
+    pub seccomp: Option<Profile>,
 }
 
 /// What the host does for the container.
@@ -120,12 +135,12 @@ pub struct ExecFlags {
     pub capabilities: Vec<String>,
 }
 
-/// Reads and checks the bundle at `dir` for a container to be named `id`.
+/// Reads and checks the bundle at `dir` for a container to be named `id`, within what the operator allows.
 ///
 /// # Errors
 /// The first thing that is wrong or not supported, by its JSON path.
-pub fn load(dir: &Path, id: &ContainerId) -> Result<Bundle, SpecError> {
-    bundle::load(dir, id)
+pub fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, SpecError> {
+    bundle::load(dir, id, policy)
 }
 
 /// A process with what is tolerated in it but not honoured, one line each, to be logged.
@@ -139,23 +154,27 @@ pub struct CheckedProcess {
 ///
 /// # Errors
 /// As for `load`, with paths that start at `process`.
-pub fn load_process(file: &Path) -> Result<CheckedProcess, SpecError> {
-    checked(&raw::parse(&bundle::read_capped(file)?, "the process file", "process")?)
+pub fn load_process(file: &Path, policy: &Policy) -> Result<CheckedProcess, SpecError> {
+    checked(&raw::parse(&bundle::read_capped(file)?, "the process file", "process")?, policy)
 }
 
 /// The process that `exec` with flags runs: the container's own from its `config.json`, changed by the flags.
 ///
 /// # Errors
 /// As for `load`; for a flag the field is named `--flag`.
-pub fn exec_process(config_json: &[u8], flags: &ExecFlags) -> Result<CheckedProcess, SpecError> {
+pub fn exec_process(
+    config_json: &[u8],
+    flags: &ExecFlags,
+    policy: &Policy,
+) -> Result<CheckedProcess, SpecError> {
     let spec: raw::Spec = raw::parse(config_json, "config.json", "")?;
     let own = spec.process.ok_or_else(|| SpecError::Missing { field: "process".into() })?;
-    checked(&process::with_flags(own, flags)?)
+    checked(&process::with_flags(own, flags)?, policy)
 }
 
-fn checked(raw: &raw::Process) -> Result<CheckedProcess, SpecError> {
+fn checked(raw: &raw::Process, policy: &Policy) -> Result<CheckedProcess, SpecError> {
     let mut warnings = Vec::new();
-    let process = process::check(raw, &mut warnings)?;
+    let process = process::check(raw, policy, &mut warnings)?;
     Ok(CheckedProcess { process, warnings })
 }
 

@@ -4,19 +4,24 @@
 //! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
 //! leaves it out wants the host's network, and a microVM cannot give it.
 
-use bulkhead_protocol::container::{IdMapping, Namespace, NamespaceKind, NamespacePlace};
+use std::collections::BTreeMap;
+
+use bulkhead_protocol::container::{
+    IdMapping, Namespace, NamespaceKind, NamespacePlace, TimeOffset, TimeOffsets,
+};
 
 use super::{SpecError, raw};
 
 /// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
 const MAPPINGS_MAX: usize = 340;
 
-const NAMES: [(&str, NamespaceKind); 7] = [
+const NAMES: [(&str, NamespaceKind); 8] = [
     ("cgroup", NamespaceKind::Cgroup),
     ("ipc", NamespaceKind::Ipc),
     ("mount", NamespaceKind::Mount),
     ("network", NamespaceKind::Network),
     ("pid", NamespaceKind::Pid),
+    ("time", NamespaceKind::Time),
     ("user", NamespaceKind::User),
     ("uts", NamespaceKind::Uts),
 ];
@@ -41,9 +46,6 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
     for (index, namespace) in raw.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
         let name = namespace.kind.as_str();
-        if name == "time" {
-            return Err(SpecError::Unsupported { field: format!("{field}.type \"time\"") });
-        }
         let Some((_, kind)) = NAMES.iter().find(|(known, _)| *known == name) else {
             let known = names().collect::<Vec<_>>().join(", ");
             let reason = format!("{name:?} is not one of {known}");
@@ -110,6 +112,36 @@ pub(super) fn checked(raw: &[raw::IdMapping], name: &str) -> Result<Vec<IdMappin
         Ok(IdMapping { container: mapping.container, host: mapping.host, size: mapping.size })
     };
     raw.iter().enumerate().map(check).collect()
+}
+
+/// `linux.timeOffsets`.
+pub(super) fn time_offsets(
+    raw: &BTreeMap<String, raw::TimeOffset>,
+    namespaces: &Namespaces,
+) -> Result<TimeOffsets, SpecError> {
+    const SECOND: u32 = 1_000_000_000;
+    let mut offsets = TimeOffsets::default();
+    for (clock, offset) in raw {
+        let invalid = |field: String, reason: String| SpecError::Invalid { field, reason };
+        let place = match clock.as_str() {
+            "monotonic" => &mut offsets.monotonic,
+            "boottime" => &mut offsets.boottime,
+            other => {
+                let reason = format!("{other:?} is not one of boottime, monotonic");
+                return Err(invalid("linux.timeOffsets".into(), reason));
+            }
+        };
+        if !namespaces.has(NamespaceKind::Time) {
+            let reason = "there is no namespace of type time to set them in".to_owned();
+            return Err(invalid("linux.timeOffsets".into(), reason));
+        }
+        if offset.nanosecs >= SECOND {
+            let reason = format!("{} is a second or more", offset.nanosecs);
+            return Err(invalid(format!("linux.timeOffsets.{clock}.nanosecs"), reason));
+        }
+        *place = Some(TimeOffset { seconds: offset.secs, nanoseconds: offset.nanosecs });
+    }
+    Ok(offsets)
 }
 
 #[cfg(test)]

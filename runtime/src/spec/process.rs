@@ -3,7 +3,7 @@
 
 use bulkhead_protocol::container::{ProcessSpec, User};
 
-use super::{ExecFlags, SpecError, capabilities, raw, rlimits};
+use super::{Apparmor, ExecFlags, Policy, SpecError, capabilities, raw, rlimits, scheduling};
 
 /// Permission bits, with setuid, setgid and sticky.
 const UMASK_MAX: u32 = 0o777;
@@ -11,8 +11,11 @@ const UMASK_MAX: u32 = 0o777;
 const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 
 /// Errors name their field with `process` in front.
-pub(super) fn check(raw: &raw::Process, warnings: &mut Vec<String>) -> Result<ProcessSpec, SpecError> {
-    refuse_unsupported(raw)?;
+pub(super) fn check(
+    raw: &raw::Process,
+    policy: &Policy,
+    warnings: &mut Vec<String>,
+) -> Result<ProcessSpec, SpecError> {
     if raw.args.is_empty() {
         return Err(SpecError::Missing { field: "process.args".into() });
     }
@@ -29,7 +32,15 @@ pub(super) fn check(raw: &raw::Process, warnings: &mut Vec<String>) -> Result<Pr
     }
     // These name profiles of the host's security module; the guest has none, and the VM is the wall instead.
     if raw.apparmor_profile.as_deref().is_some_and(|profile| !profile.is_empty()) {
-        warnings.push("process.apparmorProfile is not applied: the guest has no AppArmor".into());
+        match policy.apparmor {
+            Apparmor::Warn => {
+                warnings.push("process.apparmorProfile is not applied: the guest has no AppArmor".into());
+            }
+            Apparmor::Refuse => {
+                let reason = "the guest has no AppArmor".to_owned();
+                return Err(SpecError::Refused { field: "process.apparmorProfile".into(), reason });
+            }
+        }
     }
     if raw.selinux_label.as_deref().is_some_and(|label| !label.is_empty()) {
         warnings.push("process.selinuxLabel is not applied: the guest has no SELinux".into());
@@ -45,21 +56,8 @@ pub(super) fn check(raw: &raw::Process, warnings: &mut Vec<String>) -> Result<Pr
         rlimits: rlimits::parse(&raw.rlimits)?,
         no_new_privileges: raw.no_new_privileges,
         oom_score_adj: raw.oom_score_adj,
+        scheduling: scheduling::parse(raw)?,
     })
-}
-
-fn refuse_unsupported(raw: &raw::Process) -> Result<(), SpecError> {
-    let parts = [
-        ("scheduler", &raw.scheduler),
-        ("ioPriority", &raw.io_priority),
-        ("execCPUAffinity", &raw.exec_cpu_affinity),
-    ];
-    for (name, value) in parts {
-        if raw::asks_for_something(value.as_ref()) {
-            return Err(SpecError::Unsupported { field: format!("process.{name}") });
-        }
-    }
-    Ok(())
 }
 
 fn check_user(raw: &raw::User) -> Result<User, SpecError> {

@@ -66,10 +66,45 @@ pub(super) struct Process {
     pub oom_score_adj: Option<i32>,
     pub apparmor_profile: Option<String>,
     pub selinux_label: Option<String>,
-    pub scheduler: Option<Value>,
-    pub io_priority: Option<Value>,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
-    pub exec_cpu_affinity: Option<Value>,
+    pub exec_cpu_affinity: Option<CpuAffinity>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct Scheduler {
+    pub policy: String,
+    #[serde(deserialize_with = "nullable")]
+    pub nice: i32,
+    #[serde(deserialize_with = "nullable")]
+    pub priority: i32,
+    #[serde(deserialize_with = "nullable")]
+    pub flags: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub runtime: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub deadline: u64,
+    #[serde(deserialize_with = "nullable")]
+    pub period: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct IoPriority {
+    pub class: String,
+    #[serde(deserialize_with = "nullable")]
+    pub priority: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct CpuAffinity {
+    #[serde(deserialize_with = "nullable")]
+    pub initial: String,
+    #[serde(rename = "final", deserialize_with = "nullable")]
+    pub last: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,7 +172,8 @@ pub(super) struct Linux {
     pub uid_mappings: Vec<IdMapping>,
     #[serde(deserialize_with = "nullable")]
     pub gid_mappings: Vec<IdMapping>,
-    pub time_offsets: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub time_offsets: BTreeMap<String, TimeOffset>,
     #[serde(deserialize_with = "nullable")]
     pub devices: Vec<Device>,
     pub net_devices: Option<Value>,
@@ -145,7 +181,7 @@ pub(super) struct Linux {
     #[serde(deserialize_with = "nullable")]
     pub resources: Resources,
     pub rootfs_propagation: Option<String>,
-    pub seccomp: Option<Value>,
+    pub seccomp: Option<Seccomp>,
     #[serde(deserialize_with = "nullable")]
     pub sysctl: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
@@ -154,8 +190,70 @@ pub(super) struct Linux {
     pub readonly_paths: Vec<String>,
     pub mount_label: Option<String>,
     pub intel_rdt: Option<Value>,
-    pub memory_policy: Option<Value>,
-    pub personality: Option<Value>,
+    pub memory_policy: Option<MemoryPolicy>,
+    pub personality: Option<Personality>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct TimeOffset {
+    #[serde(deserialize_with = "nullable")]
+    pub secs: i64,
+    #[serde(deserialize_with = "nullable")]
+    pub nanosecs: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct MemoryPolicy {
+    pub mode: String,
+    #[serde(deserialize_with = "nullable")]
+    pub nodes: String,
+    #[serde(deserialize_with = "nullable")]
+    pub flags: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct Personality {
+    pub domain: String,
+    #[serde(deserialize_with = "nullable")]
+    pub flags: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
+pub(super) struct Seccomp {
+    pub default_action: Option<String>,
+    pub default_errno_ret: Option<u32>,
+    #[serde(deserialize_with = "nullable")]
+    pub architectures: Vec<String>,
+    /// Absent is not the same as empty here.
+    pub flags: Option<Vec<String>>,
+    pub listener_path: Option<String>,
+    pub listener_metadata: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub syscalls: Vec<Syscalls>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", remote = "Self", expecting = "an object")]
+pub(super) struct Syscalls {
+    pub names: Vec<String>,
+    pub action: String,
+    pub errno_ret: Option<u32>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub args: Vec<SyscallArg>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", remote = "Self", expecting = "an object")]
+pub(super) struct SyscallArg {
+    pub index: u32,
+    pub value: u64,
+    #[serde(default, deserialize_with = "nullable")]
+    pub value_two: u64,
+    pub op: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -348,12 +446,21 @@ objects!(
     Spec,
     Root,
     Process,
+    Scheduler,
+    IoPriority,
+    CpuAffinity,
     ConsoleSize,
     User,
     Capabilities,
     Rlimit,
     Mount,
     Linux,
+    TimeOffset,
+    MemoryPolicy,
+    Personality,
+    Seccomp,
+    Syscalls,
+    SyscallArg,
     Namespace,
     IdMapping,
     Device,

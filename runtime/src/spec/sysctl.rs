@@ -1,11 +1,11 @@
-//! `linux.sysctl`: those that belong to a namespace of the container's own. Any other would change the sandbox, and
-//! so the other containers of the pod.
+//! `linux.sysctl`: those that belong to a namespace of the container's own. Any other changes the whole guest, and so
+//! the other containers of the pod: that takes the operator's word.
 
 use std::collections::BTreeMap;
 
 use bulkhead_protocol::container::NamespaceKind;
 
-use super::{SpecError, namespaces::Namespaces, process::refuse_nul};
+use super::{AllowedSysctls, SpecError, namespaces::Namespaces, process::refuse_nul};
 
 /// ipc_namespaces(7).
 const IPC: [&str; 8] = [
@@ -19,12 +19,21 @@ const IPC: [&str; 8] = [
     "kernel.shmmni",
 ];
 
-/// The settings with their names in dots.
+/// Settings with their names in dots.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// Of the container's namespaces.
+    pub(super) own: BTreeMap<String, String>,
+    /// Of the whole guest.
+    pub(super) guest: BTreeMap<String, String>,
+}
+
 pub(super) fn parse(
     raw: &BTreeMap<String, String>,
     namespaces: &Namespaces,
-) -> Result<BTreeMap<String, String>, SpecError> {
-    let mut settings = BTreeMap::new();
+    allowed: &AllowedSysctls,
+) -> Result<Settings, SpecError> {
+    let mut settings = Settings::default();
     for (key, value) in raw {
         let field = || format!("linux.sysctl[{key:?}]");
         let invalid = |reason: &str| SpecError::Invalid { field: field(), reason: reason.to_owned() };
@@ -34,20 +43,20 @@ pub(super) fn parse(
         if path.split('\n').any(str::is_empty) || name.contains(['\0', '\n']) {
             return Err(invalid("is not the name of a setting"));
         }
-        let Some(kind) = owner(&name) else {
-            return Err(SpecError::Refused {
-                field: field(),
-                reason: "it does not belong to a namespace".into(),
-            });
-        };
         if name == "kernel.hostname" {
             return Err(invalid("use `hostname` instead"));
         }
-        if !namespaces.has(kind) {
-            return Err(invalid("the namespace it belongs to is not the container's own"));
-        }
+        let list = match owner(&name) {
+            Some(kind) if namespaces.has(kind) => &mut settings.own,
+            Some(_) => return Err(invalid("the namespace it belongs to is not the container's own")),
+            None if allowed.allow(&name) => &mut settings.guest,
+            None => {
+                let reason = "it does not belong to a namespace".to_owned();
+                return Err(SpecError::Refused { field: field(), reason });
+            }
+        };
         refuse_nul(value, field)?;
-        if settings.insert(name, value.clone()).is_some() {
+        if list.insert(name, value.clone()).is_some() {
             return Err(invalid("is given twice, with dots and with slashes"));
         }
     }

@@ -7,11 +7,12 @@
 //!   probe linger             prints "ready", ignores nothing, waits for a signal
 //!   probe trap               prints each of INT TERM HUP USR1 USR2 WINCH as it comes; ends on TERM
 //!   /init                    as PID 1 of a guest: resets it at once (the bare boot of the benchmarks)
+//!   probe call NUMBER ARG…   makes a system call with numbers and prints "ok" or the error's name
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 
 use std::{env, io::Write, process::ExitCode};
 
-use bulkhead_tests::probe::{bytes, report};
+use bulkhead_tests::probe::{bytes, calls, report};
 use nix::sys::{
     signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
     wait::WaitStatus,
@@ -36,6 +37,10 @@ fn main() -> ExitCode {
             }
         }
         ["trap"] => return trap(),
+        ["call", number, arguments @ ..] => match calls::call(number, arguments) {
+            Some(answer) => println!("{answer}"),
+            None => return ExitCode::from(2),
+        },
         ["try", path] => match std::fs::OpenOptions::new().write(true).open(path) {
             Ok(_) => println!("ok"),
             Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),

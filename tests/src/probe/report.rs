@@ -12,6 +12,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 
+use super::calls;
+
 /// cgroup2 files of the container's own group, seen at its mount.
 const CGROUP_FILES: [&str; 7] =
     ["memory.max", "memory.low", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max", "cpu.idle"];
@@ -36,18 +38,24 @@ pub fn report() -> Value {
         "groups": getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect::<Vec<_>>(),
         "hostname": name(|system| system.nodename()),
         "interfaces": names("/sys/class/net"),
+        "io_priority": calls::io_priority(),
         "kernel": name(|system| system.release()),
         "limits": lines("/proc/self/limits"),
+        "memory_policy": calls::memory_policy(),
         "mounts": lines("/proc/self/mountinfo"),
         "namespaces": namespaces(),
         "oom_score_adj": read("/proc/self/oom_score_adj"),
+        "personality": calls::personality(),
         "pid": std::process::id(),
         "processes": names("/proc").into_iter().filter(|name| name.parse::<u32>().is_ok()).count(),
+        "scheduler": calls::scheduler(),
         "status": status(),
+        "time_offsets": read("/proc/self/timens_offsets"),
         "uid": getuid().as_raw(),
         "uid_map": read("/proc/self/uid_map"),
         "gid_map": read("/proc/self/gid_map"),
         "umask": mask.bits(),
+        "uptime": read("/proc/uptime"),
     })
 }
 

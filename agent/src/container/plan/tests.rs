@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use bulkhead_protocol::container::{DeviceKind, Namespace, Resources, Rlimit, Rootfs};
+use bulkhead_protocol::container::{
+    DeviceKind, ExecCpus, FilterProgram, Namespace, Resources, Rlimit, Rootfs, Scheduling, TimeOffset,
+};
 
 use super::*;
 
@@ -20,6 +22,7 @@ fn process() -> ProcessSpec {
         rlimits: vec![],
         no_new_privileges: true,
         oom_score_adj: None,
+        scheduling: Scheduling::default(),
     }
 }
 
@@ -31,6 +34,7 @@ pub(in crate::container) fn spec() -> ContainerSpec {
         namespaces: kinds.map(|kind| Namespace { kind, place: NamespacePlace::New }).into(),
         uid_mappings: vec![],
         gid_mappings: vec![],
+        time_offsets: TimeOffsets::default(),
         hostname: None,
         domainname: None,
         mounts: vec![],
@@ -38,7 +42,9 @@ pub(in crate::container) fn spec() -> ContainerSpec {
         masked_paths: vec![],
         readonly_paths: vec![],
         sysctl: BTreeMap::new(),
+        guest_sysctl: BTreeMap::new(),
         resources: Resources::default(),
+        confinement: Confinement::default(),
     }
 }
 
@@ -104,10 +110,8 @@ fn mounts_keep_their_order_and_come_before_devices_and_masks() {
     let pivot = place(&plan, |step| matches!(step, Step::PivotRoot));
     let mask = place(&plan, |step| matches!(step, Step::MaskPath(_)));
     assert!(last < device && device < pivot && pivot < mask);
-    let LaunchKind::Create { outside: Outside { binds, .. }, .. } = &plan.launch.kind else {
-        panic!("{plan:?}")
-    };
-    assert_eq!(binds.iter().map(|bind| bind.path.as_str()).collect::<Vec<_>>(), ["web/b", "web/a"]);
+    let LaunchKind::Create { outside, .. } = &plan.launch.kind else { panic!("{plan:?}") };
+    assert_eq!(outside.binds.iter().map(|bind| bind.path.as_str()).collect::<Vec<_>>(), ["web/b", "web/a"]);
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn identity_changes_after_everything_that_needs_privilege_and_the_search_comes_l
     let plan = planned(&spec());
     let bounds = place(&plan, |step| matches!(step, Step::Bounds(_)));
     let user = place(&plan, |step| matches!(step, Step::BecomeUser(_)));
-    let capabilities = place(&plan, |step| matches!(step, Step::Capabilities));
+    let capabilities = place(&plan, |step| matches!(step, Step::Capabilities { for_filter: false }));
     let nnp = place(&plan, |step| matches!(step, Step::NoNewPrivileges));
     let find = place(&plan, |step| matches!(step, Step::FindProgram));
     assert!(bounds < user && user < capabilities && capabilities < nnp && nnp < find);
@@ -181,8 +185,8 @@ fn a_namespace_shared_with_the_sandbox_is_not_made() {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_name() {
     let mut time = spec();
-    time.namespaces.push(Namespace { kind: NamespaceKind::Time, place: NamespacePlace::New });
-    assert_eq!(refusal(&time), "a time namespace is not supported yet");
+    time.time_offsets.monotonic = Some(TimeOffset { seconds: 1, nanoseconds: 0 });
+    assert_eq!(refusal(&time), "clock offsets need a time namespace of the container's own");
 
     let mut mountless = spec();
     mountless.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Mount);
@@ -207,7 +211,7 @@ fn a_process_that_contradicts_itself_is_refused() {
     let check = |change: fn(&mut ProcessSpec)| {
         let mut process = process();
         change(&mut process);
-        join(0, &process).unwrap_err().chain()
+        join(0, &process, &Confinement::default()).unwrap_err().chain()
     };
     assert_eq!(check(|process| process.args.clear()), "process.args is empty");
     assert_eq!(check(|process| process.cwd = "tmp".into()), r#"process.cwd "tmp" is not an absolute path"#);
@@ -222,10 +226,51 @@ fn a_process_that_contradicts_itself_is_refused() {
 fn a_further_process_mounts_nothing() {
     let mut process = process();
     process.terminal = true;
-    let plan = join(namespaces::MOUNT, &process).unwrap();
+    let plan = join(namespaces::MOUNT, &process, &Confinement::default()).unwrap();
     assert_eq!(plan.launch.kind, LaunchKind::Join);
     assert!(plan.steps.contains(&Step::Terminal { size: None, console: false }));
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device(_))));
+}
+
+fn filtered() -> Confinement {
+    let program = FilterProgram::try_from(vec![0; 8]).unwrap();
+    Confinement { seccomp: Some(Seccomp { program, flags: 0 }), ..Confinement::default() }
+}
+
+#[test]
+fn a_filter_is_set_after_the_release_and_takes_a_capability_only_without_no_new_privs() {
+    let last = |no_new_privileges| {
+        let process = ProcessSpec { no_new_privileges, ..process() };
+        let plan = join(0, &process, &filtered()).unwrap();
+        let reserve = plan.steps.contains(&Step::Capabilities { for_filter: true });
+        (reserve, plan.last_steps)
+    };
+    let filter = |privileged| Step::Filter { seccomp: filtered().seccomp.unwrap(), privileged };
+    assert_eq!(last(true), (false, vec![filter(false)]));
+    assert_eq!(last(false), (true, vec![filter(true), Step::LastCapabilities]));
+    assert_eq!(planned(&spec()).last_steps, []);
+}
+
+#[test]
+fn the_first_cpus_of_an_exec_are_not_those_of_a_new_container() {
+    let exec_cpus = Some(ExecCpus { initial: Cpus::new(1), last: None });
+    let mut spec = spec();
+    spec.process.scheduling.exec_cpus = exec_cpus;
+    assert_eq!(planned(&spec).launch.initial_cpus, None);
+    let plan = join(0, &spec.process, &Confinement::default()).unwrap();
+    assert_eq!(plan.launch.initial_cpus, Cpus::new(1));
+}
+
+#[test]
+fn a_setting_of_the_guest_is_no_step_of_the_container() {
+    let mut spec = spec();
+    spec.guest_sysctl.insert("vm.swappiness".into(), "1".into());
+    let plan = planned(&spec);
+    let LaunchKind::Create { guest_sysctl, .. } = &plan.launch.kind else { panic!("{plan:?}") };
+    assert_eq!(*guest_sysctl, [("vm/swappiness".to_owned(), "1".to_owned())]);
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Sysctl { .. })));
+    spec.guest_sysctl.insert("vm...x".into(), "1".into());
+    assert_eq!(refusal(&spec), r#"sysctl "vm...x" is not a name"#);
 }
 
 #[test]

@@ -8,8 +8,9 @@ fn dots_and_slashes_name_the_same_file() {
 }
 
 #[test]
-fn a_parameter_of_the_whole_guest_is_refused_by_name() {
-    let error = file_of("kernel.core_pattern").unwrap_err();
+fn a_parameter_of_the_whole_guest_is_not_the_containers_own() {
+    let error = own_file_of("kernel.core_pattern").unwrap_err();
+    assert_eq!(file_of("kernel.core_pattern").unwrap(), "kernel/core_pattern");
     assert_eq!(error.chain(), r#"sysctl "kernel.core_pattern" is not in a separate kernel namespace"#);
 }
 

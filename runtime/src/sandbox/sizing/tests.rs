@@ -1,4 +1,5 @@
 use super::*;
+use crate::spec::Policy;
 
 fn config() -> Config {
     Config {
@@ -13,6 +14,7 @@ fn config() -> Config {
         allowed_vmms: vec![],
         allowed_kernels: vec!["/opt/vmlinux".into()],
         allowed_initramfs: vec![],
+        policy: Policy::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use bulkhead_protocol::container::User;
+use bulkhead_protocol::container::{Scheduling, User};
 
 use super::*;
 
@@ -24,6 +24,7 @@ fn process() -> ProcessSpec {
         rlimits: vec![],
         no_new_privileges: false,
         oom_score_adj: None,
+        scheduling: Scheduling::default(),
     }
 }
 

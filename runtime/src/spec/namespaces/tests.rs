@@ -10,7 +10,7 @@ fn refusal(raw: &[raw::Namespace]) -> String {
 
 #[test]
 fn every_supported_kind_becomes_a_fresh_namespace_in_order() {
-    let kinds = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup"];
+    let kinds = ["pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"];
     let list = parse(&namespaces(&kinds)).unwrap();
     assert!(list.0.iter().all(|namespace| namespace.place == NamespacePlace::New));
     assert_eq!(list.0.len(), kinds.len());
@@ -33,8 +33,27 @@ fn an_unknown_kind_is_refused_with_the_known_ones() {
 }
 
 #[test]
-fn a_time_namespace_is_refused_by_name() {
-    assert_eq!(refusal(&namespaces(&["time"])), "linux.namespaces[0].type \"time\" is not supported yet");
+fn clock_offsets_are_taken_with_a_time_namespace_and_refused_without() {
+    let with = parse(&namespaces(&["mount", "network", "time"])).unwrap();
+    let without = parse(&namespaces(&["mount", "network"])).unwrap();
+    let raw = |clock: &str, secs, nanosecs| [(clock.to_owned(), raw::TimeOffset { secs, nanosecs })].into();
+    let offsets = time_offsets(&raw("monotonic", -5, 999_999_999), &with).unwrap();
+    let expected = TimeOffset { seconds: -5, nanoseconds: 999_999_999 };
+    assert_eq!(offsets, TimeOffsets { monotonic: Some(expected), boottime: None });
+    assert_eq!(time_offsets(&BTreeMap::new(), &without).unwrap(), TimeOffsets::default());
+    let refusal = |raw, namespaces| time_offsets(&raw, namespaces).unwrap_err().to_string();
+    assert_eq!(
+        refusal(raw("boottime", 0, 0), &without),
+        "linux.timeOffsets: there is no namespace of type time to set them in"
+    );
+    assert_eq!(
+        refusal(raw("realtime", 0, 0), &with),
+        "linux.timeOffsets: \"realtime\" is not one of boottime, monotonic"
+    );
+    assert_eq!(
+        refusal(raw("boottime", 0, 1_000_000_000), &with),
+        "linux.timeOffsets.boottime.nanosecs: 1000000000 is a second or more"
+    );
 }
 
 #[test]

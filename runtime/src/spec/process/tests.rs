@@ -125,20 +125,20 @@ fn profiles_of_the_hosts_security_modules_are_warnings() {
 }
 
 #[test]
-fn what_is_not_done_yet_is_refused_by_name() {
-    for field in ["process.scheduler", "process.ioPriority", "process.execCPUAffinity"] {
-        let refusal = bundle().set(field, json!({"policy": "SCHED_BATCH"})).refusal();
-        assert_eq!(refusal, format!("{field} is not supported yet"));
-        bundle().set(field, json!(null)).load().unwrap();
-    }
+fn an_apparmor_profile_is_an_error_where_the_operator_wants_it() {
+    let strict = Policy { apparmor: Apparmor::Refuse, ..Policy::default() };
+    let spec = bundle().set("process.apparmorProfile", json!("docker-default"));
+    let refusal = spec.load_within(&strict).unwrap_err().to_string();
+    assert_eq!(refusal, "process.apparmorProfile is not supported: the guest has no AppArmor");
+    bundle().set("process.apparmorProfile", json!("")).load_within(&strict).unwrap();
 }
 
 fn exec(flags: &ExecFlags) -> CheckedProcess {
-    exec_process(&bundle().json(), flags).unwrap()
+    exec_process(&bundle().json(), flags, &Policy::default()).unwrap()
 }
 
 fn exec_refusal(flags: &ExecFlags) -> String {
-    Error::from(exec_process(&bundle().json(), flags).unwrap_err()).chain()
+    Error::from(exec_process(&bundle().json(), flags, &Policy::default()).unwrap_err()).chain()
 }
 
 fn flags() -> ExecFlags {
@@ -181,7 +181,7 @@ fn exec_flags_add_to_the_environment_and_replace_the_rest() {
 fn exec_as_a_user_alone_keeps_the_group() {
     let own = bundle().set("process.user", json!({"uid": 1, "gid": 2})).json();
     let flags = ExecFlags { user: Some("9".into()), ..flags() };
-    let user = exec_process(&own, &flags).unwrap().process.user;
+    let user = exec_process(&own, &flags, &Policy::default()).unwrap().process.user;
     assert_eq!((user.uid, user.gid), (9, 2));
 }
 
@@ -204,7 +204,7 @@ fn a_process_file_is_checked_like_the_containers_own() {
     let file = dir.path().join("process.json");
     let load = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        load_process(&file).map_err(|error| Error::from(error).chain())
+        load_process(&file, &Policy::default()).map_err(|error| Error::from(error).chain())
     };
     let process = load(r#"{"args": ["id"], "cwd": "/", "terminal": true}"#).unwrap().process;
     assert_eq!((process.args[0].as_str(), process.terminal), ("id", true));
@@ -213,6 +213,7 @@ fn a_process_file_is_checked_like_the_containers_own() {
     let list = load("[1]").unwrap_err();
     assert!(list.starts_with("process: invalid type: sequence, expected an object"), "{list}");
     assert!(load("{").unwrap_err().starts_with("the process file is not JSON: EOF"));
-    let missing = Error::from(load_process(std::path::Path::new("/nonexistent")).unwrap_err()).chain();
+    let missing = load_process(std::path::Path::new("/nonexistent"), &Policy::default()).unwrap_err();
+    let missing = Error::from(missing).chain();
     assert_eq!(missing, "read /nonexistent: No such file or directory (os error 2)");
 }

@@ -1,6 +1,9 @@
 use serde_json::json;
 
-use super::super::fixture::{Fixture, bundle};
+use super::super::{
+    Policy,
+    fixture::{Fixture, bundle},
+};
 use super::*;
 
 fn with(key: &str, value: &str) -> Fixture {
@@ -30,6 +33,24 @@ fn a_setting_of_the_whole_kernel_is_refused() {
         let expected = format!("linux.sysctl[{key:?}] is not supported: it does not belong to a namespace");
         assert_eq!(refusal, expected);
     }
+}
+
+#[test]
+fn a_setting_of_the_whole_kernel_is_taken_where_the_operator_allows_it() {
+    let list = vec!["vm.*".to_owned(), "kernel.pid_max".to_owned()];
+    let policy = Policy { sysctls: list.try_into().unwrap(), ..Policy::default() };
+    for key in ["vm.overcommit_memory", "kernel.pid_max"] {
+        let guest = with(key, "1").load_within(&policy).unwrap().guest;
+        assert_eq!(guest.guest_sysctl[key], "1");
+        assert!(guest.sysctl.is_empty());
+    }
+    let error = with("kernel.panic", "1").load_within(&policy).unwrap_err();
+    assert!(error.hint().unwrap().contains("allowed_sysctls"));
+    // What a namespace has stays the container's own.
+    let shared = json!([{"type": "mount"}, {"type": "network"}]);
+    let spec = with("kernel.sem", "1").set("linux.namespaces", shared).remove("hostname");
+    let policy = Policy { sysctls: vec!["kernel.*".to_owned()].try_into().unwrap(), ..Policy::default() };
+    assert!(spec.load_within(&policy).is_err());
 }
 
 #[test]
