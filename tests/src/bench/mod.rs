@@ -9,6 +9,7 @@ pub mod contest;
 pub mod memory;
 pub mod microvm;
 pub mod picture;
+pub mod reclaim;
 pub mod report;
 pub mod samples;
 pub mod throughput;
