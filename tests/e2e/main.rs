@@ -11,6 +11,7 @@ mod death;
 mod exec;
 mod isolation;
 mod lifecycle;
+mod memory;
 mod output;
 mod process;
 mod run;

@@ -25,7 +25,7 @@ fn accessible(memory: &Memory, address: u64) -> bool {
 #[test]
 fn memory_is_aligned_to_large_pages_and_zero() {
     let memory = Memory::anonymous(5 << 20).unwrap();
-    assert!(memory.regions().all(|(_, host)| host as usize % HUGE_PAGE == 0));
+    assert!(memory.regions().all(|(_, host)| (host as usize).is_multiple_of(HUGE_PAGE)));
     assert_eq!(memory.low(), 6 << 20);
     assert_eq!(memory.last_addr(), GuestAddress((6 << 20) - 1));
     assert_eq!(memory.read_obj::<u64>(GuestAddress(0x1234)).unwrap(), 0);

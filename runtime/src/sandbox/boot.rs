@@ -29,6 +29,7 @@ const CONSOLE: Slot = Slot(0);
 const VSOCK: Slot = Slot(1);
 const FS: Slot = Slot(2);
 const RNG: Slot = Slot(3);
+const BALLOON: Slot = Slot(14);
 /// The tag that the agent mounts.
 const SHARE_TAG: &str = "share";
 
@@ -183,6 +184,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
             ),
             (FS, Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false }),
             (RNG, Device::Rng),
+            (BALLOON, Device::Balloon),
         ],
         debug_console: inputs.debug_console,
     };

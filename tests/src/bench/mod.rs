@@ -10,6 +10,7 @@ pub mod memory;
 pub mod microvm;
 pub mod picture;
 pub mod programs;
+pub mod reclaim;
 pub mod report;
 pub mod samples;
 pub mod throughput;

@@ -15,6 +15,7 @@ use bulkhead_tests::{
         microvm::Microvm,
         picture,
         programs::Programs,
+        reclaim,
         report::{Report, Row},
         samples::Samples,
         throughput,
@@ -187,7 +188,28 @@ fn running(
     });
     figure("stdout throughput of `bulkhead exec`", own, "MiB/s", None);
     ours.delete_force();
+    let (mut took, mut share) = (Samples::default(), Samples::default());
+    for _ in 0..rounds.min(3) {
+        let reclaimed = reclaimed(host)?;
+        took.0.push(reclaimed.took.as_secs_f64());
+        share.0.push(reclaimed.share * 100.0);
+    }
+    let what = format!(
+        "Time until {:.0} % of {} MiB that a container freed are back",
+        reclaim::SHARE * 100.0,
+        reclaim::HELD_MIB
+    );
+    figure(&what, took, "s", Some(30.0));
+    figure("Memory back by then", share, "%", None);
     Ok(())
+}
+
+fn reclaimed(host: &TestHost) -> Result<reclaim::Reclaimed, Box<dyn Error>> {
+    let container =
+        host.create("reclaim", &host.bundle().args(["probe", "hold", &reclaim::HELD_MIB.to_string()]));
+    let reclaimed = reclaim::measure(&container, sole("bulkhead-vmm", &[], &container.id)?, GUEST_KIB)?;
+    container.delete_force();
+    Ok(reclaimed)
 }
 
 /// The one process of that name that belongs to the container.

@@ -5,6 +5,7 @@
 //!   probe die SIGNAL         dies by the signal, default action
 //!   probe spew SEED LENGTH   writes LENGTH bytes drawn from SEED to stdout and exits at once
 //!   probe linger             prints "ready", ignores nothing, waits for a signal
+//!   probe hold MIB           takes that much memory, prints "held"; frees it on USR1 and prints "freed"; ends on TERM
 //!   probe trap               prints each of INT TERM HUP USR1 USR2 WINCH as it comes; ends on TERM
 //!   /init                    as PID 1 of a guest: resets it at once (the bare boot of the benchmarks)
 //!   probe call NUMBER ARG…   makes a system call with numbers and prints "ok" or the error's name
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
                 nix::unistd::pause();
             }
         }
+        ["hold", mib] => return hold(mib),
         ["trap"] => return trap(),
         ["call", number, arguments @ ..] => match calls::call(number, arguments) {
             Some(answer) => println!("{answer}"),
@@ -89,6 +91,22 @@ fn spew(seed: &str, length: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(4),
     }
+}
+
+fn hold(mib: &str) -> ExitCode {
+    let Ok(mib) = mib.parse::<usize>() else { return ExitCode::from(2) };
+    let set: SigSet = [Signal::SIGUSR1, Signal::SIGTERM].into_iter().collect();
+    if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).is_err() {
+        return ExitCode::from(3);
+    }
+    let mut held = vec![1_u8; mib << 20];
+    say("held");
+    while let Ok(Signal::SIGUSR1) = set.wait() {
+        held = Vec::new();
+        say("freed");
+    }
+    std::hint::black_box(held);
+    ExitCode::SUCCESS
 }
 
 fn trap() -> ExitCode {

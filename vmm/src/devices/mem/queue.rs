@@ -55,8 +55,7 @@ fn serve(memory: &Memory, request: &[u8; REQUEST], room: &Room) -> Reply {
 
 fn encode(reply: Reply) -> [u8; REPLY] {
     let (kind, state) = match reply {
-        Reply::Ack => (0, 0),
-        Reply::State(State::Plugged) => (0, 0),
+        Reply::Ack | Reply::State(State::Plugged) => (0, 0),
         Reply::State(State::Unplugged) => (0, 1),
         Reply::State(State::Mixed) => (0, 2),
         Reply::Nack => (1, 0),
