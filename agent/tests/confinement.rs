@@ -80,9 +80,9 @@ async fn a_filter_holds_with_and_without_no_new_privs_for_root_and_users_and_in_
 #[tokio::test]
 async fn a_filter_need_not_allow_what_the_set_up_does() {
     let Some(host) = host() else { return };
-    // sendmsg, recvmsg, sendto, recvfrom, setresuid, setresgid, setgroups, capget, chroot, pivot_root, keyctl,
+    // sendmsg, recvmsg, sendto, recvfrom, setresuid, setresgid, setgroups, capget, capset, chroot, pivot_root, keyctl,
     // close_range
-    let calls = [46, 47, 44, 45, 117, 119, 116, 125, 161, 155, 250, 436];
+    let calls = [46, 47, 44, 45, 117, 119, 116, 125, 126, 161, 155, 250, 436];
     for no_new_privileges in [true, false] {
         let mut spec = spec(&["echo", "passed"]);
         spec.confinement = filter(KILL, &calls);

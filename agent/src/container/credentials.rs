@@ -105,19 +105,11 @@ pub(super) fn take_capabilities(reduced: &Reduced, for_filter: bool) -> Result<(
     set_keep_capabilities(false).during("stop keeping", "capabilities")
 }
 
-/// Makes the reserve effective.
+/// Makes the reserve effective. It need not be given away again: execve(2) computes the new sets from the bounding, the
+/// inheritable and the ambient set, where it is not (capabilities(7)).
 pub(super) fn raise_for_filter(reduced: &Reduced) -> Result<(), ContainerError> {
     let sets = reduced.0;
     set(sets.effective | FOR_FILTER, sets.permitted | FOR_FILTER, sets.inheritable)
-}
-
-/// Gives the reserve away. The filter is on: nothing is done that need not be.
-pub(super) fn drop_reserve(reduced: &Reduced) -> Result<(), ContainerError> {
-    let sets = reduced.0;
-    if sets.effective & sets.permitted & FOR_FILTER != 0 {
-        return Ok(());
-    }
-    set(sets.effective, sets.permitted, sets.inheritable)
 }
 
 fn set(effective: u64, permitted: u64, inheritable: u64) -> Result<(), ContainerError> {

@@ -254,7 +254,6 @@ impl<'a> Process<'a> {
                 }
                 confinement::filter(seccomp)
             }
-            Step::LastCapabilities => credentials::drop_reserve(self.reduced()?),
         }
     }
 

@@ -167,7 +167,7 @@ pub(super) enum Step {
     EnterDirectoryAsUser(String),
     Personality(Personality),
     MemoryPolicy(MemoryPolicy),
-    /// `for_filter`: what the filter needs is kept until `LastCapabilities`.
+    /// `for_filter`: what the filter needs is kept until the exec.
     Capabilities {
         for_filter: bool,
     },
@@ -180,7 +180,6 @@ pub(super) enum Step {
         seccomp: Seccomp,
         privileged: bool,
     },
-    LastCapabilities,
 }
 
 /// For a new container.
@@ -466,14 +465,10 @@ fn process_steps(process: &ProcessSpec, confinement: &Confinement, steps: &mut V
     steps.extend([Step::FindProgram, Step::ResetSignals, Step::CloseDescriptors]);
 }
 
-/// The filter is the last but the exec and, where it could not be set without a privilege, but the end of that: a
-/// profile need not allow more of what we do than it must.
+/// The filter is the last but the exec: a profile need allow nothing else of what we do.
 fn last_steps(process: &ProcessSpec, confinement: &Confinement) -> Vec<Step> {
-    let Some(seccomp) = confinement.seccomp.clone() else { return Vec::new() };
     let privileged = filter_is_privileged(process, confinement);
-    let mut steps = vec![Step::Filter { seccomp, privileged }];
-    steps.extend(privileged.then_some(Step::LastCapabilities));
-    steps
+    confinement.seccomp.clone().map(|seccomp| Step::Filter { seccomp, privileged }).into_iter().collect()
 }
 
 #[cfg(test)]

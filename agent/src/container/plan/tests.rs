@@ -247,7 +247,7 @@ fn a_filter_is_set_after_the_release_and_takes_a_capability_only_without_no_new_
     };
     let filter = |privileged| Step::Filter { seccomp: filtered().seccomp.unwrap(), privileged };
     assert_eq!(last(true), (false, vec![filter(false)]));
-    assert_eq!(last(false), (true, vec![filter(true), Step::LastCapabilities]));
+    assert_eq!(last(false), (true, vec![filter(true)]));
     assert_eq!(planned(&spec()).last_steps, []);
 }
 
