@@ -1,5 +1,8 @@
 //! Mounts of containers made by `container-init` on this machine: id maps, propagation, attributes, remounts.
 
+// Every function here is part of a test.
+#![allow(clippy::unwrap_used)]
+
 #[cfg(test)]
 mod support;
 
