@@ -158,7 +158,7 @@ pub struct Mount {
     pub propagation: Option<Propagation>,
     /// tmpfs only: start with a copy of what the rootfs has there.
     pub copy_up: bool,
-    /// A bind or tmpfs whose owners the container sees as others.
+    /// tmpfs only: its owners are seen as others. A bind has its map from the host.
     pub id_map: Option<IdMap>,
 }
 

@@ -209,3 +209,27 @@ fn a_machine_without_kvm_is_told() {
         host.assert_no_trace();
     }
 }
+
+#[test]
+fn what_is_very_large_is_refused_or_works() {
+    let host = TestHost::new();
+    let tmpfs = |number| json!({ "destination": format!("/tmp/{number}"), "type": "tmpfs" });
+    let mounts: Vec<_> = (0..10_000).map(tmpfs).collect();
+    refused(&host, host.bundle().set("/mounts", json!(mounts)).write(), &["mounts: 10000 are more than 512"]);
+    let megabytes = "x".repeat(10 << 20);
+    let args = json!(["echo", megabytes]);
+    refused(&host, host.bundle().set("/process/args", args).write(), &["bytes for the guest are more than"]);
+    let deep = format!(r#"{{"ociVersion":"1.2.0","mounts":{}"#, "[".repeat(1 << 20));
+    refused(&host, host.bundle().write_text(&deep), &["mounts[0]: invalid type"]);
+    let bundle = host.bundle();
+    fs::create_dir_all(bundle.dir()).unwrap();
+    fs::write(bundle.dir().join("config.json"), b"{\"hostname\": \"\xff\"}").unwrap();
+    refused(&host, bundle.dir(), &["config.json is not JSON", "unicode"]);
+
+    let mut env: Vec<_> = (0..5000).map(|number| format!("NAME_{number}=value {number}")).collect();
+    env.push("PATH=/bin".to_owned());
+    let text = host.run(&host.bundle().set("/process/env", json!(env))).success();
+    let seen: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(seen["env"]["NAME_4999"], "value 4999");
+    assert!(seen["env"].as_object().unwrap().len() >= 5001);
+}

@@ -13,9 +13,9 @@ use std::{
 };
 
 use bulkhead_protocol::container::{
-    Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMap, IdMapping, MemoryPolicy, Mount,
-    MountSource, NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp, SharePath,
-    TimeOffsets, User,
+    Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount, MountSource,
+    NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp, SharePath, TimeOffsets,
+    User,
 };
 use bulkhead_protocol::limits;
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,6 @@ pub(super) struct Places<'a> {
 pub(super) struct Bind {
     pub(super) path: SharePath,
     pub(super) recursive: bool,
-    pub(super) id_map: Option<IdMap>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -369,18 +368,16 @@ fn mount_steps(
                 mount.destination
             )));
         }
-        let bind = matches!(mount.source, MountSource::Bind { .. });
-        if mount.id_map.is_some() && !bind && !is_tmpfs(mount) {
+        if mount.id_map.is_some() && !is_tmpfs(mount) {
             return Err(ContainerError::refused(format_args!(
-                "an id map of {:?} needs a bind or a tmpfs",
+                "an id map of {:?} needs a tmpfs",
                 mount.destination
             )));
         }
         let mount = mount.clone();
         steps.push(match &mount.source {
             MountSource::Bind { path, recursive } => {
-                let id_map = mount.id_map.clone();
-                binds.push(Bind { path: path.clone(), recursive: *recursive, id_map });
+                binds.push(Bind { path: path.clone(), recursive: *recursive });
                 Step::BindMount { source: binds.len() - 1, mount }
             }
             MountSource::Filesystem { .. } if mount.id_map.is_some() => {

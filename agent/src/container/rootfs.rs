@@ -64,13 +64,7 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
     if !super::path::is_directory(&rootfs).during("open rootfs", outside.rootfs.as_str())? {
         return Err(Errno::NOTDIR).during("open rootfs", outside.rootfs.as_str());
     }
-    let open_bind = |bind: &Bind| {
-        let source = open_source(&share, &bind.path, bind.recursive)?;
-        if let Some(map) = &bind.id_map {
-            mounts::map_ids(&source, map, bind.path.as_str())?;
-        }
-        Ok(Some(source))
-    };
+    let open_bind = |bind: &Bind| open_source(&share, &bind.path, bind.recursive).map(Some);
     let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
     let mapped = outside.mapped.iter().map(make_mapped).collect::<Result<_, _>>()?;
     let devices = devices::open_guest_nodes(&outside.nodes);

@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod client;
 mod connections;
 pub mod container;
+mod id_map;
 mod launch;
 mod mount_points;
 mod packets;

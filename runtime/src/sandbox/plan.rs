@@ -87,6 +87,7 @@ impl ContainerPlan {
             read_only: bundle.host.rootfs_readonly,
             read_only_recursive: false,
             recursive: true,
+            id_map: None,
         };
         let exports = bundle.host.exports.iter().map(|export| Export {
             source: export.source.clone(),
@@ -95,6 +96,7 @@ impl ContainerPlan {
             read_only: export.read_only,
             read_only_recursive: export.read_only_recursive,
             recursive: export.recursive,
+            id_map: export.id_map.clone(),
         });
         Ok(Self {
             bundle: bundle.dir.clone(),

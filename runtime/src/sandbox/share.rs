@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::container::SharePath;
+use bulkhead_protocol::container::{IdMap, SharePath};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -22,6 +22,8 @@ use rustix::{
     thread::UnshareFlags,
 };
 use serde::{Deserialize, Serialize};
+
+use super::id_map;
 
 /// One host path that the guest may see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,8 @@ pub struct Export {
     pub read_only_recursive: bool,
     /// Mounts below the source come along.
     pub recursive: bool,
+    /// Its owners are seen as others: all accesses of the VMM go through the map.
+    pub id_map: Option<IdMap>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,8 @@ pub(super) enum ShareError {
     Share { path: PathBuf, source: io::Error },
     #[error("share {}", .path.display())]
     Export { path: PathBuf, source: io::Error },
+    #[error("map the ids of {}, whose filesystem must be able to", .path.display())]
+    IdMap { path: PathBuf, source: io::Error },
 }
 
 #[derive(Debug)]
@@ -87,30 +93,20 @@ impl Share {
 
     /// Shows `export.source` to the guest, under a name that it has not seen before.
     pub(super) fn add(&self, export: &Export) -> Result<(), ShareError> {
-        self.try_add(export)
-            .map_err(|errno| ShareError::Export { path: export.source.clone(), source: errno.into() })
+        let path = || export.source.clone();
+        let tree =
+            open_tree(export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })?;
+        if let Some(map) = &export.id_map {
+            id_map::apply(tree.as_fd(), map).map_err(|source| ShareError::IdMap { path: path(), source })?;
+        }
+        self.attach(&tree, export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })
     }
 
-    fn try_add(&self, export: &Export) -> Result<(), Errno> {
-        let mut flags =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-        if export.recursive {
-            flags |= OpenTreeFlags::AT_RECURSIVE;
-        }
-        let place = open_source(&export.source, export.directory)?;
-        let tree = rustix::mount::open_tree(&place, "", flags)?;
-        if export.read_only {
-            set_read_only(tree.as_fd(), export.read_only_recursive)?;
-        }
+    fn attach(&self, tree: &OwnedFd, export: &Export) -> Result<(), Errno> {
         self.make_mount_point(export.share.as_str(), export.directory)?;
         let target = self.path.join(export.share.as_str());
-        rustix::mount::move_mount(
-            &tree,
-            "",
-            rustix::fs::CWD,
-            &target,
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-        )
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(tree, "", rustix::fs::CWD, &target, flags)
     }
 
     fn make_mount_point(&self, path: &str, directory: bool) -> Result<(), Errno> {
@@ -146,6 +142,19 @@ impl Share {
     }
 }
 
+/// A detached copy of the source's mount, with the attributes of the export.
+fn open_tree(export: &Export) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, export.recursive);
+    let place = open_source(&export.source, export.directory)?;
+    let tree = rustix::mount::open_tree(&place, "", flags)?;
+    if export.read_only {
+        set_read_only(tree.as_fd(), export.read_only_recursive)?;
+    }
+    Ok(tree)
+}
+
 /// The path was resolved when the spec was read. What was put in its place since, by a container that may write
 /// there, is not followed: no link is, and nothing but a directory or a regular file is opened.
 fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
@@ -162,11 +171,21 @@ fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
 
 /// Before the mount is attached anywhere, so there is no moment in which it could be written.
 pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
+    set_attributes(tree, libc::MOUNT_ATTR_RDONLY, 0, recursive)
+}
+
+/// `namespace` is a descriptor, for MOUNT_ATTR_IDMAP alone.
+pub(super) fn set_attributes(
+    tree: BorrowedFd<'_>,
+    set: u64,
+    namespace: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
     // `struct mount_attr` of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
-    let attributes: [u64; 4] = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let attributes: [u64; 4] = [set, 0, 0, namespace];
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated static string; `attributes` has the layout and the size given and lives
-    // through the call, which only reads it; the descriptor is borrowed, so it is open.
+    // through the call, which only reads it; the descriptors are borrowed, so they are open.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -31,7 +31,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, ProcessSpec, SharePath},
+    container::{ContainerSpec, IdMap, ProcessSpec, SharePath},
     id::ContainerId,
 };
 
@@ -115,6 +115,8 @@ pub struct Export {
     pub read_only_recursive: bool,
     /// Mounts below the source come along (`rbind`).
     pub recursive: bool,
+    /// Its owners are seen as others.
+    pub id_map: Option<IdMap>,
 }
 
 /// What the flags of `exec` change in the container's own process.

@@ -75,10 +75,14 @@ pub(super) fn parse(
         } else {
             filesystem(mount, index)?
         };
-        let id_map = id_map(mount, &options, &source, index, own_maps)?;
+        let mut id_map = id_map(mount, &options, &source, index, own_maps)?;
         if options.copy_up && !is_tmpfs(&source) {
             let reason = "only a tmpfs can start with a copy".to_owned();
             return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
+        }
+        if let (MountSource::Bind { .. }, Some(export)) = (&source, all.exports.last_mut()) {
+            // The guest's kernel cannot map the ids of a directory in the share: each is a filesystem of its own there.
+            export.id_map = id_map.take();
         }
         all.mounts.push(Mount {
             destination,
@@ -191,6 +195,7 @@ fn export(
         read_only: options.read_only(),
         read_only_recursive: recursive && options.read_only_recursive(),
         recursive,
+        id_map: None,
     })
 }
 

@@ -35,6 +35,7 @@ fn missing_directories_and_files_are_made_but_not_below_other_mounts() {
         read_only: true,
         read_only_recursive: false,
         recursive: false,
+        id_map: None,
     };
     let mounts = [
         proc("/proc"),

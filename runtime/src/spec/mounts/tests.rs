@@ -71,6 +71,7 @@ fn a_bind_becomes_an_export_of_that_source_alone() {
         read_only: true,
         read_only_recursive: false,
         recursive: true,
+        id_map: None,
     };
     assert_eq!(loaded.host.exports, [expected]);
     assert_eq!(loaded.guest.mounts[0].source, MountSource::Bind { path: share, recursive: true });
@@ -184,6 +185,18 @@ fn the_mapping_of_a_mount_is_taken_with_both_its_halves() {
     assert_eq!(with(mount.clone()).refusal(), "mounts[0].gidMappings[0]: size is 0");
     mount["uidMappings"] = json!([]);
     assert_eq!(with(mount).refusal(), "mounts[0].uidMappings is missing");
+}
+
+#[test]
+fn the_mapping_of_a_bind_is_made_on_the_host() {
+    let mut mount =
+        json!({"destination": "/d", "type": "bind", "source": "rootfs", "options": ["rbind", "ridmap"]});
+    mount["uidMappings"] = maps(0, 1000, 2);
+    mount["gidMappings"] = maps(0, 1000, 2);
+    let loaded = with(mount).load().unwrap();
+    assert_eq!(loaded.guest.mounts[0].id_map, None);
+    let map = loaded.host.exports[0].id_map.clone().unwrap();
+    assert!(map.recursive && map.uids[0].host == 1000);
 }
 
 #[test]
