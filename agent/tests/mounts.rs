@@ -6,11 +6,11 @@
 #[cfg(test)]
 mod support;
 
-use std::{fs, os::unix::fs::chown, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use bulkhead_protocol::container::{ContainerSpec, IdMap, Mount, MountSource, Propagation, PropagationMode};
 use rustix::mount::{MountFlags, UnmountFlags};
-use support::{Host, bind, filesystem, host, ids, mount, spec, user_namespace};
+use support::{Host, bind, filesystem, host, ids, mount, spec};
 
 /// MOUNT_ATTR_RDONLY, NOSUID, NODIRATIME of linux/mount.h.
 const READ_ONLY: u64 = 0x1;
