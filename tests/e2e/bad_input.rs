@@ -49,7 +49,7 @@ fn a_spec_with_bad_values_is_refused_by_the_path_of_the_field() {
             vec!["process.rlimits", "RLIMIT_CORE"],
         ),
         (
-            host.bundle().set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" })),
+            host.bundle().set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NOTIFY" })),
             vec!["linux.seccomp"],
         ),
         (host.bundle().set("/process/terminal", json!("yes")), vec!["process.terminal"]),
