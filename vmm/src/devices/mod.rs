@@ -12,6 +12,7 @@ pub mod fs;
 pub mod interrupt;
 pub mod mem;
 pub mod mmio;
+mod on_loop;
 pub mod queue;
 pub mod rng;
 #[cfg(test)]

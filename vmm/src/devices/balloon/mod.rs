@@ -14,8 +14,8 @@ use std::{io, sync::Arc};
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
 use self::metrics::BalloonMetrics;
-use super::{ActivateError, Activation, VirtioDevice, copy_config};
-use crate::event_loop::{Events, Handle, Registrar, Subscriber, SubscriberId, Token, borrow};
+use super::{ActivateError, Activation, VirtioDevice, copy_config, on_loop::OnLoop};
+use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 /// VIRTIO_BALLOON_F_REPORTING.
 const REPORTING: u64 = 1 << 5;
@@ -28,14 +28,13 @@ const CONFIG: [u8; 8] = [0; 8];
 
 #[derive(Debug)]
 pub struct Balloon {
-    event_loop: Handle,
-    worker: Option<SubscriberId>,
+    worker: OnLoop,
     metrics: Arc<BalloonMetrics>,
 }
 
 impl Balloon {
     pub fn new(event_loop: Handle) -> Self {
-        Self { event_loop, worker: None, metrics: Arc::default() }
+        Self { worker: OnLoop::new("balloon", event_loop), metrics: Arc::default() }
     }
 }
 
@@ -59,17 +58,11 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let worker = Worker { activation, metrics: Arc::clone(&self.metrics) };
-        let failed = |error| ActivateError { device: "balloon", source: Box::new(error) };
-        self.worker = Some(self.event_loop.add(Box::new(worker)).map_err(failed)?);
-        Ok(())
+        self.worker.start(worker)
     }
 
     fn reset(&mut self) {
-        if let Some(worker) = self.worker.take()
-            && let Err(error) = self.event_loop.remove(worker)
-        {
-            crate::log::limited(&error);
-        }
+        self.worker.stop();
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {

@@ -16,16 +16,15 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 pub use self::{early::Early, output::Output};
-use super::{ActivateError, Activation, VirtioDevice};
-use crate::event_loop::{Events, Handle, Registrar, Subscriber, SubscriberId, Token, borrow};
+use super::{ActivateError, Activation, VirtioDevice, on_loop::OnLoop};
+use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 const QUEUE_SIZE: u16 = 64;
 const TRANSMIT: usize = 1;
 
 #[derive(Debug)]
 pub struct Console {
-    event_loop: Handle,
-    worker: Option<SubscriberId>,
+    worker: OnLoop,
     output: Arc<Output>,
 }
 
@@ -35,7 +34,7 @@ impl Console {
         if let Some(log) = log {
             output.log_to(log);
         }
-        Self { event_loop, worker: None, output }
+        Self { worker: OnLoop::new("console", event_loop), output }
     }
 }
 
@@ -52,17 +51,11 @@ impl VirtioDevice for Console {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let worker = Worker { activation, output: Arc::clone(&self.output) };
-        let failed = |error| ActivateError { device: "console", source: Box::new(error) };
-        self.worker = Some(self.event_loop.add(Box::new(worker)).map_err(failed)?);
-        Ok(())
+        self.worker.start(worker)
     }
 
     fn reset(&mut self) {
-        if let Some(worker) = self.worker.take()
-            && let Err(error) = self.event_loop.remove(worker)
-        {
-            crate::log::limited(&error);
-        }
+        self.worker.stop();
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {

@@ -17,24 +17,24 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_MEM;
 
 pub use self::room::Room;
 use self::{metrics::MemMetrics, room::BLOCK};
-use super::{ActivateError, Activation, VirtioDevice, copy_config, queue::ActiveQueue};
-use crate::event_loop::{Events, Handle, Registrar, Subscriber, SubscriberId, Token, borrow};
+use super::{ActivateError, Activation, VirtioDevice, copy_config, on_loop::OnLoop, queue::ActiveQueue};
+use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 /// VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE.
 const UNPLUGGED_INACCESSIBLE: u64 = 1 << 1;
+const DEVICE: &str = "mem";
 const QUEUE_SIZE: u16 = 16;
 
 #[derive(Debug)]
 pub struct Mem {
-    event_loop: Handle,
-    worker: Option<SubscriberId>,
+    worker: OnLoop,
     room: Arc<Room>,
     metrics: Arc<MemMetrics>,
 }
 
 impl Mem {
     pub fn new(event_loop: Handle, room: Arc<Room>) -> Self {
-        Self { event_loop, worker: None, room, metrics: Arc::default() }
+        Self { worker: OnLoop::new(DEVICE, event_loop), room, metrics: Arc::default() }
     }
 
     /// block_size, node_id and padding, addr, region_size, usable_region_size, plugged_size, requested_size; all of
@@ -69,23 +69,18 @@ impl VirtioDevice for Mem {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let failed = |source| ActivateError { device: "mem", source };
         if activation.features & UNPLUGGED_INACCESSIBLE == 0 {
-            return Err(failed("the driver wants to read memory that is not plugged".into()));
+            let source = "the driver wants to read memory that is not plugged".into();
+            return Err(ActivateError { device: DEVICE, source });
         }
         self.room.tell(Some(Arc::clone(&activation.interrupt)));
         let worker = Worker { activation, room: Arc::clone(&self.room), metrics: Arc::clone(&self.metrics) };
-        self.worker = Some(self.event_loop.add(Box::new(worker)).map_err(|error| failed(error.into()))?);
-        Ok(())
+        self.worker.start(worker)
     }
 
     fn reset(&mut self) {
         self.room.tell(None);
-        if let Some(worker) = self.worker.take()
-            && let Err(error) = self.event_loop.remove(worker)
-        {
-            crate::log::limited(&error);
-        }
+        self.worker.stop();
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {

@@ -15,21 +15,20 @@ use std::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use self::metrics::RngMetrics;
-use super::{ActivateError, Activation, VirtioDevice, queue::ActiveQueue};
-use crate::event_loop::{Events, Handle, Registrar, Subscriber, SubscriberId, Token, borrow};
+use super::{ActivateError, Activation, VirtioDevice, on_loop::OnLoop, queue::ActiveQueue};
+use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 const QUEUE_SIZE: u16 = 64;
 
 #[derive(Debug)]
 pub struct Rng {
-    event_loop: Handle,
-    worker: Option<SubscriberId>,
+    worker: OnLoop,
     metrics: Arc<RngMetrics>,
 }
 
 impl Rng {
     pub fn new(event_loop: Handle) -> Self {
-        Self { event_loop, worker: None, metrics: Arc::default() }
+        Self { worker: OnLoop::new("rng", event_loop), metrics: Arc::default() }
     }
 }
 
@@ -46,17 +45,11 @@ impl VirtioDevice for Rng {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let worker = Worker { activation, metrics: Arc::clone(&self.metrics) };
-        let failed = |error| ActivateError { device: "rng", source: Box::new(error) };
-        self.worker = Some(self.event_loop.add(Box::new(worker)).map_err(failed)?);
-        Ok(())
+        self.worker.start(worker)
     }
 
     fn reset(&mut self) {
-        if let Some(worker) = self.worker.take()
-            && let Err(error) = self.event_loop.remove(worker)
-        {
-            crate::log::limited(&error);
-        }
+        self.worker.stop();
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {
