@@ -7,6 +7,7 @@
 use bulkhead_protocol::container::{Cpus, IoPriority, Scheduler, Scheduling};
 
 use super::error::{ContainerError, During};
+use crate::guest::cpu_list;
 
 /// linux/ioprio.h.
 const IOPRIO_WHO_PROCESS: libc::c_long = 1;
@@ -54,15 +55,8 @@ fn set_cpus(pid: u32, cpus: Cpus) -> Result<(), ContainerError> {
 /// Of the guest, whatever this process may use.
 fn online_cpus() -> std::io::Result<u64> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
-    let mut bits = 0;
-    for range in text.trim().split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number = |text: &str| {
-            text.parse::<u32>().map_err(|_| std::io::Error::from(std::io::ErrorKind::InvalidData))
-        };
-        (number(first)?..=number(last)?.min(u64::BITS - 1)).for_each(|cpu| bits |= 1 << cpu);
-    }
-    Ok(bits)
+    let online = cpu_list(&text).ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok(online.into_iter().filter(|cpu| *cpu < u64::BITS).fold(0, |bits, cpu| bits | 1 << cpu))
 }
 
 fn set_affinity(pid: u32, bits: u64) -> std::io::Result<()> {

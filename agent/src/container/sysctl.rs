@@ -1,8 +1,8 @@
 //! Kernel parameters: of the container's own namespaces, and of the guest where the operator allows it.
 //!
 //! Among a container's own, only keys that a namespace carries are taken: what is left would change the whole guest
-//! under other containers. Written through the staging's procfs, which shows the namespaces of whoever opens a file, so the container's
-//! own /proc has no say in it.
+//! under other containers. Written through the staging's procfs, which shows the namespaces of whoever opens a file,
+//! so the container's own /proc has no say in it.
 
 use std::os::fd::OwnedFd;
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    spec::{Hardware, SpecError, Vm},
+    spec::{ANNOTATIONS, Hardware, SpecError, Vm},
 };
 
 const MIB: u64 = 1 << 20;
@@ -154,12 +154,11 @@ fn out_of_bounds(field: &str, unit: &str, wanted: u32, least: u32, most: u32, ke
 }
 
 fn check_annotations(config: &Config, vm: &Vm) -> Result<(), SpecError> {
-    let given = [
-        (vm.annotated.memory_mib.is_some(), "org.bulkhead.vm.memory-mib"),
-        (vm.annotated.vcpus.is_some(), "org.bulkhead.vm.vcpus"),
-    ];
+    // In the order of ANNOTATIONS.
+    let given = [vm.annotated.memory_mib.is_some(), vm.annotated.vcpus.is_some()];
     let refused = given
-        .iter()
+        .into_iter()
+        .zip(ANNOTATIONS)
         .find(|(given, name)| *given && !config.allowed_annotations.iter().any(|allowed| allowed == name));
     match refused {
         Some((_, name)) => Err(SpecError::Refused {

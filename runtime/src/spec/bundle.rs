@@ -133,13 +133,10 @@ fn version(version: Option<&str>) -> Result<String, SpecError> {
 }
 
 fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
-    let linux = &spec.linux;
-    let parts = [("hooks", &spec.hooks)];
-    for (field, value) in parts {
-        if raw::asks_for_something(value.as_ref()) {
-            return Err(SpecError::Unsupported { field: field.into() });
-        }
+    if raw::asks_for_something(spec.hooks.as_ref()) {
+        return Err(SpecError::Unsupported { field: "hooks".into() });
     }
+    let linux = &spec.linux;
     let of_the_host = [
         ("linux.netDevices", &linux.net_devices, "a network device of the host cannot move into the microVM"),
         ("linux.intelRdt", &linux.intel_rdt, "cache and bandwidth classes belong to the host's CPUs"),
