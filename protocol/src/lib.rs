@@ -9,6 +9,7 @@
 
 pub mod container;
 pub mod greeting;
+pub mod hook;
 pub mod id;
 pub mod limits;
 pub mod packet;
