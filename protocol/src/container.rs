@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hook::StartHooks;
+
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,6 +32,8 @@ pub struct ContainerSpec {
     pub readonly_paths: Vec<String>,
     pub sysctl: BTreeMap<String, String>,
     pub resources: Resources,
+    /// Run in the container just before its program.
+    pub start_hooks: Option<StartHooks>,
 }
 
 /// A path below the share's root: relative, no empty, `.` or `..` component.

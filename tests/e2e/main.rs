@@ -9,6 +9,7 @@ mod bad_input;
 mod confinement;
 mod death;
 mod exec;
+mod hooks;
 mod isolation;
 mod lifecycle;
 mod output;

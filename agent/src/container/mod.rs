@@ -26,6 +26,7 @@ mod plan;
 mod program;
 mod rlimits;
 mod rootfs;
+mod start_hooks;
 mod sysctl;
 
 use std::{os::fd::OwnedFd, path::PathBuf};

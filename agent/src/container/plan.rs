@@ -12,9 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::container::{
-    Capabilities, ContainerSpec, DeviceNode, IdMapping, Mount, MountSource, NamespaceKind, NamespacePlace,
-    ProcessSpec, Propagation, SharePath, User,
+use bulkhead_protocol::{
+    container::{
+        Capabilities, ContainerSpec, DeviceNode, IdMapping, Mount, MountSource, NamespaceKind,
+        NamespacePlace, ProcessSpec, Propagation, SharePath, User,
+    },
+    hook::StartHooks,
 };
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,8 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
+    /// Of a new container, just before its program.
+    pub(super) start_hooks: Option<StartHooks>,
 }
 
 /// How the process is born, done by the launcher as root of the guest.
@@ -198,7 +203,8 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         uid_mappings: spec.uid_mappings.clone(),
         gid_mappings: spec.gid_mappings.clone(),
     };
-    Ok(finish(&spec.process, namespaces, kind, steps))
+    let plan = finish(&spec.process, namespaces, kind, steps);
+    Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
 }
 
 /// For a further process of a container that is in `namespaces`.
@@ -221,6 +227,7 @@ fn finish(process: &ProcessSpec, namespaces: u32, kind: LaunchKind, steps: Vec<S
         steps,
         args: process.args.clone(),
         env: process.env.clone(),
+        start_hooks: None,
     }
 }
 

@@ -280,6 +280,7 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         readonly_paths: vec!["/proc/sys".into(), "/proc/bus".into()],
         sysctl: BTreeMap::new(),
         resources: Resources::default(),
+        start_hooks: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `bulkhead create`: everything up to the user's program, which waits for `start`. Shared with `run`.
 //!
 //!   check all ─▶ claim the id ─▶ server (boots the VM) ║ proxy (waits for it, then makes the container)
-//!     ─▶ report ─▶ state.json, pid file ─▶ the server is told that it is complete
+//!     ─▶ report ─▶ hooks ─▶ state.json, pid file ─▶ the server is told that it is complete
 //!
 //! Until the last step a failure, or the death of this command, removes everything again.
 
@@ -114,11 +114,17 @@ impl Created {
         }
         let root = absolute(&context.root).map_err(step)?;
         let dir = StateDir::claim(&root, &id).map_err(|e| step(e.into()))?;
-        match make(context, flags, mode, checked, &dir, &root, entered) {
+        let made = make(context, mode, checked, &dir, &root, entered);
+        let begun = made.as_ref().ok().map(|made| made.record.clone());
+        match made.and_then(|made| made.finish(context, flags, &dir)) {
             Ok(created) => Ok(created),
             Err(error) => {
                 if let Err(left) = undo(&dir, &Undo::everything()) {
                     context.log.warn(&format!("undo create {id}: {}", crate::error::chain(&left)));
+                }
+                // The hooks before may have made something that these undo.
+                if let Some(record) = begun {
+                    record.subject().poststop(&context.log);
                 }
                 Err(step(error))
             }
@@ -182,22 +188,30 @@ fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Op
     Ok(Some(resolved))
 }
 
+/// A container that is parked in its VM, and not recorded yet. Dropping it ends the server.
+struct Made {
+    id: ContainerId,
+    proxy: proxy::Child,
+    server: Launch,
+    record: Record,
+    terminal: bool,
+}
+
 fn make(
     context: &Context,
-    flags: &Flags,
     mode: Mode,
     checked: Checked,
     dir: &Locked,
     root: &Path,
     entered: Stamp,
-) -> Result<Created, Error> {
+) -> Result<Made, Error> {
     let Checked { id, bundle, terminal, config, artefacts, cgroup } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
     let mut plan = Plan::new(root, &id, &config);
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let mut server = Launch::start(dir, plan, &artefacts)?;
+    let server = Launch::start(dir, plan, &artefacts)?;
     let mut proxy = proxy::Child::spawn(&proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),
@@ -216,15 +230,25 @@ fn make(
         created: rfc3339(SystemTime::now()),
         annotations: bundle.host.annotations.clone(),
         owner: owner(),
+        hooks: bundle.host.hooks.clone(),
         proxy: proxy.process,
         server: server.process,
     };
-    let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
-    write_atomically(&dir.join(names::STATE), &json)?;
-    publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
-    server.complete()?;
-    context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
-    Ok(Created { id, proxy, server, terminal: bundle.host.terminal })
+    Ok(Made { id, proxy, server, record, terminal: bundle.host.terminal })
+}
+
+impl Made {
+    /// Runs the hooks, and makes it a container that others find.
+    fn finish(self, context: &Context, flags: &Flags, dir: &Locked) -> Result<Created, Error> {
+        let Self { id, proxy, mut server, record, terminal } = self;
+        record.subject().create(proxy.process.pid)?;
+        let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
+        write_atomically(&dir.join(names::STATE), &json)?;
+        publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
+        server.complete()?;
+        context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
+        Ok(Created { id, proxy, server, terminal })
+    }
 }
 
 /// Hears the proxy's report; the server's own last words are better than the proxy's "it is gone".

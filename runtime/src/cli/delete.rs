@@ -53,7 +53,7 @@ impl Args {
                 None => Err(StateError::Creating { id: id.clone() }.into()),
             };
         }
-        Ok(remove(StateDir::open(&context.root, id)?)?)
+        Ok(remove(context, StateDir::open(&context.root, id)?)?)
     }
 
     /// Waits for the end of a stopped container, kills a created one, and a running one when forced.
@@ -78,7 +78,15 @@ impl Args {
     }
 }
 
-/// Undoes the journal, whatever the container is at.
-pub(super) fn remove(dir: StateDir) -> Result<(), StateError> {
-    undo(&dir.lock()?, &Undo::everything())
+/// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes
+/// past the lock.
+pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError> {
+    let dir = dir.lock()?;
+    // Without a record there was no container, and none of its hooks ran but those that its creation has undone.
+    let record = dir.record().ok();
+    undo(&dir, &Undo::everything())?;
+    if let Some(record) = record {
+        record.subject().poststop(&context.log);
+    }
+    Ok(())
 }

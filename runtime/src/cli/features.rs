@@ -22,7 +22,7 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
-        "hooks": [],
+        "hooks": spec::hook_names().collect::<Vec<_>>(),
         "mountOptions": spec::mount_option_names().collect::<Vec<_>>(),
         "linux": {
             "namespaces": spec::namespace_names().collect::<Vec<_>>(),
@@ -31,11 +31,14 @@ fn features() -> Value {
             "seccomp": off,
             "apparmor": off,
             "selinux": off,
+            "memoryPolicy": {"modes": [], "flags": []},
             "intelRdt": off,
             "mountExtensions": {"idmap": off},
             "netDevices": off
         },
-        "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")}
+        "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")},
+        // None of a container's annotations change what the runtime does with it.
+        "potentiallyUnsafeConfigAnnotations": []
     })
 }
 

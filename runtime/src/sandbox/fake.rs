@@ -74,6 +74,7 @@ pub(super) fn plan(args: &[&str]) -> ContainerPlan {
             readonly_paths: vec![],
             sysctl: BTreeMap::new(),
             resources: Resources::default(),
+            start_hooks: None,
         },
         terminal: false,
     }

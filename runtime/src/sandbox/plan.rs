@@ -72,6 +72,8 @@ pub enum PlanError {
     Spec(#[from] SpecError),
     #[error("read the plan of the container")]
     Json { source: serde_json::Error },
+    #[error("hooks are not supported yet in a container that is not made by the command line")]
+    Hooks,
     #[error("exec spec of type {type_url:?} is not supported yet")]
     Type { type_url: String },
 }
@@ -118,7 +120,10 @@ impl ContainerPlan {
             Some(any) if any.type_url == CONTAINER_PLAN => {
                 serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
             }
-            _ => Ok(Self::of(&spec::load(bundle, id)?)),
+            _ => {
+                let bundle = spec::load(bundle, id)?;
+                if bundle.host.hooks.is_empty() { Ok(Self::of(&bundle)) } else { Err(PlanError::Hooks) }
+            }
         }
     }
 }

@@ -9,12 +9,13 @@ use std::{
 
 use bulkhead_protocol::{
     container::{ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
+    hook::{HookState, StartHooks},
     id::ContainerId,
     limits,
 };
 
 use super::{
-    Bundle, HostPart, SpecError, devices, mounts,
+    Bundle, Hooks, HostPart, SpecError, devices, hooks, mounts,
     namespaces::{self, Namespaces},
     process::{self, check_absolute, refuse_nul},
     raw, resources, sysctl,
@@ -62,6 +63,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
+    let hooks = hooks::parse(&spec.hooks)?;
     let mounts = mounts::parse(&spec.mounts, dir, id, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
@@ -81,6 +83,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         resources: resources::parse(&linux.resources, &mut warnings)?,
         namespaces: namespaces.0,
         process,
+        start_hooks: start_hooks(&hooks, spec, dir, id),
     };
     check_size(&guest)?;
     let host = HostPart {
@@ -91,9 +94,23 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,
+        hooks,
         warnings,
     };
     Ok((host, guest))
+}
+
+fn start_hooks(hooks: &Hooks, spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Option<StartHooks> {
+    if hooks.start_container.is_empty() {
+        return None;
+    }
+    let state = HookState {
+        oci_version: spec.oci_version.clone().unwrap_or_default(),
+        id: id.to_string(),
+        bundle: dir.display().to_string(),
+        annotations: spec.annotations.clone(),
+    };
+    Some(StartHooks { hooks: hooks.start_container.clone(), state })
 }
 
 /// Semantic versioning, major 1: a later minor version only adds, and what it adds is ignored or refused by name.
@@ -114,7 +131,6 @@ fn version(version: Option<&str>) -> Result<String, SpecError> {
 fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let linux = &spec.linux;
     let parts = [
-        ("hooks", &spec.hooks),
         ("linux.timeOffsets", &linux.time_offsets),
         ("linux.netDevices", &linux.net_devices),
         ("linux.intelRdt", &linux.intel_rdt),

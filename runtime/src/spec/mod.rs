@@ -10,6 +10,7 @@ mod bundle;
 mod capabilities;
 mod devices;
 mod error;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod options;
@@ -26,11 +27,14 @@ use std::{
 
 use bulkhead_protocol::{
     container::{ContainerSpec, ProcessSpec, SharePath},
+    hook::Hook,
     id::ContainerId,
 };
+use serde::{Deserialize, Serialize};
 
 pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
+pub(crate) use hooks::names as hook_names;
 pub(crate) use namespaces::names as namespace_names;
 pub(crate) use options::names as mount_option_names;
 
@@ -59,8 +63,28 @@ pub struct HostPart {
     pub annotations: BTreeMap<String, String>,
     /// `process.terminal`.
     pub terminal: bool,
+    pub hooks: Hooks,
     /// What is tolerated but not honoured; one line each, to be logged.
     pub warnings: Vec<String>,
+}
+
+/// Programs that run at steps of the container's life, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    /// The guest's; it gets them with its own part.
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One host file or directory that the guest may see.

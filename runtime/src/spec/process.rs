@@ -135,7 +135,7 @@ pub(super) fn with_flags(mut raw: raw::Process, flags: &ExecFlags) -> Result<raw
     Ok(raw)
 }
 
-fn check_variable(variable: &str, field: impl Fn() -> String) -> Result<(), SpecError> {
+pub(super) fn check_variable(variable: &str, field: impl Fn() -> String) -> Result<(), SpecError> {
     refuse_nul(variable, &field)?;
     match variable.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(()),

@@ -7,6 +7,7 @@ fn a_plan_larger_than_a_packet_comes_through_whole() {
         launch: Launch { namespaces: 1, oom_score_adj: -5, kind: LaunchKind::Join },
         steps: vec![Step::NewSession, Step::EnterDirectory("/".into())],
         args: vec!["x".repeat(2 << 20)],
+        start_hooks: None,
         env: vec!["A=\n".into()],
     };
     assert_eq!(read_plan(write_plan(&plan).unwrap()).unwrap(), plan);

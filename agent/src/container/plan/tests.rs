@@ -39,6 +39,7 @@ fn spec() -> ContainerSpec {
         readonly_paths: vec![],
         sysctl: BTreeMap::new(),
         resources: Resources::default(),
+        start_hooks: None,
     }
 }
 
