@@ -15,11 +15,12 @@ use bulkhead_protocol::{
     container::{Limit, Resources},
     id::ContainerId,
 };
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{
     device_filter,
     error::{ContainerError, During},
+    watch::Watch,
 };
 
 /// The directory that holds those of all containers.
@@ -75,6 +76,17 @@ impl Cgroup {
         rustix::fs::open(&self.path, flags, Mode::empty()).during("open cgroup", self.path.display())
     }
 
+    /// The directory of a cgroup below it, or its own when `below` is empty.
+    pub(super) fn open_below(&self, below: &str) -> Result<OwnedFd, ContainerError> {
+        let own = self.open()?;
+        if below.is_empty() {
+            return Ok(own);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(&own, below, flags, Mode::empty(), resolve).during("open cgroup", below)
+    }
+
     /// Writes the limits and attaches the device rules.
     pub(super) fn limit(&self, resources: &Resources) -> Result<(), ContainerError> {
         for (file, value) in files(resources)? {
@@ -104,6 +116,11 @@ impl Cgroup {
         Ok(event(&events, "oom_kill"))
     }
 
+    /// Sees each further out-of-memory kill.
+    pub fn watch_oom(&self) -> io::Result<Watch> {
+        Watch::new(&self.path.join("memory.events"))
+    }
+
     /// Removes it and all below it. `EBUSY` while a process is left.
     pub fn remove(&self) -> io::Result<()> {
         remove_tree(&self.path, DEPTH)
@@ -111,7 +128,7 @@ impl Cgroup {
 }
 
 /// The files to write, in order. Refuses what would leave the directory.
-fn files(resources: &Resources) -> Result<Vec<(String, String)>, ContainerError> {
+pub(super) fn files(resources: &Resources) -> Result<Vec<(String, String)>, ContainerError> {
     let mut files: Vec<(&str, String)> = Vec::new();
     let mut add = |file, value: Option<String>| files.extend(value.map(|value| (file, value)));
     // Swap first: lowering memory.max may need room there.
