@@ -25,7 +25,7 @@ use crate::{
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{ContainerPlan, Launch, Plan, cgroup},
     spec::{self, Bundle},
-    state::{Locked, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
     time::rfc3339,
 };
 
@@ -35,6 +35,7 @@ const READY: Duration =
 
 /// Create a container; its program waits for `start`
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "bulkhead create [OPTIONS] <ID>")]
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
@@ -65,8 +66,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
+    // A list of one, so that flags end at the id, as with runc.
+    #[arg(value_name = "ID", required = true, num_args = 1.., trailing_var_arg = true)]
+    id: Vec<String>,
 }
 
 impl Args {
@@ -106,7 +108,10 @@ struct Checked {
 impl Created {
     pub(super) fn make(context: &Context, flags: &Flags, mode: Mode) -> Result<Self, Error> {
         let entered = Stamp::now(Phase::Command);
-        let id: ContainerId = flags.id.parse()?;
+        let [id] = flags.id.as_slice() else {
+            return Err(usage("give one id, after the flags"));
+        };
+        let id: ContainerId = id.parse()?;
         let step = |error: Error| error.during(format!("create {id}"));
         let checked = check(context, flags, mode, &id).map_err(step)?;
         for warning in &checked.bundle.host.warnings {
@@ -283,13 +288,13 @@ pub(super) fn publish(
     if let Some(path) = pid_file {
         write_atomically(path, proxy.process.pid.to_string().as_bytes())?;
     }
-    if let Some(path) = pidfd_socket {
-        let failed = |e| Error::io(format!("send the pidfd to {}", path.display()), e);
-        let pidfd =
-            proxy.process.pidfd().map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        send_fd(path, std::os::fd::AsFd::as_fd(&pidfd), b"pidfd").map_err(failed)?;
-    }
-    Ok(())
+    pidfd_socket.map_or(Ok(()), |path| publish_pidfd(&proxy.process, path))
+}
+
+pub(super) fn publish_pidfd(process: &Process, socket: &Path) -> Result<(), Error> {
+    let failed = |e| Error::io(format!("send the pidfd to {}", socket.display()), e);
+    let pidfd = process.pidfd().map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    send_fd(socket, std::os::fd::AsFd::as_fd(&pidfd), b"pidfd").map_err(failed)
 }
 
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {

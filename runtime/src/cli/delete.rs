@@ -60,14 +60,16 @@ impl Args {
     fn stop(&self, container: &Container) -> Result<(), Error> {
         match container.status()? {
             Status::Stopped => {}
-            running @ (Status::Starting | Status::Running | Status::Creating) if !self.force => {
+            running @ (Status::Starting | Status::Running | Status::Paused | Status::Creating)
+                if !self.force =>
+            {
                 let id = &container.record.id;
                 let status = running.name();
                 return Err(Error::Refused(format!(
                     "cannot delete container {id} that is not stopped: {status}"
                 )));
             }
-            Status::Created | Status::Starting | Status::Running | Status::Creating => {
+            Status::Created | Status::Starting | Status::Running | Status::Paused | Status::Creating => {
                 // One that ends in this moment is as good.
                 let _ = container.kill(libc::SIGKILL.unsigned_abs(), false);
                 container.wait_stopped(KILLED)?;

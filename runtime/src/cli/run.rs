@@ -32,6 +32,7 @@ use crate::{
 
 /// Create and start a container
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "bulkhead run [OPTIONS] <ID>")]
 pub(super) struct Args {
     /// Return when the program runs
     #[arg(short, long)]

@@ -65,7 +65,7 @@ pub(super) fn poststart(container: &Container) -> Result<(), Error> {
 
 fn refusal(status: Status) -> &'static str {
     match status {
-        Status::Starting | Status::Running => "cannot start an already running container",
+        Status::Starting | Status::Running | Status::Paused => "cannot start an already running container",
         Status::Stopped => "cannot start a container that has stopped",
         Status::Creating | Status::Created => "cannot start a container that is being created",
     }

@@ -18,7 +18,11 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    agent::ProcessInfo, container::ProcessSpec, id::ExecId, limits, timeline::Phase, vmm::Request,
+    agent::{ContainerStatsResponse, ProcessInfo},
+    id::ExecId,
+    limits,
+    timeline::Phase,
+    vmm::Request,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
@@ -30,8 +34,9 @@ use ttrpc::Code;
 use super::{
     agent::{Agent, AgentError},
     cgroup, mount_points,
-    plan::ContainerPlan,
+    plan::{ContainerPlan, ExecPlan},
     share::{Share, ShareError},
+    status::Event,
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
@@ -39,6 +44,7 @@ use super::{
 };
 use crate::{
     error::chain,
+    spec::CheckedUpdate,
     state::{ExitRecord, names, write_atomically},
     time::rfc3339,
 };
@@ -217,9 +223,9 @@ impl Pod {
         let described = self.table().start(&key)?;
         let started = match &described {
             None => agent.start(&key).await,
-            Some(process) => {
+            Some(plan) => {
                 let stdio = self.table().process(&key)?.stdio.for_agent();
-                agent.exec(&key, process, stdio).await
+                agent.exec(&key, plan, stdio).await
             }
         };
         if let Err(error) = started {
@@ -244,9 +250,9 @@ impl Pod {
         key: &Key,
         exec: &ExecId,
         stdio: Stdio,
-        process: ProcessSpec,
+        plan: ExecPlan,
     ) -> Result<(), TableError> {
-        self.table().describe(key, exec, stdio, process)
+        self.table().describe(key, exec, stdio, plan)
     }
 
     pub(super) async fn kill(self: Arc<Self>, key: Key, signal: u32, all: bool) -> Result<(), ttrpc::Error> {
@@ -266,6 +272,36 @@ impl Pod {
     pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, ttrpc::Error> {
         self.table().check_alive(key)?;
         Ok(self.agent().await?.processes(key).await?)
+    }
+
+    pub(super) async fn pause(self: Arc<Self>, key: Key) -> Result<(), ttrpc::Error> {
+        self.table().check_pausable(&key.container)?;
+        self.agent().await?.pause(&key).await?;
+        self.table().frozen(&key.container, Event::Pause);
+        Ok(())
+    }
+
+    pub(super) async fn resume(self: Arc<Self>, key: Key) -> Result<(), ttrpc::Error> {
+        self.table().check_paused(&key.container)?;
+        self.agent().await?.resume(&key).await?;
+        self.table().frozen(&key.container, Event::Resume);
+        Ok(())
+    }
+
+    /// Changes limits in the guest: all that are given, or none.
+    pub(super) async fn update(self: Arc<Self>, key: Key, update: CheckedUpdate) -> Result<(), ttrpc::Error> {
+        self.table().check_alive(&key)?;
+        Ok(self.agent().await?.update(&key, &update.resources, update.check_memory).await?)
+    }
+
+    pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.stats(key).await?)
+    }
+
+    pub(super) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.wait_oom(key, seen).await?)
     }
 
     /// Removes what has ended, or was created and never ran; its exit when it has one.
@@ -300,6 +336,7 @@ impl Pod {
                 signal: answer.signal.min(127),
                 stdout_bytes: answer.stdout_bytes,
                 stderr_bytes: answer.stderr_bytes,
+                oom_killed: answer.oom_killed,
                 at: SystemTime::now(),
                 failure: None,
             },
@@ -386,6 +423,7 @@ fn died(why: String) -> Exit {
         signal: SIGKILL,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        oom_killed: false,
         at: SystemTime::now(),
         failure: Some(why),
     }

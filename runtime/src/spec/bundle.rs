@@ -33,7 +33,7 @@ pub(super) fn load(dir: &Path, id: &ContainerId) -> Result<Bundle, SpecError> {
 }
 
 /// At most `limits::CONFIG_JSON` bytes, and from a regular file: a fifo would keep us waiting.
-pub(super) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
+pub(crate) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
     let failed = |source| SpecError::Read { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(SpecError::NotAFile { path: path.to_owned() });

@@ -26,12 +26,13 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, ProcessSpec, SharePath},
+    container::{ContainerSpec, ProcessSpec, Resources, SharePath},
     hook::Hook,
     id::ContainerId,
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use bundle::read_capped;
 pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
 pub(crate) use hooks::names as hook_names;
@@ -119,6 +120,9 @@ pub struct ExecFlags {
     pub no_new_privileges: bool,
     /// Names to add to the bounding, effective and permitted sets.
     pub capabilities: Vec<String>,
+    /// Instead of the container's own.
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
 }
 
 /// Reads and checks the bundle at `dir` for a container to be named `id`.
@@ -142,6 +146,30 @@ pub struct CheckedProcess {
 /// As for `load`, with paths that start at `process`.
 pub fn load_process(file: &Path) -> Result<CheckedProcess, SpecError> {
     checked(&raw::parse(&bundle::read_capped(file)?, "the process file", "process")?)
+}
+
+/// Limits to change in a container that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedUpdate {
+    /// What is not in it stays.
+    pub resources: Resources,
+    /// A memory limit below what is in use is refused.
+    pub check_memory: bool,
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks the resources of an update, a `linux.resources` object on its own.
+///
+/// # Errors
+/// As for `load`, with paths that start at `linux.resources`.
+pub fn parse_update(json: &[u8]) -> Result<CheckedUpdate, SpecError> {
+    let raw: raw::Resources = raw::parse(json, "the resources", "linux.resources")?;
+    let mut warnings = Vec::new();
+    let mut resources = resources::parse(&raw, &mut warnings)?;
+    // Callers hand over what they once created the container with; runc leaves the devices alone as well.
+    resources.devices = Vec::new();
+    let check_memory = raw.memory.check_before_update == Some(true);
+    Ok(CheckedUpdate { resources, check_memory, warnings })
 }
 
 /// The process that `exec` with flags runs: the container's own from its `config.json`, changed by the flags.

@@ -261,6 +261,7 @@ pub(super) struct Memory {
     pub swappiness: Option<u64>,
     #[serde(rename = "disableOOMKiller")]
     pub disable_oom_killer: Option<bool>,
+    pub check_before_update: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
