@@ -218,7 +218,8 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
         stderr: null(),
         terminal: true,
     };
-    let spawned = bulkhead_agent::container::exec_in(&host.layout, &container, &shell, stdio).await.unwrap();
+    let spawned =
+        bulkhead_agent::container::exec_in(&host.layout, &container, &shell, "", stdio).await.unwrap();
     let mut seen = Vec::new();
     let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
     assert_eq!(wait(spawned.pid), End::Code(0));

@@ -327,7 +327,7 @@ async fn signals_reach_the_process_they_name() {
         let exited = container.wait(&exec_id).await.unwrap();
         assert_eq!((exited.code, exited.signal), (0, signal as u32));
         let refused = refusal(container.signal(&exec_id, signal, false).await);
-        assert_eq!(refused, (Code::FAILED_PRECONDITION, "process already finished".into()));
+        assert_eq!(refused, (Code::FAILED_PRECONDITION, "os: process already finished".into()));
     }
     container.kill_and_delete().await;
 }

@@ -15,7 +15,7 @@ pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
 };
-use crate::cpu_list::CpuList;
+use crate::{cpu_list::CpuList, hook::StartHooks};
 
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,8 @@ pub struct ContainerSpec {
     pub guest_sysctl: BTreeMap<String, String>,
     pub resources: Resources,
     pub confinement: Confinement,
+    /// Run in the container just before its program.
+    pub start_hooks: Option<StartHooks>,
 }
 
 /// A path below the share's root: relative, no empty, `.` or `..` component.

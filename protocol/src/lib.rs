@@ -10,6 +10,7 @@
 pub mod container;
 pub mod cpu_list;
 pub mod greeting;
+pub mod hook;
 pub mod id;
 pub mod limits;
 pub mod packet;

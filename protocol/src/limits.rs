@@ -35,6 +35,12 @@ pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=65_536;
 pub const BOOT: Duration = Duration::from_secs(60);
 /// For one RPC that does bounded work in the guest.
 pub const RPC: Duration = Duration::from_secs(60);
+/// For a container to stop when it is paused, or to go on again.
+pub const FREEZE: Duration = Duration::from_secs(20);
+/// How long one `WaitOom` waits; who still wants to know asks again.
+pub const OOM_POLL: Duration = Duration::from_secs(30);
+/// For all startContainer hooks of one container together; shorter than `RPC`, so that the user reads which one it was.
+pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.
 pub const CONTROL: Duration = Duration::from_secs(20);
 /// For the guest to power off when asked, before it is killed.

@@ -9,7 +9,7 @@ use bulkhead_protocol::id::IdError;
 
 use crate::{
     config::ConfigError,
-    proxy,
+    hooks, proxy,
     sandbox::{self, PlanError, cgroup::CgroupError, client::CallError},
     spec::SpecError,
     state::StateError,
@@ -38,6 +38,8 @@ pub enum Error {
     Session(#[from] proxy::SessionError),
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error(transparent)]
+    Hook(#[from] hooks::Failed),
     #[error(transparent)]
     Call(#[from] CallError),
     /// What the sandbox server or a proxy said, in its own words.
@@ -83,6 +85,7 @@ impl Error {
             | Self::Proxy(_)
             | Self::Session(_)
             | Self::Plan(_)
+            | Self::Hook(_)
             | Self::Call(_)
             | Self::Refused(_)
             | Self::Io { .. }

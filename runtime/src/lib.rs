@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod doctor;
 pub mod error;
+pub mod hooks;
 pub mod log;
 pub mod proxy;
 pub mod sandbox;

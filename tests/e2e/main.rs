@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod commands;
 mod confinement;
 mod death;
 mod exec;
+mod hooks;
 mod isolation;
 mod lifecycle;
 mod memory;

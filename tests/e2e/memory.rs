@@ -2,7 +2,7 @@
 
 use bulkhead_tests::{
     bench::reclaim::{HELD_MIB, SHARE, measure},
-    host::{Bundle, DEADLINE, Finished, TestHost, finish, process},
+    host::{Bundle, DEADLINE, Finished, TestHost, finish, process, until},
 };
 use serde_json::json;
 
@@ -56,6 +56,33 @@ fn a_container_can_use_all_that_its_limit_allows() {
     container.kill("TERM");
     assert_eq!(container.wait(), 0, "{}", container.stderr());
     container.delete();
+}
+
+#[test]
+fn an_update_of_the_limits_changes_the_machine_with_them() {
+    let host = TestHost::new();
+    let resources = json!({ "memory": { "limit": 64 << 20 } });
+    let bundle = host.bundle().set("/linux/resources", resources).args(["probe", "linger"]);
+    let container = host.create("grows", &bundle);
+    container.start();
+    container.until_stdout("ready");
+    let look = || seen(&container.exec(["sh", "-c", LOOK]));
+    let (small, cpus, _) = look();
+    assert!(small < 160 && cpus == "0", "{small} {cpus}");
+    container.command("update", ["--memory=512m", "--cpu-quota=200000"]).success();
+    let (large, cpus, max) = look();
+    assert!(large - small >= 440, "{small} {large}");
+    assert_eq!((cpus.as_str(), max), ("0-1", (512 << 20).to_string()));
+    // What fails in the guest leaves the machine as it was.
+    let failed = json!({ "memory": { "limit": 1_u64 << 30 }, "unified": { "memory.high": "nonsense" } });
+    let mut command = host.bulkhead(["update", "-r", "-", &container.id]);
+    finish(&mut command, failed.to_string().as_bytes(), DEADLINE).failure(1, &["memory.high"]);
+    assert_eq!(look().2, (512 << 20).to_string());
+    // CPUs are given back at once, memory as the guest can spare it.
+    container.command("update", ["--memory=64m", "--cpu-quota=100000"]).success();
+    assert_eq!((look().1.as_str(), look().2), ("0", (64 << 20).to_string()));
+    until("the guest gives its memory back", DEADLINE, || (look().0 < large - 300).then_some(()));
+    container.delete_force();
 }
 
 #[test]

@@ -15,11 +15,12 @@ use std::{
 };
 
 use bulkhead_protocol::{container::Resources, id::ContainerId};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{
     device_filter,
     error::{ContainerError, During},
+    watch::Watch,
 };
 
 /// The directory that holds those of all containers.
@@ -75,6 +76,17 @@ impl Cgroup {
         rustix::fs::open(&self.path, flags, Mode::empty()).during("open cgroup", self.path.display())
     }
 
+    /// The directory of a cgroup below it, or its own when `below` is empty.
+    pub(super) fn open_below(&self, below: &str) -> Result<OwnedFd, ContainerError> {
+        let own = self.open()?;
+        if below.is_empty() {
+            return Ok(own);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        rustix::fs::openat2(&own, below, flags, Mode::empty(), resolve).during("open cgroup", below)
+    }
+
     /// Writes the limits and attaches the device rules.
     pub(super) fn limit(&self, resources: &Resources) -> Result<(), ContainerError> {
         limits::write(&self.path, resources)?;
@@ -107,6 +119,11 @@ impl Cgroup {
     pub fn oom_kills(&self) -> io::Result<u64> {
         let events = fs::read_to_string(self.path.join("memory.events"))?;
         Ok(event(&events, "oom_kill"))
+    }
+
+    /// Sees each further out-of-memory kill.
+    pub fn watch_oom(&self) -> io::Result<Watch> {
+        Watch::new(&self.path.join("memory.events"))
     }
 
     /// Removes it and all below it. `EBUSY` while a process is left.

@@ -13,6 +13,7 @@ pub(super) async fn exec(
     layout: &Layout,
     container: &Running,
     process: &ProcessSpec,
+    cgroup: &str,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
     let plan = plan::join(namespaces::foreign(container.pid)?, process, &container.confinement)?;
@@ -20,7 +21,7 @@ pub(super) async fn exec(
         program: &layout.program,
         plan: &plan,
         stdio,
-        cgroup: container.cgroup.open()?,
+        cgroup: container.cgroup.open_below(cgroup)?,
         target: Some(&container.pidfd),
     };
     let launch::Launched { pid, pidfd, pty_master, gate, .. } = launch(orders).await?;

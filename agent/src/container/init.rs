@@ -33,7 +33,7 @@ use super::{
     plan::{LaunchKind, Plan, Step, late_attributes},
     program::{self, Entered, Program},
     rootfs::{self, Sources},
-    scheduling, sysctl,
+    scheduling, start_hooks, sysctl,
 };
 
 /// In nanoseconds.
@@ -180,6 +180,9 @@ impl<'a> Process<'a> {
         self.socket.send(&parked, &[]).during("report", "readiness")?;
         // The agent that goes away instead takes the container with it.
         self.socket.receive::<Go>().during("wait for", "release")?;
+        if let Some(hooks) = &plan.start_hooks {
+            start_hooks::run(hooks)?;
+        }
         for step in &plan.last_steps {
             self.take(step)?;
         }

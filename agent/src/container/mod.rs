@@ -16,6 +16,7 @@ mod device_filter;
 mod devices;
 mod error;
 mod exec;
+mod freezer;
 pub mod init;
 mod launch;
 mod masked;
@@ -28,7 +29,10 @@ mod program;
 mod rlimits;
 mod rootfs;
 mod scheduling;
+mod start_hooks;
+pub mod stats;
 mod sysctl;
+mod watch;
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
@@ -176,18 +180,19 @@ pub async fn exec(
     process: ProcessSpec,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
-    exec_in(&Layout::guest(), container, &process, stdio).await
+    exec_in(&Layout::guest(), container, &process, "", stdio).await
 }
 
-/// `exec` with the places of `layout`.
+/// `exec` with the places of `layout`, in a cgroup below the container's; an empty one means the container's own.
 pub async fn exec_in(
     layout: &Layout,
     container: &Running,
     process: &ProcessSpec,
+    cgroup: &str,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
     check_terminal(process, &stdio)?;
-    exec::exec(layout, container, process, stdio).await
+    exec::exec(layout, container, process, cgroup, stdio).await
 }
 
 fn check_terminal(process: &ProcessSpec, stdio: &ChildStdio) -> Result<(), ContainerError> {

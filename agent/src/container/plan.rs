@@ -12,12 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::container::{
-    Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount, MountSource,
-    NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp, SharePath, TimeOffsets,
-    User,
-};
 use bulkhead_protocol::limits;
+use bulkhead_protocol::{
+    container::{
+        Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount,
+        MountSource, NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp,
+        SharePath, TimeOffsets, User,
+    },
+    hook::StartHooks,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -37,6 +40,8 @@ pub(super) struct Plan {
     pub(super) last_steps: Vec<Step>,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
+    /// Of a new container, just before its program.
+    pub(super) start_hooks: Option<StartHooks>,
 }
 
 /// How the process is born, done by the launcher as root of the guest.
@@ -231,7 +236,8 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         uid_mappings: spec.uid_mappings.clone(),
         gid_mappings: spec.gid_mappings.clone(),
     };
-    Ok(finish(&spec.process, &spec.confinement, namespaces, kind, steps))
+    let plan = finish(&spec.process, &spec.confinement, namespaces, kind, steps);
+    Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
 }
 
 /// For a further process of a container that is in `namespaces`.
@@ -267,6 +273,7 @@ fn finish(
         last_steps: last_steps(process, confinement),
         args: process.args.clone(),
         env: process.env.clone(),
+        start_hooks: None,
     }
 }
 

@@ -10,7 +10,8 @@
 use std::{collections::HashMap, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use bulkhead_protocol::{
-    container::ProcessSpec,
+    agent::ContainerStatsResponse,
+    container::{ProcessSpec, Resources},
     id::{ContainerId, ExecId},
     limits,
 };
@@ -22,7 +23,7 @@ use tokio::{
 
 use super::{Reply, Reservation, SandboxError, Shared, StdioRequest};
 use crate::{
-    container::{self, ContainerError, Created, ParkedInit, Running},
+    container::{self, ContainerError, Created, ParkedInit, Running, stats},
     process::{Exited, Process, Role, SignalNumber, list},
     reaper::Expecting,
     stdio::Wiring,
@@ -38,14 +39,27 @@ pub type Waiting = std::pin::Pin<Box<dyn Future<Output = Option<Exited>> + Send>
 #[derive(Debug)]
 pub enum Command {
     Start { reply: Reply<u32> },
-    Exec { id: ExecId, process: Box<ProcessSpec>, stdio: StdioRequest, reply: Reply<u32> },
+    Exec { id: ExecId, order: ExecOrder, reply: Reply<u32> },
     Signal { exec: Option<ExecId>, signal: SignalNumber, reply: Reply<()> },
     SignalAll { signal: SignalNumber, reply: Reply<()> },
     Wait { exec: Option<ExecId>, reply: Reply<WaitHandle> },
     Resize { exec: Option<ExecId>, columns: u16, rows: u16, reply: Reply<()> },
     List { reply: Reply<Vec<(list::Info, Option<ExecId>)>> },
+    Freeze { frozen: bool, reply: Reply<()> },
+    Update { resources: Box<Resources>, reply: Reply<()> },
+    Stats { reply: Reply<ContainerStatsResponse> },
+    WaitOom { seen: u64, reply: Reply<OomHandle> },
     DeleteProcess { exec: ExecId, reply: Reply<()> },
     Delete { reply: Reply<()> },
+}
+
+/// A further process to run.
+#[derive(Debug)]
+pub struct ExecOrder {
+    pub process: Box<ProcessSpec>,
+    /// Below the container's cgroup; empty means that itself.
+    pub cgroup: String,
+    pub stdio: StdioRequest,
 }
 
 /// Resolves at an exit; `None` only when the agent is ending.
@@ -57,10 +71,20 @@ impl std::fmt::Debug for WaitHandle {
     }
 }
 
+/// Resolves at the next out-of-memory kill, at the container's end or in a while, with the number of kills so far.
+pub struct OomHandle(pub std::pin::Pin<Box<dyn Future<Output = u64> + Send>>);
+
+impl std::fmt::Debug for OomHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OomHandle")
+    }
+}
+
 /// What comes back from the actor's own tasks.
 #[derive(Debug)]
 enum Event {
     Released { result: Result<(), ContainerError>, reply: Reply<u32> },
+    Frozen { result: io::Result<()>, reply: Reply<()> },
     Execed { id: ExecId, result: Result<Process, SandboxError>, reply: Reply<u32> },
 }
 
@@ -82,6 +106,8 @@ pub struct Actor {
     container: Arc<Running>,
     init: Process,
     gate: Gate,
+    /// A freeze or thaw is under way.
+    freezing: bool,
     execs: HashMap<ExecId, Exec>,
     shared: Shared,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
@@ -105,7 +131,8 @@ impl Actor {
         let container = Arc::new(Running { id, pid, pidfd, cgroup, confinement });
         let init = Process::supervise(pid, for_signals, exit, stdio, container.clone(), Role::Init);
         let gate = Gate::Parked(gate);
-        Ok(Self { container, init, gate, execs: HashMap::new(), shared, events: mpsc::channel(16) })
+        let (freezing, execs, events) = (false, HashMap::new(), mpsc::channel(16));
+        Ok(Self { container, init, gate, freezing, execs, shared, events })
     }
 
     /// Runs until the container is deleted. A reply that nobody waits for any more is dropped on purpose.
@@ -135,7 +162,7 @@ impl Actor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Start { reply } => self.start(reply),
-            Command::Exec { id, process, stdio, reply } => self.exec(id, process, stdio, reply),
+            Command::Exec { id, order, reply } => self.exec(id, order, reply),
             Command::Signal { exec, signal, reply } => {
                 let _ = reply.send(self.signal(exec.as_ref(), signal));
             }
@@ -151,6 +178,16 @@ impl Actor {
             }
             Command::List { reply } => {
                 let _ = reply.send(self.list());
+            }
+            Command::Freeze { frozen, reply } => self.freeze(frozen, reply),
+            Command::Update { resources, reply } => {
+                let _ = reply.send(self.update(&resources));
+            }
+            Command::Stats { reply } => {
+                let _ = reply.send(self.alive().map(|()| stats::read(&self.container)));
+            }
+            Command::WaitOom { seen, reply } => {
+                let _ = reply.send(self.wait_oom(seen));
             }
             Command::DeleteProcess { exec, reply } => {
                 let _ = reply.send(self.delete_process(&exec));
@@ -179,7 +216,7 @@ impl Actor {
         }
     }
 
-    fn exec(&mut self, id: ExecId, process: Box<ProcessSpec>, stdio: StdioRequest, reply: Reply<u32>) {
+    fn exec(&mut self, id: ExecId, order: ExecOrder, reply: Reply<u32>) {
         if let Err(refused) = self.may_exec(&id) {
             let _ = reply.send(Err(refused));
             return;
@@ -188,7 +225,7 @@ impl Actor {
         let (container, shared, events) =
             (self.container.clone(), self.shared.clone(), self.events.0.clone());
         tokio::spawn(async move {
-            let result = exec(container, shared, &process, stdio).await;
+            let result = exec(container, shared, &order).await;
             let _ = events.send(Event::Execed { id, result, reply }).await;
         });
     }
@@ -210,8 +247,57 @@ impl Actor {
         Ok(())
     }
 
+    fn alive(&self) -> Result<(), SandboxError> {
+        if self.init.exited().is_some() { Err(SandboxError::NotRunning) } else { Ok(()) }
+    }
+
+    fn freeze(&mut self, frozen: bool, reply: Reply<()>) {
+        let refused = match self.gate {
+            Gate::Parked(_) | Gate::Releasing => Err(SandboxError::NotRunning),
+            Gate::Open if self.freezing => Err(SandboxError::Freezing),
+            Gate::Open => self.alive(),
+        };
+        if refused.is_err() {
+            let _ = reply.send(refused);
+            return;
+        }
+        self.freezing = true;
+        let (container, events) = (self.container.clone(), self.events.0.clone());
+        tokio::spawn(async move {
+            let result = container.cgroup.freeze(frozen).await;
+            let _ = events.send(Event::Frozen { result, reply }).await;
+        });
+    }
+
+    fn update(&self, resources: &Resources) -> Result<(), SandboxError> {
+        self.alive()?;
+        Ok(self.container.cgroup.update(resources)?)
+    }
+
+    fn wait_oom(&self, seen: u64) -> Result<OomHandle, SandboxError> {
+        self.alive()?;
+        let watch =
+            self.container.cgroup.watch_oom().map_err(SandboxError::io("watch the container's memory"))?;
+        let (container, exit) = (self.container.clone(), self.init.wait());
+        // A cgroup that is gone has counted what was seen.
+        let kills = move || container.cgroup.oom_kills().unwrap_or(seen);
+        Ok(OomHandle(Box::pin(async move {
+            let more = async { while kills() <= seen && watch.changed().await.is_ok() {} };
+            tokio::select! {
+                () = more => {}
+                _ = exit => {}
+                () = sleep(limits::OOM_POLL) => {}
+            }
+            kills()
+        })))
+    }
+
     fn settle(&mut self, event: Event) {
         match event {
+            Event::Frozen { result, reply } => {
+                self.freezing = false;
+                let _ = reply.send(result.map_err(SandboxError::io("freeze or thaw the container")));
+            }
             Event::Released { result, reply } => {
                 self.gate = Gate::Open;
                 let _ = reply.send(result.map(|()| self.init.pid).map_err(SandboxError::from));
@@ -328,15 +414,11 @@ impl Actor {
     }
 }
 
-async fn exec(
-    container: Arc<Running>,
-    shared: Shared,
-    process: &ProcessSpec,
-    stdio: StdioRequest,
-) -> Result<Process, SandboxError> {
-    let (child, wiring) = shared.wire(&stdio, process.terminal)?;
+async fn exec(container: Arc<Running>, shared: Shared, order: &ExecOrder) -> Result<Process, SandboxError> {
+    let ExecOrder { process, cgroup, stdio } = order;
+    let (child, wiring) = shared.wire(stdio, process.terminal)?;
     let expecting = shared.reaper.expect_children();
-    let spawned = container::exec_in(&shared.layout, &container, process, child).await?;
+    let spawned = container::exec_in(&shared.layout, &container, process, cgroup, child).await?;
     let stdio = wiring.connect(spawned.pty_master).map_err(SandboxError::io("connect stdio"))?;
     let exit =
         expecting.claim(spawned.pid, spawned.pidfd.as_fd()).map_err(SandboxError::io("watch the process"))?;

@@ -48,7 +48,9 @@ pub enum SandboxError {
     TooManyProcesses,
     #[error("container not running")]
     NotRunning,
-    #[error("process already finished")]
+    #[error("container is being paused or resumed")]
+    Freezing,
+    #[error("os: process already finished")]
     Finished,
     #[error("cannot start an already running container")]
     StartedAlready,

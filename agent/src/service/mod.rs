@@ -7,7 +7,7 @@ mod status;
 use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::*,
-    container::{ContainerSpec, ProcessSpec},
+    container::{ContainerSpec, ProcessSpec, Resources},
     id::{ContainerId, ExecId},
     limits,
 };
@@ -21,7 +21,10 @@ use crate::{
     network::{self, plan::Plan},
     process::{SignalNumber, list},
     reaper::ExitStatus,
-    sandbox::{Sandbox, StdioRequest, actor::Command},
+    sandbox::{
+        Sandbox, StdioRequest,
+        actor::{Command, ExecOrder},
+    },
     say,
     stdio::table::Wanted,
 };
@@ -36,6 +39,13 @@ pub struct Service {
 impl Service {
     pub fn new(sandbox: Sandbox) -> Self {
         Self { sandbox, sysfs: Sysfs::default() }
+    }
+
+    async fn freeze(&self, container: &str, frozen: bool) -> Result<Empty> {
+        let container = container_id(container)?;
+        let frozen = self.sandbox.send(&container, |reply| Command::Freeze { frozen, reply }).await;
+        frozen.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
     }
 
     /// Runs what blocks on the kernel (probing a device, starting a CPU) beside the event loop.
@@ -84,7 +94,8 @@ impl Agent for Service {
         let id = request.exec_id.parse::<ExecId>().map_err(invalid)?;
         let process: Box<ProcessSpec> = from_json("process", &request.process)?;
         let stdio = stdio(request.stdio)?;
-        let command = |reply| Command::Exec { id, process, stdio, reply };
+        let order = ExecOrder { process, cgroup: request.cgroup, stdio };
+        let command = |reply| Command::Exec { id, order, reply };
         let pid = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
         Ok(ExecResponse { pid, ..ExecResponse::new() })
     }
@@ -146,6 +157,39 @@ impl Agent for Service {
         let listed = self.sandbox.send(&container, |reply| Command::List { reply }).await;
         let processes = listed.map_err(IntoStatus::into_status)?.into_iter().map(process_info).collect();
         Ok(ListProcessesResponse { processes, ..ListProcessesResponse::new() })
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, request: PauseContainerRequest) -> Result<Empty> {
+        self.freeze(&request.container_id, true).await
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, request: ResumeContainerRequest) -> Result<Empty> {
+        self.freeze(&request.container_id, false).await
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> Result<Empty> {
+        let container = container_id(&request.container_id)?;
+        let resources: Box<Resources> = from_json("resources", &request.resources)?;
+        let command = |reply| Command::Update { resources, reply };
+        self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn container_stats(
+        &self,
+        _: &TtrpcContext,
+        request: ContainerStatsRequest,
+    ) -> Result<ContainerStatsResponse> {
+        let container = container_id(&request.container_id)?;
+        let stats = self.sandbox.send(&container, |reply| Command::Stats { reply }).await;
+        stats.map_err(IntoStatus::into_status)
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Result<WaitOomResponse> {
+        let container = container_id(&request.container_id)?;
+        let command = |reply| Command::WaitOom { seen: request.seen, reply };
+        let waiting = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
+        Ok(WaitOomResponse { kills: waiting.0.await, ..WaitOomResponse::new() })
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Result<Empty> {

@@ -37,6 +37,7 @@ impl IntoStatus for SandboxError {
             Self::TooManyContainers
             | Self::TooManyProcesses
             | Self::NotRunning
+            | Self::Freezing
             | Self::Finished
             | Self::StartedAlready
             | Self::StartAfterExit

@@ -130,7 +130,7 @@ impl Host {
 
     pub async fn exec(&self, container: &Running, process: &ProcessSpec) -> Result<Outcome, ContainerError> {
         let (child, streams) = streams(process.terminal);
-        let spawned = exec_in(&self.layout, container, process, child).await;
+        let spawned = exec_in(&self.layout, container, process, "", child).await;
         if spawned.is_err() {
             self.reap_failed(container.pid);
         }
@@ -291,6 +291,7 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         guest_sysctl: BTreeMap::new(),
         resources: Resources::default(),
         confinement: Confinement::default(),
+        start_hooks: None,
     }
 }
 

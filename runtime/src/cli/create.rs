@@ -1,7 +1,7 @@
 //! `bulkhead create`: everything up to the user's program, which waits for `start`. Shared with `run`.
 //!
 //!   check all ─▶ claim the id ─▶ server (boots the VM) ║ proxy (waits for it, then makes the container)
-//!     ─▶ report ─▶ state.json, pid file ─▶ the server is told that it is complete
+//!     ─▶ report ─▶ hooks ─▶ state.json, pid file ─▶ the server is told that it is complete
 //!
 //! Until the last step a failure, or the death of this command, removes everything again.
 
@@ -28,7 +28,7 @@ use crate::{
         sizing::{self, Sizes},
     },
     spec::{self, Bundle, HostPart},
-    state::{Locked, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
     time::rfc3339,
 };
 
@@ -38,6 +38,7 @@ const READY: Duration =
 
 /// Create a container; its program waits for `start`
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "bulkhead create [OPTIONS] <ID>")]
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
@@ -68,8 +69,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Name of the container
-    #[arg(value_name = "ID")]
-    id: String,
+    // A list of one, so that flags end at the id, as with runc.
+    #[arg(value_name = "ID", required = true, num_args = 1.., trailing_var_arg = true)]
+    id: Vec<String>,
 }
 
 impl Args {
@@ -110,7 +112,10 @@ struct Checked {
 impl Created {
     pub(super) fn make(context: &Context, flags: &Flags, mode: Mode) -> Result<Self, Error> {
         let entered = Stamp::now(Phase::Command);
-        let id: ContainerId = flags.id.parse()?;
+        let [id] = flags.id.as_slice() else {
+            return Err(usage("give one id, after the flags"));
+        };
+        let id: ContainerId = id.parse()?;
         let step = |error: Error| error.during(format!("create {id}"));
         let checked = check(context, flags, mode, &id).map_err(step)?;
         for warning in &checked.bundle.host.warnings {
@@ -118,11 +123,17 @@ impl Created {
         }
         let root = absolute(&context.root).map_err(step)?;
         let dir = StateDir::claim(&root, &id).map_err(|e| step(e.into()))?;
-        match make(context, flags, mode, checked, &dir, &root, entered) {
+        let made = make(context, mode, checked, &dir, &root, entered);
+        let begun = made.as_ref().ok().map(|made| made.record.clone());
+        match made.and_then(|made| made.finish(context, flags, &dir)) {
             Ok(created) => Ok(created),
             Err(error) => {
                 if let Err(left) = undo(&dir, &Undo::everything()) {
                     context.log.warn(&format!("undo create {id}: {}", crate::error::chain(&left)));
+                }
+                // The hooks before may have made something that these undo.
+                if let Some(record) = begun {
+                    record.subject().poststop(&context.log);
                 }
                 Err(step(error))
             }
@@ -189,22 +200,30 @@ fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Op
     Ok(Some(resolved))
 }
 
+/// A container that is parked in its VM, and not recorded yet. Dropping it ends the server.
+struct Made {
+    id: ContainerId,
+    proxy: proxy::Child,
+    server: Launch,
+    record: Record,
+    terminal: bool,
+}
+
 fn make(
     context: &Context,
-    flags: &Flags,
     mode: Mode,
     checked: Checked,
     dir: &Locked,
     root: &Path,
     entered: Stamp,
-) -> Result<Created, Error> {
+) -> Result<Made, Error> {
     let Checked { id, bundle, terminal, config, sizes, artefacts, cgroup } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
     let mut plan = Plan::new(root, &id, &config, sizes);
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let mut server = Launch::start(dir, plan, &artefacts)?;
+    let server = Launch::start(dir, plan, &artefacts)?;
     // Compiles a seccomp profile, while the server boots the VM.
     let container = ContainerPlan::of(&bundle)?;
     let mut proxy = proxy::Child::spawn(&proxy::Plan {
@@ -225,15 +244,25 @@ fn make(
         created: rfc3339(SystemTime::now()),
         annotations: bundle.host.annotations.clone(),
         owner: owner(),
+        hooks: bundle.host.hooks.clone(),
         proxy: proxy.process,
         server: server.process,
     };
-    let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
-    write_atomically(&dir.join(names::STATE), &json)?;
-    publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
-    server.complete()?;
-    context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
-    Ok(Created { id, proxy, server, terminal: bundle.host.terminal })
+    Ok(Made { id, proxy, server, record, terminal: bundle.host.terminal })
+}
+
+impl Made {
+    /// Runs the hooks, and makes it a container that others find.
+    fn finish(self, context: &Context, flags: &Flags, dir: &Locked) -> Result<Created, Error> {
+        let Self { id, proxy, mut server, record, terminal } = self;
+        record.subject().create(proxy.process.pid)?;
+        let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
+        write_atomically(&dir.join(names::STATE), &json)?;
+        publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
+        server.complete()?;
+        context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
+        Ok(Created { id, proxy, server, terminal })
+    }
 }
 
 /// Hears the proxy's report; the server's own last words are better than the proxy's "it is gone".
@@ -268,13 +297,13 @@ pub(super) fn publish(
     if let Some(path) = pid_file {
         write_atomically(path, proxy.process.pid.to_string().as_bytes())?;
     }
-    if let Some(path) = pidfd_socket {
-        let failed = |e| Error::io(format!("send the pidfd to {}", path.display()), e);
-        let pidfd =
-            proxy.process.pidfd().map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        send_fd(path, std::os::fd::AsFd::as_fd(&pidfd), b"pidfd").map_err(failed)?;
-    }
-    Ok(())
+    pidfd_socket.map_or(Ok(()), |path| publish_pidfd(&proxy.process, path))
+}
+
+pub(super) fn publish_pidfd(process: &Process, socket: &Path) -> Result<(), Error> {
+    let failed = |e| Error::io(format!("send the pidfd to {}", socket.display()), e);
+    let pidfd = process.pidfd().map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+    send_fd(socket, std::os::fd::AsFd::as_fd(&pidfd), b"pidfd").map_err(failed)
 }
 
 pub(super) fn absolute(path: &Path) -> Result<PathBuf, Error> {

@@ -53,21 +53,23 @@ impl Args {
                 None => Err(StateError::Creating { id: id.clone() }.into()),
             };
         }
-        Ok(remove(StateDir::open(&context.root, id)?)?)
+        Ok(remove(context, StateDir::open(&context.root, id)?)?)
     }
 
     /// Waits for the end of a stopped container, kills a created one, and a running one when forced.
     fn stop(&self, container: &Container) -> Result<(), Error> {
         match container.status()? {
             Status::Stopped => {}
-            running @ (Status::Starting | Status::Running | Status::Creating) if !self.force => {
+            running @ (Status::Starting | Status::Running | Status::Paused | Status::Creating)
+                if !self.force =>
+            {
                 let id = &container.record.id;
                 let status = running.name();
                 return Err(Error::Refused(format!(
                     "cannot delete container {id} that is not stopped: {status}"
                 )));
             }
-            Status::Created | Status::Starting | Status::Running | Status::Creating => {
+            Status::Created | Status::Starting | Status::Running | Status::Paused | Status::Creating => {
                 // One that ends in this moment is as good.
                 let _ = container.kill(libc::SIGKILL.unsigned_abs(), false);
                 container.wait_stopped(KILLED)?;
@@ -78,7 +80,15 @@ impl Args {
     }
 }
 
-/// Undoes the journal, whatever the container is at.
-pub(super) fn remove(dir: StateDir) -> Result<(), StateError> {
-    undo(&dir.lock()?, &Undo::everything())
+/// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes
+/// past the lock.
+pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError> {
+    let dir = dir.lock()?;
+    // Without a record there was no container, and none of its hooks ran but those that its creation has undone.
+    let record = dir.record().ok();
+    undo(&dir, &Undo::everything())?;
+    if let Some(record) = record {
+        record.subject().poststop(&context.log);
+    }
+    Ok(())
 }

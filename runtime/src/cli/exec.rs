@@ -16,18 +16,21 @@ use bulkhead_protocol::{
 
 use super::{
     Context,
-    create::{Mode, absolute, publish, terminal, wait_ready},
+    create::{Mode, absolute, publish, publish_pidfd, terminal, wait_ready},
 };
 use crate::{
     error::Error,
     proxy::{self, RawMode, Relay, Session, Terminal, Work},
     sandbox::{
+        ExecPlan,
         container::{Container, not_running},
         status::Status,
     },
     spec::{self, CheckedProcess, ExecFlags, Policy},
-    state::{names, write_atomically},
+    state::{Process, names, write_atomically},
 };
+
+const PAUSED: &str = "cannot exec in a paused container (use --ignore-paused to override)";
 
 /// Run a further process in a container
 #[derive(Debug, clap::Args)]
@@ -62,10 +65,10 @@ pub(super) struct Args {
     /// File that gets the pid of the process that stands for it
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Refused: the guest has no SELinux
+    /// As the field of the spec: a warning, for the guest has no SELinux
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// Refused: the guest has no AppArmor
+    /// As the field of the spec: a warning, for the guest has no AppArmor
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     /// No new privileges
@@ -77,10 +80,10 @@ pub(super) struct Args {
     /// Number of further descriptors to pass: only 0 is possible across a VM
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Refused: a process joins its container's cgroup
+    /// A cgroup below the container's, which exists there
     #[arg(long, value_name = "PATH")]
     cgroup: Option<String>,
-    /// Accepted
+    /// In a paused container, wait for its resumption instead of failing
     #[arg(long)]
     ignore_paused: bool,
     /// Name of the container, then the command and its arguments
@@ -107,12 +110,15 @@ impl Args {
         let terminal = self.terminal(&process, mode)?;
         match container.status()? {
             Status::Starting | Status::Running => {}
+            // The server says the same to one that comes later.
+            Status::Paused if self.ignore_paused => {}
+            Status::Paused => return Err(Error::Refused(PAUSED.into())),
             Status::Creating | Status::Created | Status::Stopped => return Err(not_running()),
         }
         let plan = proxy::Plan {
             root: absolute(&context.root)?,
             id: id.clone(),
-            work: Work::Exec { exec_id: exec_id()?, process: Box::new(process) },
+            work: Work::Exec { exec_id: exec_id()?, plan: Box::new(self.plan(process)) },
             terminal,
             detach: self.detach,
             view: container.record.rootfs.clone(),
@@ -120,15 +126,19 @@ impl Args {
         if self.detach { self.leave(&plan) } else { self.stay(&container, &plan) }
     }
 
+    fn plan(&self, process: ProcessSpec) -> ExecPlan {
+        // As runc does, `/` is the container's own.
+        let cgroup = self.cgroup.as_deref().unwrap_or_default().trim_matches('/').to_owned();
+        ExecPlan { process, ignore_paused: self.ignore_paused, cgroup }
+    }
+
     fn refuse(&self) -> Result<(), Error> {
         let refused = [
             (self.preserve_fds > 0, "--preserve-fds: descriptors cannot be passed into a microVM"),
-            (self.cgroup.is_some(), "--cgroup is not supported: a process joins its container's cgroup"),
             (
-                self.process_label.as_deref().is_some_and(|l| !l.is_empty()),
-                "--process-label is not supported",
+                self.cgroup.as_deref().is_some_and(|path| path.contains(':')),
+                "--cgroup CONTROLLER:PATH is not supported: the guest has cgroup2 alone",
             ),
-            (self.apparmor.as_deref().is_some_and(|p| !p.is_empty()), "--apparmor is not supported"),
         ];
         match refused.iter().find(|(given, _)| *given) {
             Some((_, message)) => Err(Error::Usage { message: (*message).to_owned(), hint: None }),
@@ -156,6 +166,8 @@ impl Args {
             terminal: self.tty,
             no_new_privileges: self.no_new_privs,
             capabilities: self.cap.clone(),
+            apparmor_profile: self.apparmor.clone(),
+            selinux_label: self.process_label.clone(),
         };
         let path = container.dir.join(names::CONFIG);
         let mut config = Vec::new();
@@ -193,6 +205,10 @@ impl Args {
             let own = std::process::id().to_string();
             if let Some(path) = &self.pid_file {
                 write_atomically(path, own.as_bytes())?;
+            }
+            if let Some(path) = &self.pidfd_socket {
+                let own = Process::current().map_err(|e| Error::io("read this process's pid", e))?;
+                publish_pidfd(&own, path)?;
             }
             let relay = Relay::install().map_err(|e| Error::io("take signals", e))?;
             let _raw = (plan.terminal.is_some() && io::stdin().is_terminal())

@@ -22,7 +22,7 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
-        "hooks": [],
+        "hooks": spec::hook_names().collect::<Vec<_>>(),
         "mountOptions": spec::mount_option_names().collect::<Vec<_>>(),
         "linux": {
             "namespaces": spec::namespace_names().collect::<Vec<_>>(),
@@ -43,6 +43,7 @@ fn features() -> Value {
             },
             "apparmor": off,
             "selinux": off,
+            "memoryPolicy": {"modes": [], "flags": []},
             "intelRdt": off,
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": off

@@ -5,18 +5,23 @@
 //! One file per command: its flags as a struct `Args`, and `run(self, &Context)`. A new command is such a file and
 //! one line in `Command`. Help comes from the doc comments.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
+mod events;
 mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
 mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::{
     ffi::OsStr,
@@ -94,9 +99,15 @@ enum Command {
     Exec(Box<exec::Args>),
     List(list::Args),
     Ps(ps::Args),
+    Pause(pause::Args),
+    Resume(resume::Args),
+    Update(Box<update::Args>),
+    Events(events::Args),
     Spec(spec::Args),
     Features(features::Args),
     Doctor(doctor::Args),
+    Checkpoint(checkpoint::Args),
+    Restore(checkpoint::Args),
 }
 
 impl Command {
@@ -111,9 +122,15 @@ impl Command {
             Self::Exec(args) => args.run(context),
             Self::List(args) => args.run(context),
             Self::Ps(args) => args.run(context),
+            Self::Pause(args) => args.run(context),
+            Self::Resume(args) => args.run(context),
+            Self::Update(args) => args.run(context),
+            Self::Events(args) => args.run(context),
             Self::Spec(args) => args.run(context),
             Self::Features(args) => args.run(context),
             Self::Doctor(args) => args.run(context),
+            Self::Checkpoint(args) => args.run("checkpoint"),
+            Self::Restore(args) => args.run("restore"),
         }
     }
 

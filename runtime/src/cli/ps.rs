@@ -4,7 +4,6 @@ use bulkhead_protocol::{
     id::ContainerId,
     sandbox::{Process, ProcessesRequest},
 };
-use ttrpc::Code;
 
 use super::{
     Context,
@@ -14,8 +13,8 @@ use super::{
 use crate::{
     error::Error,
     sandbox::{
-        client::{CallError, bounded},
-        container::{Container, not_running},
+        client::bounded,
+        container::{Container, refused},
     },
 };
 
@@ -48,11 +47,7 @@ impl Args {
         let asked = container.call(async |server| server.sandbox.processes(bounded(), &request).await);
         let processes = match asked {
             Ok(answer) => answer.processes,
-            Err(
-                CallError::Gone { .. }
-                | CallError::Refused { code: Code::NOT_FOUND | Code::FAILED_PRECONDITION, .. },
-            ) => return Err(step(not_running())),
-            Err(error) => return Err(step(error.into())),
+            Err(error) => return Err(step(refused(error))),
         };
         match self.format {
             Format::Json => print_json(&processes.iter().map(|process| process.pid).collect::<Vec<_>>())?,

@@ -32,6 +32,7 @@ use crate::{
 
 /// Create and start a container
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "bulkhead run [OPTIONS] <ID>")]
 pub(super) struct Args {
     /// Return when the program runs
     #[arg(short, long)]
@@ -62,7 +63,7 @@ impl Args {
             }
             false => None,
         };
-        if let Err(error) = start::start(&container) {
+        if let Err(error) = start::start(&container).and_then(|()| start::poststart(&container)) {
             drop(raw);
             let _ = container.kill(libc::SIGKILL.unsigned_abs(), true);
             log_left_over(context, "delete", remove(context, &container));
@@ -98,7 +99,7 @@ impl Args {
 
 fn remove(context: &Context, container: &Container) -> Result<(), crate::state::StateError> {
     let dir = StateDir::open(&context.root, container.dir.id())?;
-    delete::remove(dir)
+    delete::remove(context, dir)
 }
 
 /// Phase, and milliseconds since the command was entered and since the phase before.

@@ -1,5 +1,7 @@
 //! `bulkhead start`: lets the program of a created container run.
 
+use std::time::Duration;
+
 use bulkhead_protocol::id::ContainerId;
 use containerd_shim_protos::api::StartRequest;
 use ttrpc::Code;
@@ -13,6 +15,9 @@ use crate::{
         status::Status,
     },
 };
+
+/// For a container that is killed to be known as stopped.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// Run the program of a created container
 #[derive(Debug, clap::Args)]
@@ -28,6 +33,7 @@ impl Args {
         let step = |error: Error| error.during(format!("start {id}"));
         let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
         start(&container).map_err(step)?;
+        poststart(&container).map_err(step)?;
         Ok(0)
     }
 }
@@ -45,9 +51,21 @@ pub(super) fn start(container: &Container) -> Result<(), Error> {
     }
 }
 
+/// Runs the hooks that follow the start. One that fails takes the container with it.
+pub(super) fn poststart(container: &Container) -> Result<(), Error> {
+    let record = &container.record;
+    if let Err(error) = record.subject().poststart(record.proxy.pid) {
+        // One that has ended by itself is as good.
+        let _ = container.kill(libc::SIGKILL.unsigned_abs(), true);
+        container.wait_stopped(KILLED)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
 fn refusal(status: Status) -> &'static str {
     match status {
-        Status::Starting | Status::Running => "cannot start an already running container",
+        Status::Starting | Status::Running | Status::Paused => "cannot start an already running container",
         Status::Stopped => "cannot start a container that has stopped",
         Status::Creating | Status::Created => "cannot start a container that is being created",
     }

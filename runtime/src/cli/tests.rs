@@ -61,7 +61,7 @@ fn the_log_format_is_text_unless_asked_for_json() {
 fn a_value_that_a_flag_does_not_know_is_refused() {
     assert!(parse(&["--rootless=maybe", "features"]).is_err());
     assert!(parse(&["--cgroup-manager=mine", "features"]).is_err());
-    assert!(parse(&["checkpoint"]).is_err());
+    assert!(parse(&["nonsense"]).is_err());
 }
 
 #[test]
@@ -87,4 +87,23 @@ fn the_flags_of_exec_end_at_the_id() {
 fn exec_wants_an_id() {
     assert!(parse(&["exec", "--tty"]).is_err());
     parse(&["exec", "--process", "/p.json", "web"]).unwrap();
+}
+
+#[test]
+fn the_flags_of_run_and_create_end_at_the_id() {
+    for command in ["run", "create"] {
+        let text =
+            format!("{:?}", parse(&[command, "--no-pivot", "web", "--no-new-keyring"]).unwrap().command);
+        assert!(text.contains("no_pivot: true") && text.contains("no_new_keyring: false"), "{text}");
+    }
+    assert!(parse(&["run"]).is_err());
+}
+
+#[test]
+fn checkpoint_and_restore_are_refused_in_clear_words_whatever_follows() {
+    for command in ["checkpoint", "restore"] {
+        let cli = parse(&[command, "--image-path", "/i", "web"]).unwrap();
+        let error = cli.command.run(&context()).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{command} is not supported")), "{error}");
+    }
 }

@@ -25,10 +25,7 @@ use std::{
     path::PathBuf,
 };
 
-use bulkhead_protocol::{
-    container::ProcessSpec,
-    id::{ContainerId, ExecId},
-};
+use bulkhead_protocol::id::{ContainerId, ExecId};
 use serde::{Deserialize, Serialize};
 
 pub use console::{RawMode, send_fd};
@@ -39,7 +36,7 @@ pub use signals::{FORWARDED, Relay};
 pub use streams::random_hex;
 
 use crate::{
-    sandbox::ContainerPlan,
+    sandbox::{ContainerPlan, ExecPlan},
     state::{Role, StateDir, StateError},
 };
 
@@ -69,7 +66,7 @@ pub struct Plan {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Work {
     Create(Box<ContainerPlan>),
-    Exec { exec_id: ExecId, process: Box<ProcessSpec> },
+    Exec { exec_id: ExecId, plan: Box<ExecPlan> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,7 +32,7 @@ use crate::{
     sandbox::{
         PlanError,
         client::{CallError, Server, bounded, unbounded, until_booted},
-        process_to_any, vsock_stdio,
+        vsock_stdio,
     },
     state::{Process, StateDir, names},
 };
@@ -137,8 +137,8 @@ impl Session {
                     CreateTaskRequest { id, bundle, terminal, stdin, stdout, stderr, options, ..rest };
                 self.server.task.create(bounded(), &request).await.map_err(CallError::from)?;
             }
-            Work::Exec { process, .. } => {
-                let spec = Some(process_to_any(process)?).into();
+            Work::Exec { plan, .. } => {
+                let spec = Some(plan.to_any()?).into();
                 let start = StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
                 let rest = ExecProcessRequest::default();
                 let request =
@@ -270,7 +270,7 @@ fn with_terminal(
         Terminal::Console(path) => {
             let size = match &plan.work {
                 Work::Create(plan) => plan.guest.process.console_size,
-                Work::Exec { process, .. } => process.console_size,
+                Work::Exec { plan, .. } => plan.process.console_size,
             };
             let slave = console::open(path, size)
                 .map_err(|source| SessionError::Console { path: path.display().to_string(), source })?;

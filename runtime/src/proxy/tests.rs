@@ -11,10 +11,11 @@ use crate::state::names;
 
 fn exec_plan() -> Plan {
     let process = crate::sandbox::test_process(&["true"]);
+    let plan = Box::new(ExecPlan { process, ignore_paused: false, cgroup: String::new() });
     Plan {
         root: "/run/bulkhead".into(),
         id: "web".parse().unwrap(),
-        work: Work::Exec { exec_id: "e".parse().unwrap(), process: Box::new(process) },
+        work: Work::Exec { exec_id: "e".parse().unwrap(), plan },
         terminal: Some(Terminal::Console("/run/console.sock".into())),
         detach: true,
         view: "/bundle/rootfs".into(),

@@ -7,11 +7,13 @@ use std::{io, time::Duration};
 
 use bulkhead_protocol::{
     agent::{
-        AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, ExecRequest,
-        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SetOnlineCpusRequest, SignalProcessRequest,
-        SlotRequest, StartContainerRequest, Stdio, WaitProcessRequest, WaitProcessResponse,
+        AgentClient, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
+        DeleteContainerRequest, DeleteProcessRequest, ExecRequest, ListProcessesRequest,
+        PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest, SetOnlineCpusRequest,
+        SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio, UpdateContainerRequest,
+        WaitOomRequest, WaitProcessRequest, WaitProcessResponse,
     },
-    container::{ContainerSpec, ProcessSpec},
+    container::{ContainerSpec, Resources},
     limits,
 };
 use tokio::net::UnixStream;
@@ -21,7 +23,10 @@ use ttrpc::{
     context,
 };
 
-use super::table::{Key, status};
+use super::{
+    plan::ExecPlan,
+    table::{Key, status},
+};
 
 /// Bytes of an error text that are kept.
 const MESSAGE_MAX: usize = 16 << 10;
@@ -103,16 +108,12 @@ impl Agent {
         Ok(self.0.start_container(bounded(limits::RPC), &request).await?.pid)
     }
 
-    pub(super) async fn exec(
-        &self,
-        key: &Key,
-        process: &ProcessSpec,
-        stdio: Stdio,
-    ) -> Result<u32, AgentError> {
+    pub(super) async fn exec(&self, key: &Key, plan: &ExecPlan, stdio: Stdio) -> Result<u32, AgentError> {
         let request = ExecRequest {
             container_id: key.container.to_string(),
             exec_id: key.exec_id(),
-            process: json("the process", process)?,
+            process: json("the process", &plan.process)?,
+            cgroup: plan.cgroup.clone(),
             stdio: Some(stdio).into(),
             ..Default::default()
         };
@@ -171,6 +172,41 @@ impl Agent {
         let request = SetOnlineCpusRequest { count, ..Default::default() };
         self.0.set_online_cpus(bounded(limits::RPC), &request).await?;
         Ok(())
+    }
+
+    pub(super) async fn pause(&self, key: &Key) -> Result<(), AgentError> {
+        let request = PauseContainerRequest { container_id: key.container.to_string(), ..Default::default() };
+        self.0.pause_container(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn resume(&self, key: &Key) -> Result<(), AgentError> {
+        let request =
+            ResumeContainerRequest { container_id: key.container.to_string(), ..Default::default() };
+        self.0.resume_container(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn update(&self, key: &Key, resources: &Resources) -> Result<(), AgentError> {
+        let request = UpdateContainerRequest {
+            container_id: key.container.to_string(),
+            resources: json("the resources", resources)?,
+            ..Default::default()
+        };
+        self.0.update_container(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, AgentError> {
+        let request = ContainerStatsRequest { container_id: key.container.to_string(), ..Default::default() };
+        Ok(self.0.container_stats(bounded(limits::RPC), &request).await?)
+    }
+
+    /// The kills so far, at the latest after `limits::OOM_POLL`.
+    pub(super) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, AgentError> {
+        let container_id = key.container.to_string();
+        let request = WaitOomRequest { container_id, seen, ..Default::default() };
+        Ok(self.0.wait_oom(bounded(limits::OOM_POLL + limits::RPC), &request).await?.kills)
     }
 
     pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

@@ -66,7 +66,8 @@ impl Container {
                 TaskStatus::CREATED => Status::Created,
                 TaskStatus::STOPPED => Status::Stopped,
                 TaskStatus::UNKNOWN => Status::Creating,
-                TaskStatus::RUNNING | TaskStatus::PAUSED | TaskStatus::PAUSING => Status::Running,
+                TaskStatus::PAUSED => Status::Paused,
+                TaskStatus::RUNNING | TaskStatus::PAUSING => Status::Running,
             }),
             // Deleted in the server, or never made: nothing runs.
             Err(CallError::Refused { code: Code::NOT_FOUND, .. }) => Ok(Status::Stopped),
@@ -133,6 +134,17 @@ impl Container {
         process
             .wait(Instant::now() + patience)
             .map_err(|e| StateError::Io { what: format!("wait for {process}"), source: e })
+    }
+}
+
+/// The error of a call about a running container. A server that is gone, or does not know it any more, means that it
+/// has stopped; what the server refuses is in its own words.
+pub fn refused(error: CallError) -> Error {
+    match error {
+        CallError::Gone { .. } | CallError::Refused { code: Code::NOT_FOUND | Code::UNAVAILABLE, .. } => {
+            not_running()
+        }
+        error @ CallError::Refused { .. } => error.into(),
     }
 }
 

@@ -11,10 +11,12 @@ use std::{
 use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::{
-        Agent as AgentService, CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest,
-        DeleteProcessRequest, Empty, ExecRequest, ExecResponse, ListProcessesRequest, ListProcessesResponse,
-        ProcessInfo, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest,
-        StartContainerResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
+        Agent as AgentService, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
+        CreateContainerResponse, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
+        ExecResponse, ListProcessesRequest, ListProcessesResponse, PauseContainerRequest, ProcessInfo,
+        ResumeContainerRequest, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest,
+        StartContainerRequest, StartContainerResponse, UpdateContainerRequest, WaitOomRequest,
+        WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
     },
     container::{
         Confinement, ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs,
@@ -82,6 +84,7 @@ pub(super) fn plan(args: &[&str]) -> ContainerPlan {
             guest_sysctl: BTreeMap::new(),
             resources: Resources::default(),
             confinement: Confinement::default(),
+            start_hooks: None,
         },
         terminal: false,
     }
@@ -196,7 +199,8 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
             Request::ResizeMemory { mib } => {
-                agent.machine().mib = mib - SIZES.memory_mib;
+                // In whole blocks, as the device.
+                agent.machine().mib = (mib - SIZES.memory_mib).next_multiple_of(2);
                 agent.machine().asked(format!("memory {mib}"));
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
@@ -368,6 +372,38 @@ impl AgentService for FakeAgent {
     ) -> ttrpc::Result<ListProcessesResponse> {
         let processes = vec![ProcessInfo { pid: 7, command: "sleep".into(), ..Default::default() }];
         Ok(ListProcessesResponse { processes, ..Default::default() })
+    }
+
+    async fn pause_container(&self, _: &TtrpcContext, _: PauseContainerRequest) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
+    }
+
+    async fn resume_container(&self, _: &TtrpcContext, _: ResumeContainerRequest) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
+    }
+
+    async fn update_container(
+        &self,
+        _: &TtrpcContext,
+        request: UpdateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        let resources: Resources = serde_json::from_slice(&request.resources).unwrap();
+        if resources.memory_max.is_some() {
+            return Err(status(Code::ABORTED, "set limit memory.max to 1: device or resource busy"));
+        }
+        Ok(Empty::new())
+    }
+
+    async fn container_stats(
+        &self,
+        _: &TtrpcContext,
+        _: ContainerStatsRequest,
+    ) -> ttrpc::Result<ContainerStatsResponse> {
+        Ok(ContainerStatsResponse { memory_current: 4096, pids_current: 1, ..Default::default() })
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> ttrpc::Result<WaitOomResponse> {
+        Ok(WaitOomResponse { kills: request.seen + 1, ..Default::default() })
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> ttrpc::Result<Empty> {

@@ -25,6 +25,7 @@ pub mod server;
 mod services;
 mod share;
 pub mod sizing;
+mod stats;
 pub mod status;
 mod stdio;
 mod table;
@@ -32,9 +33,10 @@ mod timeline;
 mod vmm;
 
 pub use launch::{Launch, LaunchError};
-pub use plan::{ContainerPlan, Plan, PlanError, process_to_any};
+pub use plan::{ContainerPlan, ExecPlan, Plan, PlanError};
 pub use share::Export;
 pub(crate) use share::set_read_only;
+pub(crate) use stats::from_any as metrics_from_any;
 pub(crate) use stdio::vsock as vsock_stdio;
 pub(crate) use vmm::pass_as;
 

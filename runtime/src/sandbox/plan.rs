@@ -20,8 +20,8 @@ use crate::{
 
 /// Type of the options that hold a `ContainerPlan` as JSON.
 const CONTAINER_PLAN: &str = "bulkhead.dev/container-plan";
-/// Type of the exec spec that holds a `ProcessSpec` as JSON.
-const PROCESS: &str = "bulkhead.dev/process";
+/// Type of the exec spec that holds an `ExecPlan` as JSON.
+const EXEC_PLAN: &str = "bulkhead.dev/exec-plan";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,12 +62,25 @@ pub struct ContainerPlan {
     pub terminal: bool,
 }
 
+/// A further process, in `ExecProcessRequest.spec`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecPlan {
+    pub process: ProcessSpec,
+    /// In a paused container, wait for its resumption.
+    pub ignore_paused: bool,
+    /// Below the container's cgroup; empty means that itself.
+    pub cgroup: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("read the plan of the container")]
     Json { source: serde_json::Error },
+    #[error("hooks are not supported yet in a container that is not made by the command line")]
+    Hooks,
     #[error("exec spec of type {type_url:?} is not supported yet")]
     Type { type_url: String },
 }
@@ -123,22 +136,27 @@ impl ContainerPlan {
                 serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
             }
             // What the operator allows beyond the default is the command's to know.
-            _ => Ok(Self::of(&spec::load(bundle, id, &Policy::default())?)?),
+            _ => {
+                let bundle = spec::load(bundle, id, &Policy::default())?;
+                if bundle.host.hooks.is_empty() { Ok(Self::of(&bundle)?) } else { Err(PlanError::Hooks) }
+            }
         }
     }
 }
 
-/// # Errors
-/// When it cannot be written as JSON.
-pub fn process_to_any(process: &ProcessSpec) -> Result<Any, PlanError> {
-    any(PROCESS, process)
-}
-
-pub(super) fn process_from_any(any: &Any) -> Result<ProcessSpec, PlanError> {
-    if any.type_url != PROCESS {
-        return Err(PlanError::Type { type_url: any.type_url.chars().take(256).collect() });
+impl ExecPlan {
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub fn to_any(&self) -> Result<Any, PlanError> {
+        any(EXEC_PLAN, self)
     }
-    serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
+
+    pub(super) fn from_any(any: &Any) -> Result<Self, PlanError> {
+        if any.type_url != EXEC_PLAN {
+            return Err(PlanError::Type { type_url: any.type_url.chars().take(256).collect() });
+        }
+        serde_json::from_slice(&any.value).map_err(|source| PlanError::Json { source })
+    }
 }
 
 fn any<T: Serialize>(type_url: &str, value: &T) -> Result<Any, PlanError> {

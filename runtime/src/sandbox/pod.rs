@@ -18,7 +18,11 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    agent::ProcessInfo, container::ProcessSpec, id::ExecId, limits, timeline::Phase, vmm::Request,
+    agent::{ContainerStatsResponse, ProcessInfo},
+    id::ExecId,
+    limits,
+    timeline::Phase,
+    vmm::Request,
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
@@ -30,10 +34,11 @@ use ttrpc::Code;
 use super::{
     agent::{Agent, AgentError},
     cgroup, mount_points,
-    plan::ContainerPlan,
-    resize::{Machine, Size},
+    plan::{ContainerPlan, ExecPlan},
+    resize::{Machine, ResizeError},
     share::{Share, ShareError},
-    sizing::Need,
+    sizing::{Demand, Need},
+    status::Event,
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
@@ -41,6 +46,7 @@ use super::{
 };
 use crate::{
     error::chain,
+    spec::CheckedUpdate,
     state::{ExitRecord, names, write_atomically},
     time::rfc3339,
 };
@@ -203,7 +209,7 @@ impl Pod {
         }
         let agent = self.agent().await?;
         agent.create(key, &plan.guest, stdio.for_agent()).await?;
-        Ok(self.table().made(&key.container)?)
+        Ok(self.table().made(&key.container, Demand::of(&plan.guest.resources))?)
     }
 
     /// Drops a container or exec from the table, and what it had in the share.
@@ -222,9 +228,9 @@ impl Pod {
         let described = self.table().start(&key)?;
         let started = match &described {
             None => agent.start(&key).await,
-            Some(process) => {
+            Some(plan) => {
                 let stdio = self.table().process(&key)?.stdio.for_agent();
-                agent.exec(&key, process, stdio).await
+                agent.exec(&key, plan, stdio).await
             }
         };
         if let Err(error) = started {
@@ -249,9 +255,9 @@ impl Pod {
         key: &Key,
         exec: &ExecId,
         stdio: Stdio,
-        process: ProcessSpec,
+        plan: ExecPlan,
     ) -> Result<(), TableError> {
-        self.table().describe(key, exec, stdio, process)
+        self.table().describe(key, exec, stdio, plan)
     }
 
     pub(super) async fn kill(self: Arc<Self>, key: Key, signal: u32, all: bool) -> Result<(), ttrpc::Error> {
@@ -268,17 +274,54 @@ impl Pod {
         Ok(self.agent().await?.resize(key, columns, rows).await?)
     }
 
-    /// Makes the machine as large as its containers need: before their limits grow, and after they have shrunk.
-    #[allow(dead_code, reason = "for `update`")]
-    pub(super) async fn resize_machine(self: Arc<Self>, need: Need) -> Result<Size, ttrpc::Error> {
-        let agent = self.agent().await?;
-        let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
-        machine.resize(&agent, need).await.map_err(|error| status(Code::ABORTED, chain(&error)))
-    }
-
     pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, ttrpc::Error> {
         self.table().check_alive(key)?;
         Ok(self.agent().await?.processes(key).await?)
+    }
+
+    pub(super) async fn pause(self: Arc<Self>, key: Key) -> Result<(), ttrpc::Error> {
+        self.table().check_pausable(&key.container)?;
+        self.agent().await?.pause(&key).await?;
+        self.table().frozen(&key.container, Event::Pause);
+        Ok(())
+    }
+
+    pub(super) async fn resume(self: Arc<Self>, key: Key) -> Result<(), ttrpc::Error> {
+        self.table().check_paused(&key.container)?;
+        self.agent().await?.resume(&key).await?;
+        self.table().frozen(&key.container, Event::Resume);
+        Ok(())
+    }
+
+    /// Changes limits in the guest, all that are given or none, and the machine with them: it grows before they do, and
+    /// shrinks after them.
+    pub(super) async fn update(self: Arc<Self>, key: Key, update: CheckedUpdate) -> Result<(), ttrpc::Error> {
+        self.table().check_alive(&key)?;
+        let agent = self.agent().await?;
+        let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
+        let mut machine = machine.hold().await;
+        let demand = Demand::of(&update.resources);
+        let need = self.table().need(&key.container, demand).changed_by(demand);
+        let failed = |error: ResizeError| status(Code::ABORTED, chain(&error));
+        let before = machine.size();
+        machine.resize(&agent, before.or_more(need)).await.map_err(failed)?;
+        if let Err(error) = agent.update(&key, &update.resources).await {
+            // Larger than needed does no harm; the update's own error is the one to tell.
+            let _ = machine.resize(&agent, before.or_more(Need::default())).await;
+            return Err(error.into());
+        }
+        self.table().updated(&key.container, demand);
+        machine.resize(&agent, need).await.map_err(failed)
+    }
+
+    pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.stats(key).await?)
+    }
+
+    pub(super) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, ttrpc::Error> {
+        self.table().check_alive(key)?;
+        Ok(self.agent().await?.wait_oom(key, seen).await?)
     }
 
     /// Removes what has ended, or was created and never ran; its exit when it has one.
@@ -313,6 +356,7 @@ impl Pod {
                 signal: answer.signal.min(127),
                 stdout_bytes: answer.stdout_bytes,
                 stderr_bytes: answer.stderr_bytes,
+                oom_killed: answer.oom_killed,
                 at: SystemTime::now(),
                 failure: None,
             },
@@ -399,6 +443,7 @@ fn died(why: String) -> Exit {
         signal: SIGKILL,
         stdout_bytes: 0,
         stderr_bytes: 0,
+        oom_killed: false,
         at: SystemTime::now(),
         failure: Some(why),
     }

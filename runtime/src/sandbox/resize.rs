@@ -52,8 +52,15 @@ pub(super) struct Machine {
     sizes: Sizes,
     /// For the guest to plug what it is offered.
     patience: Duration,
-    /// Held for the whole of a resize: the next one starts from what it has reached.
+    /// Held for the whole of an update: the next one starts from what it has reached.
     now: tokio::sync::Mutex<Now>,
+}
+
+/// The one who may change the size.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    machine: &'a Machine,
+    now: tokio::sync::MutexGuard<'a, Now>,
 }
 
 #[derive(Debug)]
@@ -69,33 +76,9 @@ impl Machine {
         Self { vmm, sizes, patience: limits::RPC, now: tokio::sync::Mutex::new(Now { size, plugged: false }) }
     }
 
-    /// Makes the machine as large as needed, or as its bounds allow, and says how large that is. What `need` leaves
-    /// open stays; asking for what is there already does nothing. Must not be dropped half-way: see `pod::uncut`.
-    pub(super) async fn resize(&self, agent: &Agent, need: Need) -> Result<Size, ResizeError> {
-        let mut now = self.now.lock().await;
-        let before = now.size;
-        let wanted = self.bounded(before, need);
-        if wanted.memory_mib > before.memory_mib
-            && let Err(error) = self.grow(&mut now, agent, wanted.memory_mib).await
-        {
-            self.undo(before).await;
-            return Err(error);
-        }
-        if wanted.vcpus != before.vcpus {
-            let step = "bring the guest's vCPUs on or off line";
-            if let Err(source) = agent.set_online_cpus(wanted.vcpus.into()).await {
-                // It may have come half-way.
-                let _ = agent.set_online_cpus(before.vcpus.into()).await;
-                self.undo(before).await;
-                return Err(ResizeError::Agent { step, source });
-            }
-            now.size.vcpus = wanted.vcpus;
-        }
-        if wanted.memory_mib < before.memory_mib {
-            self.ask(wanted.memory_mib).await?;
-        }
-        now.size = wanted;
-        Ok(wanted)
+    /// Waits for those who change the size, and keeps others from it until this is dropped.
+    pub(super) async fn hold(&self) -> Held<'_> {
+        Held { machine: self, now: self.now.lock().await }
     }
 
     fn bounded(&self, before: Size, need: Need) -> Size {
@@ -163,6 +146,51 @@ impl Machine {
     async fn call(&self, step: &'static str, request: Request) -> Result<Reply, ResizeError> {
         let reply = self.vmm.call(request, Vec::new(), limits::CONTROL).await;
         reply.map_err(|source| ResizeError::Vmm { step, source })
+    }
+}
+
+impl Held<'_> {
+    pub(super) fn size(&self) -> Size {
+        self.now.size
+    }
+
+    /// Makes the machine as large as needed, or as its bounds allow. What `need` leaves open stays; asking for what is
+    /// there already does nothing. Must not be dropped half-way: see `pod::uncut`.
+    pub(super) async fn resize(&mut self, agent: &Agent, need: Need) -> Result<(), ResizeError> {
+        let Self { machine, now } = self;
+        let before = now.size;
+        let wanted = machine.bounded(before, need);
+        if wanted.memory_mib > before.memory_mib
+            && let Err(error) = machine.grow(now, agent, wanted.memory_mib).await
+        {
+            machine.undo(before).await;
+            return Err(error);
+        }
+        if wanted.vcpus != before.vcpus {
+            let step = "bring the guest's vCPUs on or off line";
+            if let Err(source) = agent.set_online_cpus(wanted.vcpus.into()).await {
+                // It may have come half-way.
+                let _ = agent.set_online_cpus(before.vcpus.into()).await;
+                machine.undo(before).await;
+                return Err(ResizeError::Agent { step, source });
+            }
+            now.size.vcpus = wanted.vcpus;
+        }
+        if wanted.memory_mib < before.memory_mib {
+            machine.ask(wanted.memory_mib).await?;
+        }
+        now.size = wanted;
+        Ok(())
+    }
+}
+
+impl Size {
+    /// This, or more where that is needed.
+    pub(super) fn or_more(self, need: Need) -> Need {
+        Need {
+            memory_mib: Some(need.memory_mib.unwrap_or(0).max(self.memory_mib)),
+            vcpus: Some(need.vcpus.unwrap_or(0).max(self.vcpus.into())),
+        }
     }
 }
 

@@ -9,14 +9,16 @@ use std::{
 use async_trait::async_trait;
 use bulkhead_protocol::sandbox::{
     AttachProxyRequest, Empty as SandboxEmpty, Process as SandboxProcess, ProcessesRequest,
-    ProcessesResponse, Sandbox, Stamp, TimelineResponse, WaitProcessRequest, WaitProcessResponse,
+    ProcessesResponse, Sandbox, Stamp, TimelineResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest,
+    WaitProcessResponse,
 };
 use containerd_shim_protos::{
     api::{
         CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PidsRequest, PidsResponse,
-        ProcessInfo, ResizePtyRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest,
-        StateResponse, Status as TaskStatus, WaitRequest, WaitResponse,
+        DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest,
+        PidsResponse, ProcessInfo, ResizePtyRequest, ResumeRequest, ShutdownRequest, StartRequest,
+        StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status as TaskStatus,
+        UpdateTaskRequest, WaitRequest, WaitResponse,
     },
     shim_async::Task,
 };
@@ -25,13 +27,14 @@ use tokio::sync::Notify;
 use ttrpc::{Code, asynchronous::TtrpcContext};
 
 use super::{
-    plan::{ContainerPlan, PlanError, process_from_any},
+    plan::{ContainerPlan, ExecPlan, PlanError},
     pod::{Pod, uncut},
+    stats,
     status::Status,
     stdio::Stdio,
     table::{Key, TableError, status},
 };
-use crate::error::chain;
+use crate::{error::chain, spec};
 
 type Answer<T> = Result<T, ttrpc::Error>;
 
@@ -91,13 +94,13 @@ impl Task for TaskService {
         let Some(exec) = key.exec else {
             return Err(TableError::Invalid("exec id is empty".into()).into());
         };
-        let process = planned(process_from_any(&request.spec))?;
-        if process.terminal != request.terminal {
+        let plan = planned(ExecPlan::from_any(&request.spec))?;
+        if plan.process.terminal != request.terminal {
             return Err(status(Code::INVALID_ARGUMENT, "process.terminal and the request differ"));
         }
         let stdio = Stdio::parse(request.terminal, &request.stdin, &request.stdout, &request.stderr)
             .map_err(|error| invalid(&error))?;
-        self.pod.describe(&Key::init(key.container), &exec, stdio, process)?;
+        self.pod.describe(&Key::init(key.container), &exec, stdio, plan)?;
         Ok(Empty::new())
     }
 
@@ -131,6 +134,7 @@ impl Task for TaskService {
             Status::Creating => TaskStatus::UNKNOWN,
             Status::Created => TaskStatus::CREATED,
             Status::Starting | Status::Running => TaskStatus::RUNNING,
+            Status::Paused => TaskStatus::PAUSED,
             Status::Stopped => TaskStatus::STOPPED,
         };
         Ok(StateResponse {
@@ -154,6 +158,31 @@ impl Task for TaskService {
         let one = |pid| ProcessInfo { pid, ..Default::default() };
         let processes = processes.into_iter().map(|process| one(process.pid)).collect();
         Ok(PidsResponse { processes, ..Default::default() })
+    }
+
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
+        uncut(self.pod.clone().pause(Key::parse(&request.id, "")?)).await?;
+        Ok(Empty::new())
+    }
+
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
+        uncut(self.pod.clone().resume(Key::parse(&request.id, "")?)).await?;
+        Ok(Empty::new())
+    }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Answer<Empty> {
+        let key = Key::parse(&request.id, "")?;
+        // containerd gives the type a version that differs by its release; the value is the spec's JSON in all.
+        let update = spec::parse_update(&request.resources.value).map_err(|error| invalid(&error))?;
+        uncut(self.pod.clone().update(key, update)).await?;
+        Ok(Empty::new())
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Answer<StatsResponse> {
+        let counted = self.pod.stats(&Key::parse(&request.id, "")?).await?;
+        let metrics = stats::to_any(&stats::metrics(counted))
+            .map_err(|error| status(Code::INTERNAL, format!("write metrics: {error}")))?;
+        Ok(StatsResponse { stats: Some(metrics).into(), ..Default::default() })
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Answer<Empty> {
@@ -213,6 +242,7 @@ impl Sandbox for SandboxService {
             stdout_bytes: exit.stdout_bytes,
             stderr_bytes: exit.stderr_bytes,
             sandbox_failure: exit.failure.unwrap_or_default(),
+            oom_killed: exit.oom_killed,
             ..Default::default()
         })
     }
@@ -232,6 +262,11 @@ impl Sandbox for SandboxService {
             ..Default::default()
         };
         Ok(ProcessesResponse { processes: processes.into_iter().map(one).collect(), ..Default::default() })
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Answer<WaitOomResponse> {
+        let kills = self.pod.wait_oom(&Key::parse(&request.container_id, "")?, request.seen).await?;
+        Ok(WaitOomResponse { kills, ..Default::default() })
     }
 
     async fn timeline(&self, _: &TtrpcContext, _: SandboxEmpty) -> Answer<TimelineResponse> {

@@ -37,7 +37,38 @@ pub struct Sizes {
     pub max_vcpus: u8,
 }
 
-/// What containers with these resources need of a machine; `None` where they set no limit.
+/// The limits of a container that its machine is sized by; `None` where it has none, or where an update leaves them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Demand {
+    memory: Option<Limit>,
+    quota: Option<Limit>,
+    period: Option<u64>,
+}
+
+impl Demand {
+    pub fn of(resources: &Resources) -> Self {
+        Self { memory: resources.memory_max, quota: resources.cpu_quota, period: resources.cpu_period }
+    }
+
+    /// What holds after an update.
+    #[must_use]
+    pub fn updated(self, update: Self) -> Self {
+        Self {
+            memory: update.memory.or(self.memory),
+            quota: update.quota.or(self.quota),
+            period: update.period.or(self.period),
+        }
+    }
+
+    /// CPUs that the quota lets the container use, in thousandths.
+    fn cpu_thousandths(self) -> Option<u64> {
+        let quota = value(self.quota)?;
+        let period = self.period.unwrap_or(DEFAULT_PERIOD).max(1);
+        Some(quota.saturating_mul(1000).div_ceil(period))
+    }
+}
+
+/// What containers need of a machine; `None` where they set no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Need {
     pub memory_mib: Option<u32>,
@@ -46,20 +77,30 @@ pub struct Need {
 
 impl Need {
     /// Of all containers of a sandbox together: a single one without a limit leaves the sandbox without.
-    pub fn of<'a>(containers: impl IntoIterator<Item = &'a Resources>) -> Self {
+    pub fn of(containers: impl IntoIterator<Item = Demand>) -> Self {
         let mut memory = Some(0_u64);
         let mut thousandths = Some(0_u64);
         let mut any = false;
-        for resources in containers {
+        for demand in containers {
             any = true;
-            memory = memory.zip(value(resources.memory_max)).map(|(sum, limit)| sum.saturating_add(limit));
+            memory = memory.zip(value(demand.memory)).map(|(sum, limit)| sum.saturating_add(limit));
             thousandths = thousandths
-                .zip(cpu_thousandths(resources))
+                .zip(demand.cpu_thousandths())
                 .map(|(sum, thousandths)| sum.saturating_add(thousandths));
         }
         Self {
             memory_mib: memory.filter(|_| any).map(with_overhead),
             vcpus: thousandths.filter(|_| any).map(|all| saturated(all.div_ceil(1000)).max(1)),
+        }
+    }
+
+    /// Only in what an update changes: the rest of the machine may come from a wish of the bundle.
+    #[must_use]
+    pub fn changed_by(self, update: Demand) -> Self {
+        let cpu = update.quota.is_some() || update.period.is_some();
+        Self {
+            memory_mib: self.memory_mib.filter(|_| update.memory.is_some()),
+            vcpus: self.vcpus.filter(|_| cpu),
         }
     }
 }
@@ -69,13 +110,6 @@ fn value(limit: Option<Limit>) -> Option<u64> {
         Some(Limit::Value(value)) => Some(value),
         Some(Limit::Max) | None => None,
     }
-}
-
-/// CPUs that a quota lets a container use, in thousandths.
-fn cpu_thousandths(resources: &Resources) -> Option<u64> {
-    let quota = value(resources.cpu_quota)?;
-    let period = resources.cpu_period.unwrap_or(DEFAULT_PERIOD).max(1);
-    Some(quota.saturating_mul(1000).div_ceil(period))
 }
 
 /// The machine for containers that may use `limit` bytes, in MiB.
@@ -99,7 +133,7 @@ pub fn sizes(
     warnings: &mut Vec<String>,
 ) -> Result<Sizes, SpecError> {
     check_annotations(config, vm)?;
-    let need = Need::of([resources]);
+    let need = Need::of([Demand::of(resources)]);
     let (least, most) = (*limits::MEMORY_MIB.start(), config.max_memory_mib);
     let memory_mib = match wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS) {
         Some((mib, _)) if (least..=most).contains(&mib) => mib,

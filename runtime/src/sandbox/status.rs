@@ -9,6 +9,8 @@ pub enum Status {
     /// The guest was told to run it and has not answered.
     Starting,
     Running,
+    /// Frozen in the guest.
+    Paused,
     Stopped,
 }
 
@@ -17,6 +19,8 @@ pub enum Event {
     Made,
     Start,
     Started,
+    Pause,
+    Resume,
     Exit,
 }
 
@@ -34,12 +38,15 @@ impl Status {
         match (event, self) {
             (Made, Creating) => Ok(Created),
             (Start, Created) => Ok(Starting),
-            (Started, Starting) => Ok(Running),
+            (Started, Starting) | (Resume, Paused) => Ok(Running),
+            (Pause, Running) => Ok(Paused),
             // It may be over before the answer that it has started is here.
-            (Exit, Created | Starting | Running) | (Started, Stopped) => Ok(Stopped),
-            (Made, Created | Starting | Running | Stopped)
-            | (Start, Creating | Starting | Running | Stopped)
-            | (Started, Creating | Created | Running)
+            (Exit, Created | Starting | Running | Paused) | (Started, Stopped) => Ok(Stopped),
+            (Made, Created | Starting | Running | Paused | Stopped)
+            | (Start, Creating | Starting | Running | Paused | Stopped)
+            | (Started, Creating | Created | Running | Paused)
+            | (Pause, Creating | Created | Starting | Paused | Stopped)
+            | (Resume, Creating | Created | Starting | Running | Stopped)
             | (Exit, Creating | Stopped) => Err(Refused { event, status: self }),
         }
     }
@@ -50,6 +57,7 @@ impl Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Starting | Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }

@@ -8,7 +8,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
 
 use bulkhead_protocol::{
-    container::ProcessSpec,
     id::{ContainerId, ExecId},
     limits,
 };
@@ -16,7 +15,9 @@ use tokio::sync::watch;
 use ttrpc::Code;
 
 use super::{
+    plan::ExecPlan,
     share::Export,
+    sizing::{Demand, Need},
     status::{Event, Status},
     stdio::Stdio,
 };
@@ -54,6 +55,8 @@ pub(super) struct Exit {
     pub(super) signal: u32,
     pub(super) stdout_bytes: u64,
     pub(super) stderr_bytes: u64,
+    /// The container's cgroup has counted an out-of-memory kill.
+    pub(super) oom_killed: bool,
     pub(super) at: SystemTime,
     /// The sandbox died under it.
     pub(super) failure: Option<String>,
@@ -79,7 +82,11 @@ pub(super) enum TableError {
     NoExec(ExecId),
     #[error("container not running")]
     NotRunning,
-    #[error("process already finished")]
+    #[error("container not paused")]
+    NotPaused,
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    #[error("os: process already finished")]
     Finished,
     #[error("cannot start a process that is {0}")]
     NotCreated(&'static str),
@@ -96,9 +103,11 @@ impl From<TableError> for ttrpc::Error {
         let code = match &error {
             TableError::ContainerExists(_) | TableError::ExecExists(_) => Code::ALREADY_EXISTS,
             TableError::NoContainer(_) | TableError::NoExec(_) | TableError::Finished => Code::NOT_FOUND,
-            TableError::NotRunning | TableError::NotCreated(_) | TableError::NotStopped(_) => {
-                Code::FAILED_PRECONDITION
-            }
+            TableError::NotRunning
+            | TableError::NotPaused
+            | TableError::ExecPaused
+            | TableError::NotCreated(_)
+            | TableError::NotStopped(_) => Code::FAILED_PRECONDITION,
             TableError::TooMany { .. } => Code::RESOURCE_EXHAUSTED,
             TableError::Invalid(_) => Code::INVALID_ARGUMENT,
         };
@@ -116,11 +125,11 @@ pub(super) struct Process {
     pub(super) stdio: Stdio,
     exit: watch::Sender<Option<Exit>>,
     /// An exec that was described and not started yet.
-    described: Option<ProcessSpec>,
+    described: Option<ExecPlan>,
 }
 
 impl Process {
-    fn new(status: Status, stdio: Stdio, described: Option<ProcessSpec>) -> Self {
+    fn new(status: Status, stdio: Stdio, described: Option<ExecPlan>) -> Self {
         Self { status, stdio, exit: watch::Sender::new(None), described }
     }
 
@@ -140,6 +149,8 @@ impl Process {
 struct Container {
     bundle: PathBuf,
     exports: Vec<Export>,
+    /// Its limits, as far as the machine is sized by them; none until it is made.
+    demand: Demand,
     init: Process,
     execs: BTreeMap<ExecId, Process>,
 }
@@ -189,14 +200,33 @@ impl Table {
             return Err(TableError::TooMany { what: "containers", max: limits::CONTAINERS });
         }
         let init = Process::new(Status::Creating, stdio, None);
-        self.containers.insert(id.clone(), Container { bundle, exports, init, execs: BTreeMap::new() });
+        self.containers.insert(
+            id.clone(),
+            Container { bundle, exports, demand: Demand::default(), init, execs: BTreeMap::new() },
+        );
         Ok(())
     }
 
-    pub(super) fn made(&mut self, id: &ContainerId) -> Result<(), TableError> {
-        let init = &mut self.container_mut(id)?.init;
-        init.status = init.status.after(Event::Made).map_err(|_| TableError::NotRunning)?;
+    pub(super) fn made(&mut self, id: &ContainerId, demand: Demand) -> Result<(), TableError> {
+        let container = self.container_mut(id)?;
+        container.init.status =
+            container.init.status.after(Event::Made).map_err(|_| TableError::NotRunning)?;
+        container.demand = demand;
         Ok(())
+    }
+
+    /// What all containers together need of the machine, were `id` given these limits.
+    pub(super) fn need(&self, id: &ContainerId, update: Demand) -> Need {
+        Need::of(self.containers.iter().map(|(other, container)| {
+            if other == id { container.demand.updated(update) } else { container.demand }
+        }))
+    }
+
+    /// The guest has taken them.
+    pub(super) fn updated(&mut self, id: &ContainerId, update: Demand) {
+        if let Ok(container) = self.container_mut(id) {
+            container.demand = container.demand.updated(update);
+        }
     }
 
     /// Describes an exec of a running container.
@@ -205,11 +235,13 @@ impl Table {
         key: &Key,
         exec: &ExecId,
         stdio: Stdio,
-        process: ProcessSpec,
+        plan: ExecPlan,
     ) -> Result<(), TableError> {
         let container = self.container_mut(&key.container)?;
         match container.init.status {
             Status::Starting | Status::Running => {}
+            Status::Paused if plan.ignore_paused => {}
+            Status::Paused => return Err(TableError::ExecPaused),
             Status::Creating | Status::Created | Status::Stopped => return Err(TableError::NotRunning),
         }
         if container.execs.contains_key(exec) {
@@ -218,12 +250,12 @@ impl Table {
         if container.execs.len() >= limits::EXECS {
             return Err(TableError::TooMany { what: "processes", max: limits::EXECS });
         }
-        container.execs.insert(exec.clone(), Process::new(Status::Created, stdio, Some(process)));
+        container.execs.insert(exec.clone(), Process::new(Status::Created, stdio, Some(plan)));
         Ok(())
     }
 
     /// The caller starts it in the guest next, and says `started` or `forget`.
-    pub(super) fn start(&mut self, key: &Key) -> Result<Option<ProcessSpec>, TableError> {
+    pub(super) fn start(&mut self, key: &Key) -> Result<Option<ExecPlan>, TableError> {
         let process = self.process_mut(key)?;
         process.status =
             process.status.after(Event::Start).map_err(|e| TableError::NotCreated(e.status.name()))?;
@@ -235,6 +267,27 @@ impl Table {
             && let Ok(status) = process.status.after(Event::Started)
         {
             process.status = status;
+        }
+    }
+
+    /// Says whether it may be paused.
+    pub(super) fn check_pausable(&self, id: &ContainerId) -> Result<(), TableError> {
+        let status = self.container(id)?.init.status;
+        status.after(Event::Pause).map(drop).map_err(|_| TableError::NotRunning)
+    }
+
+    /// Says whether it may resume.
+    pub(super) fn check_paused(&self, id: &ContainerId) -> Result<(), TableError> {
+        let status = self.container(id)?.init.status;
+        status.after(Event::Resume).map(drop).map_err(|_| TableError::NotPaused)
+    }
+
+    /// The guest has done it. A container that has ended meanwhile stays so.
+    pub(super) fn frozen(&mut self, id: &ContainerId, event: Event) {
+        if let Ok(container) = self.container_mut(id)
+            && let Ok(status) = container.init.status.after(event)
+        {
+            container.init.status = status;
         }
     }
 
@@ -262,7 +315,7 @@ impl Table {
     /// Says whether a signal can be sent.
     pub(super) fn check_alive(&self, key: &Key) -> Result<(), TableError> {
         match self.process(key)?.status {
-            Status::Created | Status::Starting | Status::Running => Ok(()),
+            Status::Created | Status::Starting | Status::Running | Status::Paused => Ok(()),
             Status::Creating => Err(TableError::NotRunning),
             Status::Stopped => Err(TableError::Finished),
         }
@@ -272,7 +325,7 @@ impl Table {
     pub(super) fn check_deletable(&self, key: &Key) -> Result<(), TableError> {
         match self.process(key)?.status {
             Status::Stopped | Status::Created => Ok(()),
-            running @ (Status::Creating | Status::Starting | Status::Running) => {
+            running @ (Status::Creating | Status::Starting | Status::Running | Status::Paused) => {
                 Err(TableError::NotStopped(running.name()))
             }
         }

@@ -2,10 +2,10 @@
 
 use std::{process::Command, sync::Arc};
 
-use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitProcessRequest};
+use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitOomRequest, WaitProcessRequest};
 use containerd_shim_protos::api::{
-    CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, StartRequest, StateRequest,
-    Status as TaskStatus, WaitRequest,
+    CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest, ResumeRequest,
+    StartRequest, StateRequest, StatsRequest, Status as TaskStatus, UpdateTaskRequest, WaitRequest,
 };
 use tokio::sync::Notify;
 use ttrpc::Code;
@@ -13,9 +13,10 @@ use ttrpc::Code;
 use super::{
     client::{CallError, Server, bounded},
     connections::Connections,
-    fake::{FakeAgent, Guest, PATIENCE, inputs, null, plan, process, vmm},
-    plan::process_to_any,
+    fake::{FakeAgent, Guest, PATIENCE, SIZES, inputs, null, plan, process, vmm},
+    plan::ExecPlan,
     pod::{Boot, Pod},
+    resize::Machine,
     server,
     timeline::Timeline,
     vmm::{Over, Vmm},
@@ -33,7 +34,10 @@ struct Sandbox {
 impl Sandbox {
     async fn new() -> Self {
         let sandbox = Self::booting().await;
-        sandbox.pod.boot.send_replace(Boot::Up(FakeAgent::default().connect()));
+        let agent = FakeAgent::default();
+        let (vmm, _) = vmm(Guest::Works, agent.clone());
+        sandbox.pod.machine.set(Machine::new(vmm, SIZES)).unwrap();
+        sandbox.pod.boot.send_replace(Boot::Up(agent.connect()));
         sandbox
     }
 
@@ -62,7 +66,8 @@ impl Sandbox {
     }
 
     async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> Result<(), CallError> {
-        let spec = Some(process_to_any(&process(args)).unwrap()).into();
+        let plan = ExecPlan { process: process(args), ignore_paused: false, cgroup: String::new() };
+        let spec = Some(plan.to_any().unwrap()).into();
         let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
         let request = ExecProcessRequest { id, exec_id, spec, ..Default::default() };
         self.client.task.exec(bounded(), &request).await?;
@@ -156,6 +161,60 @@ async fn an_exec_has_its_own_exit_and_a_failed_one_leaves_its_id_free() {
     let request = ProcessesRequest { container_id: "web".into(), ..Default::default() };
     let processes = sandbox.client.sandbox.processes(bounded(), &request).await.unwrap().processes;
     assert_eq!(processes[0].command, "sleep");
+}
+
+#[tokio::test]
+async fn a_paused_container_takes_no_exec_until_it_resumes_and_can_be_killed() {
+    let sandbox = Sandbox::new().await;
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    let pause = PauseRequest { id: "web".into(), ..Default::default() };
+    let resume = ResumeRequest { id: "web".into(), ..Default::default() };
+    let task = &sandbox.client.task;
+    assert_eq!(code(task.pause(bounded(), &pause).await.unwrap_err().into()), Code::FAILED_PRECONDITION);
+    sandbox.start("web", "").await.unwrap();
+    let early = CallError::from(task.resume(bounded(), &resume).await.unwrap_err());
+    assert_eq!(early.to_string(), "container not paused");
+    task.pause(bounded(), &pause).await.unwrap();
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::PAUSED);
+    let refused = sandbox.exec("web", "e", &["sleep"]).await.unwrap_err();
+    assert!(refused.to_string().contains("paused container"), "{refused}");
+    task.resume(bounded(), &resume).await.unwrap();
+    sandbox.exec("web", "e", &["sleep"]).await.unwrap();
+    task.pause(bounded(), &pause).await.unwrap();
+    sandbox.kill("web", 9).await.unwrap();
+    assert_eq!(sandbox.wait("web", "").await.unwrap(), 137);
+    assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);
+}
+
+#[tokio::test]
+async fn limits_are_checked_as_at_creation_and_the_guests_refusal_is_told() {
+    let sandbox = Sandbox::new().await;
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    let update = async |json: &str| {
+        let value = json.as_bytes().to_vec();
+        let resources = protobuf::well_known_types::any::Any { value, ..Default::default() };
+        let request =
+            UpdateTaskRequest { id: "web".into(), resources: Some(resources).into(), ..Default::default() };
+        sandbox.client.task.update(bounded(), &request).await.map(drop).map_err(CallError::from)
+    };
+    update(r#"{"pids":{"limit":5}}"#).await.unwrap();
+    assert_eq!(code(update(r#"{"pids":{"limit":-5}}"#).await.unwrap_err()), Code::INVALID_ARGUMENT);
+    let refused = update(r#"{"memory":{"limit":1}}"#).await.unwrap_err();
+    assert_eq!(refused.to_string(), "set limit memory.max to 1: device or resource busy");
+}
+
+#[tokio::test]
+async fn statistics_are_containerds_metrics() {
+    let sandbox = Sandbox::new().await;
+    let request = StatsRequest { id: "web".into(), ..Default::default() };
+    let missing = sandbox.client.task.stats(bounded(), &request).await.unwrap_err();
+    assert_eq!(code(missing.into()), Code::NOT_FOUND);
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    let answer = sandbox.client.task.stats(bounded(), &request).await.unwrap();
+    let metrics = super::metrics_from_any(&answer.stats).unwrap();
+    assert_eq!((metrics.memory.usage, metrics.pids.current), (4096, 1));
+    let request = WaitOomRequest { container_id: "web".into(), seen: 2, ..Default::default() };
+    assert_eq!(sandbox.client.sandbox.wait_oom(bounded(), &request).await.unwrap().kills, 3);
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use std::{
 
 use bulkhead_protocol::{
     container::{Confinement, ContainerSpec, NamespaceKind, Propagation, PropagationMode, Rootfs, SharePath},
+    hook::{HookState, StartHooks},
     id::ContainerId,
     limits,
 };
 
 use super::{
-    Bundle, HostPart, Policy, Profile, SpecError, devices, memory_policy,
+    Bundle, Hooks, HostPart, Policy, Profile, SpecError, devices, hooks, memory_policy,
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
     personality,
@@ -34,7 +35,7 @@ pub(super) fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bund
 }
 
 /// At most `limits::CONFIG_JSON` bytes, and from a regular file: a fifo would keep us waiting.
-pub(super) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
+pub(crate) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
     let failed = |source| SpecError::Read { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(SpecError::NotAFile { path: path.to_owned() });
@@ -69,6 +70,7 @@ fn split(
     if spec.annotations.contains_key("") {
         return Err(SpecError::Invalid { field: "annotations".into(), reason: "a key is empty".into() });
     }
+    let hooks = hooks::parse(&spec.hooks)?;
     let seccomp = linux.seccomp.as_ref().map(|profile| seccomp::check(profile, &mut warnings)).transpose()?;
     let sysctl = sysctl::parse(&linux.sysctl, &namespaces, &policy.sysctls)?;
     let uid_mappings = namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?;
@@ -101,6 +103,7 @@ fn split(
         devices,
         namespaces: namespaces.0,
         process,
+        start_hooks: start_hooks(&hooks, spec, dir, id),
     };
     check_size(&guest)?;
     let host = HostPart {
@@ -111,10 +114,24 @@ fn split(
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,
+        hooks,
         vm: vm::parse(spec.vm.as_ref(), &spec.annotations)?,
         warnings,
     };
     Ok((host, guest, seccomp))
+}
+
+fn start_hooks(hooks: &Hooks, spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Option<StartHooks> {
+    if hooks.start_container.is_empty() {
+        return None;
+    }
+    let state = HookState {
+        oci_version: spec.oci_version.clone().unwrap_or_default(),
+        id: id.to_string(),
+        bundle: dir.display().to_string(),
+        annotations: spec.annotations.clone(),
+    };
+    Some(StartHooks { hooks: hooks.start_container.clone(), state })
 }
 
 /// Semantic versioning, major 1: a later minor version only adds, and what it adds is ignored or refused by name.
@@ -133,9 +150,6 @@ fn version(version: Option<&str>) -> Result<String, SpecError> {
 }
 
 fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
-    if raw::asks_for_something(spec.hooks.as_ref()) {
-        return Err(SpecError::Unsupported { field: "hooks".into() });
-    }
     let linux = &spec.linux;
     let of_the_host = [
         ("linux.netDevices", &linux.net_devices, "a network device of the host cannot move into the microVM"),

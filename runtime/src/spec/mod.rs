@@ -10,6 +10,7 @@ mod bundle;
 mod capabilities;
 mod devices;
 mod error;
+mod hooks;
 mod memory_policy;
 mod mounts;
 mod namespaces;
@@ -31,12 +32,16 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, IdMap, ProcessSpec, SharePath},
+    container::{ContainerSpec, IdMap, ProcessSpec, Resources, SharePath},
+    hook::Hook,
     id::ContainerId,
 };
+use serde::{Deserialize, Serialize};
 
+pub(crate) use bundle::read_capped;
 pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
+pub(crate) use hooks::names as hook_names;
 pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub(crate) use namespaces::names as namespace_names;
 pub(crate) use options::names as mount_option_names;
@@ -78,6 +83,7 @@ pub struct HostPart {
     pub terminal: bool,
     /// What the bundle says about its machine.
     pub vm: Vm,
+    pub hooks: Hooks,
     /// What is tolerated but not honoured; one line each, to be logged.
     pub warnings: Vec<String>,
 }
@@ -99,6 +105,25 @@ pub struct Vm {
 pub struct Hardware {
     pub memory_mib: Option<u32>,
     pub vcpus: Option<u32>,
+}
+
+/// Programs that run at steps of the container's life, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hooks {
+    pub prestart: Vec<Hook>,
+    pub create_runtime: Vec<Hook>,
+    pub create_container: Vec<Hook>,
+    /// The guest's; it gets them with its own part.
+    pub start_container: Vec<Hook>,
+    pub poststart: Vec<Hook>,
+    pub poststop: Vec<Hook>,
+}
+
+impl Hooks {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One host file or directory that the guest may see.
@@ -135,6 +160,9 @@ pub struct ExecFlags {
     pub no_new_privileges: bool,
     /// Names to add to the bounding, effective and permitted sets.
     pub capabilities: Vec<String>,
+    /// Instead of the container's own.
+    pub apparmor_profile: Option<String>,
+    pub selinux_label: Option<String>,
 }
 
 /// Reads and checks the bundle at `dir` for a container to be named `id`, within what the operator allows.
@@ -158,6 +186,27 @@ pub struct CheckedProcess {
 /// As for `load`, with paths that start at `process`.
 pub fn load_process(file: &Path, policy: &Policy) -> Result<CheckedProcess, SpecError> {
     checked(&raw::parse(&bundle::read_capped(file)?, "the process file", "process")?, policy)
+}
+
+/// Limits to change in a container that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedUpdate {
+    /// What is not in it stays.
+    pub resources: Resources,
+    pub warnings: Vec<String>,
+}
+
+/// Reads and checks the resources of an update, a `linux.resources` object on its own.
+///
+/// # Errors
+/// As for `load`, with paths that start at `linux.resources`.
+pub fn parse_update(json: &[u8]) -> Result<CheckedUpdate, SpecError> {
+    let raw: raw::Resources = raw::parse(json, "the resources", "linux.resources")?;
+    let mut warnings = Vec::new();
+    let mut resources = resources::parse(&raw, &[], &mut warnings)?;
+    // Callers hand over what they once created the container with; runc leaves the devices alone as well.
+    resources.devices = Vec::new();
+    Ok(CheckedUpdate { resources, warnings })
 }
 
 /// The process that `exec` with flags runs: the container's own from its `config.json`, changed by the flags.

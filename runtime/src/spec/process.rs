@@ -119,6 +119,13 @@ pub(super) fn with_flags(mut raw: raw::Process, flags: &ExecFlags) -> Result<raw
     // The container's window is not that of whoever runs exec.
     raw.console_size = None;
     raw.no_new_privileges |= flags.no_new_privileges;
+    for (given, own) in
+        [(&flags.apparmor_profile, &mut raw.apparmor_profile), (&flags.selinux_label, &mut raw.selinux_label)]
+    {
+        if let Some(given) = given {
+            *own = Some(given.clone());
+        }
+    }
     for name in &flags.capabilities {
         if capabilities::bit(name).is_none() {
             return Err(invalid("--cap", &format!("{name:?} is not a capability")));
@@ -133,7 +140,7 @@ pub(super) fn with_flags(mut raw: raw::Process, flags: &ExecFlags) -> Result<raw
     Ok(raw)
 }
 
-fn check_variable(variable: &str, field: impl Fn() -> String) -> Result<(), SpecError> {
+pub(super) fn check_variable(variable: &str, field: impl Fn() -> String) -> Result<(), SpecError> {
     refuse_nul(variable, &field)?;
     match variable.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(()),

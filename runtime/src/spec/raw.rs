@@ -29,12 +29,41 @@ pub(super) struct Spec {
     pub domainname: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub mounts: Vec<Mount>,
-    pub hooks: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub hooks: Hooks,
     #[serde(deserialize_with = "nullable")]
     pub annotations: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     pub linux: Linux,
     pub vm: Option<Vm>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, remote = "Self", expecting = "an object")]
+pub(super) struct Hooks {
+    #[serde(deserialize_with = "nullable")]
+    pub prestart: Vec<Hook>,
+    #[serde(deserialize_with = "nullable")]
+    pub create_runtime: Vec<Hook>,
+    #[serde(deserialize_with = "nullable")]
+    pub create_container: Vec<Hook>,
+    #[serde(deserialize_with = "nullable")]
+    pub start_container: Vec<Hook>,
+    #[serde(deserialize_with = "nullable")]
+    pub poststart: Vec<Hook>,
+    #[serde(deserialize_with = "nullable")]
+    pub poststop: Vec<Hook>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct Hook {
+    pub path: Option<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub args: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    pub env: Vec<String>,
+    pub timeout: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -444,6 +473,8 @@ macro_rules! objects {
 
 objects!(
     Spec,
+    Hooks,
+    Hook,
     Root,
     Process,
     Scheduler,

@@ -12,9 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bulkhead_protocol::hook::HookState;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Process, StateError};
+use crate::{hooks::Subject, spec::Hooks};
 
 /// Bytes of such a file: annotations are the only part that grows, and `config.json` bounds them.
 const SIZE_MAX: u64 = bulkhead_protocol::limits::CONFIG_JSON;
@@ -32,9 +34,24 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// Name of the user who created it; empty when it has none.
     pub owner: String,
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// Stands for the container's init on the host: the pid that callers see.
     pub proxy: Process,
     pub server: Process,
+}
+
+impl Record {
+    /// As its hooks see it.
+    pub fn subject(&self) -> Subject<'_> {
+        let state = HookState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            bundle: self.bundle.display().to_string(),
+            annotations: self.annotations.clone(),
+        };
+        Subject { hooks: &self.hooks, state, bundle: &self.bundle }
+    }
 }
 
 /// `exit.json`: how the container's init ended.

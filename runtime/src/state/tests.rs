@@ -14,6 +14,7 @@ fn finish(locked: &Locked) {
         rootfs: "/b/rootfs".into(),
         created: "2026-11-22T14:57:28Z".into(),
         annotations: BTreeMap::new(),
+        hooks: crate::spec::Hooks::default(),
         owner: "root".into(),
         proxy: Process { pid: 1, start_ticks: 1 },
         server: Process { pid: 1, start_ticks: 1 },

@@ -8,6 +8,7 @@ fn a_plan_larger_than_a_packet_comes_through_whole() {
         last_steps: vec![],
         steps: vec![Step::NewSession, Step::EnterDirectory("/".into())],
         args: vec!["x".repeat(2 << 20)],
+        start_hooks: None,
         env: vec!["A=\n".into()],
     };
     assert_eq!(read_plan(write_plan(&plan).unwrap()).unwrap(), plan);

@@ -45,6 +45,7 @@ pub(in crate::container) fn spec() -> ContainerSpec {
         guest_sysctl: BTreeMap::new(),
         resources: Resources::default(),
         confinement: Confinement::default(),
+        start_hooks: None,
     }
 }
 

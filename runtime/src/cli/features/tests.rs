@@ -14,7 +14,6 @@ fn what_the_spec_module_refuses_is_not_claimed() {
         seccomp["supportedFlags"],
         json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"])
     );
-    assert_eq!(features["hooks"], json!([]));
 }
 
 #[test]
@@ -27,4 +26,42 @@ fn the_lists_are_sorted_and_without_repetition() {
         let names: Vec<&str> = list.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
         assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
     }
+}
+
+/// What the published schema of `features` asks for, as far as we print it.
+#[test]
+fn the_output_has_the_types_of_the_schema() {
+    let features = features();
+    let strings = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    assert!(features["ociVersionMin"].is_string() && features["ociVersionMax"].is_string());
+    for list in ["hooks", "mountOptions", "potentiallyUnsafeConfigAnnotations"] {
+        assert!(strings(&features[list]), "{list}");
+    }
+    assert!(features["annotations"].as_object().unwrap().values().all(Value::is_string));
+    let linux = &features["linux"];
+    assert!(strings(&linux["namespaces"]) && strings(&linux["capabilities"]));
+    for flag in ["v1", "v2", "systemd", "systemdUser", "rdma"] {
+        assert!(linux["cgroup"][flag].is_boolean(), "{flag}");
+    }
+    for part in ["seccomp", "apparmor", "selinux", "intelRdt", "netDevices"] {
+        assert!(linux[part]["enabled"].is_boolean(), "{part}");
+    }
+    assert!(linux["mountExtensions"]["idmap"]["enabled"].is_boolean());
+    assert!(strings(&linux["memoryPolicy"]["modes"]) && strings(&linux["memoryPolicy"]["flags"]));
+    let known = [
+        "annotations",
+        "hooks",
+        "linux",
+        "mountOptions",
+        "ociVersionMax",
+        "ociVersionMin",
+        "potentiallyUnsafeConfigAnnotations",
+    ];
+    assert!(features.as_object().unwrap().keys().eq(known), "{features}");
+}
+
+#[test]
+fn all_hooks_are_claimed_in_their_order() {
+    let hooks = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    assert_eq!(features()["hooks"], json!(hooks));
 }

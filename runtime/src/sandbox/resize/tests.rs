@@ -20,7 +20,9 @@ impl Test {
     }
 
     async fn resize(&self, memory_mib: Option<u32>, vcpus: Option<u32>) -> Result<Size, ResizeError> {
-        self.machine.resize(&self.agent, Need { memory_mib, vcpus }).await
+        let mut held = self.machine.hold().await;
+        held.resize(&self.agent, Need { memory_mib, vcpus }).await?;
+        Ok(held.size())
     }
 
     /// What VMM and agent were asked since the last call, looks at the counters left out.

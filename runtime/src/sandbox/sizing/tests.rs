@@ -127,8 +127,11 @@ fn containers_of_one_sandbox_are_added_up() {
         limited(mib(100), Some(Limit::Value(50_000)), None),
         limited(mib(220), Some(Limit::Value(70_000)), None),
     );
-    assert_eq!(Need::of([&a, &b]), Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) });
-    assert_eq!(Need::of([&a, &Resources::default()]), Need::default());
+    assert_eq!(
+        Need::of([Demand::of(&a), Demand::of(&b)]),
+        Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) }
+    );
+    assert_eq!(Need::of([Demand::of(&a), Demand::default()]), Need::default());
     assert_eq!(Need::of([]), Need::default());
 }
 
@@ -151,4 +154,19 @@ fn programs_of_the_host_must_be_configured_or_allowed() {
         refused(vm(None, Some("/lib/../lib/vmlinux"), None)).starts_with("vm.kernel.path is not supported")
     );
     assert!(refused(vm(None, None, Some("/x"))).starts_with("vm.kernel.initrd is not supported: /x is not"));
+}
+
+#[test]
+fn an_update_changes_what_it_has_and_the_machine_in_that_alone() {
+    let before = Demand::of(&limited(mib(128), Some(Limit::Value(150_000)), None));
+    let more_memory = Demand::of(&limited(mib(256), None, None));
+    let after = before.updated(more_memory);
+    assert_eq!(after, Demand::of(&limited(mib(256), Some(Limit::Value(150_000)), None)));
+    let need = Need::of([after]);
+    assert_eq!(need.changed_by(more_memory), Need { memory_mib: Some(256 + 64 + 8), vcpus: None });
+    let period = Demand::of(&limited(None, None, Some(50_000)));
+    assert_eq!(
+        Need::of([before.updated(period)]).changed_by(period),
+        Need { memory_mib: None, vcpus: Some(3) }
+    );
 }

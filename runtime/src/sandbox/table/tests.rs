@@ -1,6 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use bulkhead_protocol::container::{Scheduling, User};
+use bulkhead_protocol::container::{ProcessSpec, Scheduling, User};
 
 use super::*;
 
@@ -9,11 +9,11 @@ fn key(exec: &str) -> Key {
 }
 
 fn exit(code: u32, signal: u32) -> Exit {
-    Exit { code, signal, stdout_bytes: 1, stderr_bytes: 2, at: UNIX_EPOCH, failure: None }
+    Exit { code, signal, stdout_bytes: 1, stderr_bytes: 2, oom_killed: false, at: UNIX_EPOCH, failure: None }
 }
 
-fn process() -> ProcessSpec {
-    ProcessSpec {
+fn plan() -> ExecPlan {
+    let process = ProcessSpec {
         args: vec!["true".into()],
         env: vec![],
         cwd: "/".into(),
@@ -25,13 +25,14 @@ fn process() -> ProcessSpec {
         no_new_privileges: false,
         oom_score_adj: None,
         scheduling: Scheduling::default(),
-    }
+    };
+    ExecPlan { process, ignore_paused: false, cgroup: String::new() }
 }
 
 fn created() -> Table {
     let mut table = Table::default();
     table.reserve(&key("").container, "/b".into(), vec![], Stdio::default()).unwrap();
-    table.made(&key("").container).unwrap();
+    table.made(&key("").container, Demand::default()).unwrap();
     table
 }
 
@@ -74,10 +75,10 @@ fn an_exec_needs_a_running_container_and_a_free_id() {
     let (init, exec) = (key(""), key("e"));
     let id = exec.exec.clone().unwrap();
     let mut table = created();
-    assert_eq!(table.describe(&init, &id, Stdio::default(), process()), Err(TableError::NotRunning));
+    assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::NotRunning));
     let mut table = running();
-    table.describe(&init, &id, Stdio::default(), process()).unwrap();
-    assert_eq!(table.describe(&init, &id, Stdio::default(), process()), Err(TableError::ExecExists(id)));
+    table.describe(&init, &id, Stdio::default(), plan()).unwrap();
+    assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::ExecExists(id)));
     assert!(table.start(&exec).unwrap().is_some());
     assert!(table.start(&exec).is_err());
 }
@@ -95,7 +96,7 @@ fn signals_go_to_the_living_only() {
 fn waiters_are_answered_when_the_sandbox_dies_and_the_first_exit_stays() {
     let mut table = running();
     let id = key("e").exec.unwrap();
-    table.describe(&key(""), &id, Stdio::default(), process()).unwrap();
+    table.describe(&key(""), &id, Stdio::default(), plan()).unwrap();
     table.start(&key("e")).unwrap();
     let (init, exec) = (table.watch(&key("")).unwrap(), table.watch(&key("e")).unwrap());
     table.exited(&key("e"), exit(3, 0));
@@ -121,4 +122,24 @@ fn ids_from_requests_are_checked() {
     assert!(matches!(Key::parse("../x", ""), Err(TableError::Invalid(_))));
     assert!(matches!(Key::parse("web", "a/b"), Err(TableError::Invalid(_))));
     assert_eq!(Key::parse("web", "").unwrap(), key(""));
+}
+
+#[test]
+fn a_paused_container_takes_only_an_exec_that_waits_for_its_resumption() {
+    let mut table = running();
+    let init = key("");
+    table.check_pausable(&init.container).unwrap();
+    assert_eq!(table.check_paused(&init.container), Err(TableError::NotPaused));
+    table.frozen(&init.container, Event::Pause);
+    table.check_paused(&init.container).unwrap();
+    assert_eq!(table.check_pausable(&init.container), Err(TableError::NotRunning));
+    let id: ExecId = "e".parse().unwrap();
+    assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::ExecPaused));
+    let patient = ExecPlan { ignore_paused: true, ..plan() };
+    table.describe(&init, &id, Stdio::default(), patient).unwrap();
+    table.check_alive(&init).unwrap();
+    assert!(table.check_deletable(&init).is_err());
+    table.exited(&init, exit(0, 9));
+    table.frozen(&init.container, Event::Resume);
+    assert_eq!(table.process(&init).unwrap().status, Status::Stopped);
 }
