@@ -42,8 +42,14 @@ impl Ring {
     }
 
     pub(crate) fn activate(&self) -> ActiveQueue {
+        self.activate_with_kick().0
+    }
+
+    /// The queue, and the doorbell that the driver rings.
+    pub(crate) fn activate_with_kick(&self) -> (ActiveQueue, Arc<EventFd>) {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        self.setup.activate(0, self.size, false, kick, &*self.memory).unwrap()
+        let queue = self.setup.activate(0, self.size, false, Arc::clone(&kick), &*self.memory).unwrap();
+        (queue, kick)
     }
 
     /// Offers a chain of buffers; returns its head.
