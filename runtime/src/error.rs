@@ -9,6 +9,7 @@ use bulkhead_protocol::id::IdError;
 
 use crate::{
     config::ConfigError,
+    network::NetworkError,
     proxy,
     sandbox::{self, PlanError, cgroup::CgroupError, client::CallError},
     spec::SpecError,
@@ -36,6 +37,8 @@ pub enum Error {
     Proxy(#[from] proxy::LaunchError),
     #[error(transparent)]
     Session(#[from] proxy::SessionError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -78,6 +81,7 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
             Self::Id(_)
+            | Self::Network(_)
             | Self::Cgroup(_)
             | Self::Server(_)
             | Self::Proxy(_)

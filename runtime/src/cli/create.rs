@@ -22,6 +22,7 @@ use super::{CgroupManager, Context};
 use crate::{
     config::{Artefacts, Config},
     error::Error,
+    network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{ContainerPlan, Launch, Plan, cgroup},
     spec::{self, Bundle},
@@ -101,6 +102,7 @@ struct Checked {
     config: Config,
     artefacts: Artefacts,
     cgroup: Option<PathBuf>,
+    network: Option<Namespace>,
 }
 
 impl Created {
@@ -138,7 +140,8 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let config = context.config()?;
     let artefacts = config.open_artefacts()?;
     let cgroup = cgroup_for(context, &bundle, id)?;
-    Ok(Checked { id: id.clone(), bundle, terminal, config, artefacts, cgroup })
+    let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
+    Ok(Checked { id: id.clone(), bundle, terminal, config, artefacts, cgroup, network })
 }
 
 /// A terminal needs somebody who holds it: a caller's socket, or the user in the foreground.
@@ -191,21 +194,24 @@ fn make(
     root: &Path,
     entered: Stamp,
 ) -> Result<Created, Error> {
-    let Checked { id, bundle, terminal, config, artefacts, cgroup } = checked;
+    let Checked { id, bundle, terminal, config, artefacts, cgroup, network } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
     let mut plan = Plan::new(root, &id, &config);
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let mut server = Launch::start(dir, plan, &artefacts)?;
-    let mut proxy = proxy::Child::spawn(&proxy::Plan {
+    plan.network.clone_from(&bundle.host.network);
+    let mut server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
+    let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
+    let proxy_plan = proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),
         work: Work::Create(Box::new(ContainerPlan::of(&bundle))),
         terminal,
         detach: mode == Mode::Detached,
         view: bundle.host.rootfs.clone(),
-    })?;
+    };
+    let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
     wait_ready(&mut proxy, Some(&server))?;
 
     let record = Record {

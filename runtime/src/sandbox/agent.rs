@@ -8,11 +8,12 @@ use std::{io, time::Duration};
 use bulkhead_protocol::{
     agent::{
         AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, ExecRequest,
-        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest, StartContainerRequest,
-        Stdio, WaitProcessRequest, WaitProcessResponse,
+        ListProcessesRequest, ProcessInfo, ResizeTtyRequest, SignalProcessRequest, SlotRequest,
+        StartContainerRequest, Stdio, UpdateNetworkRequest, WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec},
     limits,
+    vmm::Slot,
 };
 use tokio::net::UnixStream;
 use ttrpc::{
@@ -158,6 +159,18 @@ impl Agent {
         let mut processes = self.0.list_processes(bounded(limits::RPC), &request).await?.processes;
         processes.truncate(PROCESSES_MAX);
         Ok(processes)
+    }
+
+    /// Has the guest's kernel take the device that the VMM has put into a slot.
+    pub(super) async fn bind_slot(&self, slot: Slot) -> Result<(), AgentError> {
+        let request = SlotRequest { slot: slot.0.into(), ..Default::default() };
+        self.0.bind_slot(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
+        self.0.update_network(bounded(limits::RPC), request).await?;
+        Ok(())
     }
 
     pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

@@ -2,6 +2,7 @@
 //!
 //!   launch (in the command) ─spawn─▶ server ─┬─ vmm ─▶ bulkhead-vmm
 //!   client (command, proxies) ─▶ services ─▶ pod ─┴─ boot, agent ─▶ bulkhead-agent
+//!                                             ├─ nics: the pod's network devices
 //!                                             ├─ table, status: what is known of containers and processes
 //!                                             └─ share, cgroup: what the host gives them
 //!
@@ -16,6 +17,7 @@ mod connections;
 pub mod container;
 mod launch;
 mod mount_points;
+mod nics;
 mod packets;
 mod plan;
 mod pod;

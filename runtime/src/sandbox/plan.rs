@@ -35,6 +35,8 @@ pub struct Plan {
     pub max_vcpus: u8,
     /// Where server, VMM and proxies go.
     pub cgroup: Option<PathBuf>,
+    /// The network namespace whose descriptor comes along.
+    pub network: Option<PathBuf>,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -50,6 +52,7 @@ impl Plan {
             vcpus: config.vcpus,
             max_vcpus: config.max_vcpus,
             cgroup: None,
+            network: None,
             debug: false,
             command_ns: 0,
         }

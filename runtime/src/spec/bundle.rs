@@ -88,6 +88,7 @@ fn split(spec: &raw::Spec, dir: &Path, id: &ContainerId) -> Result<(HostPart, Co
         rootfs,
         rootfs_readonly,
         exports: mounts.exports,
+        network: namespaces::network(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,

@@ -44,6 +44,11 @@ impl SpecError {
             Self::Refused { field, .. } if field == "linux.namespaces" => {
                 Some("a microVM has a network of its own: add {\"type\": \"network\"} to linux.namespaces")
             }
+            Self::Refused { field, .. }
+                if field.starts_with("linux.namespaces[") && field.ends_with("].path") =>
+            {
+                Some("give the path of another network namespace, or none for a fresh one")
+            }
             Self::Path { field, source, .. }
                 if field == "root.path" && source.kind() == io::ErrorKind::NotFound =>
             {
