@@ -11,6 +11,7 @@ mod death;
 mod exec;
 mod isolation;
 mod lifecycle;
+mod network;
 mod output;
 mod run;
 mod terminal;
