@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 /// Bytes of a large transfer.
-const LARGE: usize = 32 << 20;
+const LARGE: usize = 16 << 20;
 
 fn bundle(host: &TestHost, path: Option<&str>) -> Bundle {
     let mut bundle = host.bundle();

@@ -27,7 +27,7 @@ use rustix::{fs::OFlags, io::Errno};
 
 pub use attach::attach;
 pub use scan::{Interface, Scan};
-pub use undo::undo;
+pub use undo::{detach, undo};
 
 /// For everything that one visit to a namespace does; the kernel answers each request at once.
 const VISIT: Duration = Duration::from_secs(20);

@@ -156,3 +156,39 @@ mod reading {
         );
     }
 }
+
+mod leftovers {
+    use rtnetlink::packet_route::tc::{
+        TcAction, TcActionAttribute, TcActionMirrorOption, TcActionOption, TcAttribute, TcFilterU32Option,
+        TcMessage, TcMirror, TcOption,
+    };
+
+    use super::super::undo::leads_nowhere;
+
+    fn redirect(to: u32) -> TcMessage {
+        let mut parameters = TcMirror::default();
+        parameters.ifindex = to;
+        let mut action = TcAction::default();
+        action.attributes = vec![
+            TcActionAttribute::Kind("mirred".to_owned()),
+            TcActionAttribute::Options(vec![TcActionOption::Mirror(TcActionMirrorOption::Parms(parameters))]),
+        ];
+        let option = TcOption::U32(TcFilterU32Option::Action(vec![action]));
+        filter("u32", vec![option])
+    }
+
+    fn filter(kind: &str, options: Vec<TcOption>) -> TcMessage {
+        let mut filter = TcMessage::default();
+        filter.attributes = vec![TcAttribute::Kind(kind.to_owned()), TcAttribute::Options(options)];
+        filter
+    }
+
+    #[test]
+    fn a_redirect_is_ours_when_its_tap_is_gone_and_nobody_elses() {
+        assert!(leads_nowhere(&redirect(0)));
+        assert!(leads_nowhere(&filter("u32", vec![TcOption::U32(TcFilterU32Option::Divisor(1))])));
+        assert!(!leads_nowhere(&redirect(7)));
+        assert!(!leads_nowhere(&filter("bpf", Vec::new())));
+        assert!(!leads_nowhere(&filter("u32", vec![TcOption::U32(TcFilterU32Option::Police(Vec::new()))])));
+    }
+}

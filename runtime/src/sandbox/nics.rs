@@ -6,12 +6,7 @@
 //! A namespace that was given by its path is read when the container is made and again at its start; a fresh one, which
 //! is that of the container's proxy, at the start only. A look that finds nothing new costs the guest nothing.
 
-use std::{
-    collections::BTreeSet,
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeSet, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use bulkhead_protocol::{
     agent::UpdateNetworkRequest,
@@ -19,6 +14,8 @@ use bulkhead_protocol::{
     limits,
     vmm::{Device, Fd, Request, Slot},
 };
+
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
     agent::{Agent, AgentError},
@@ -50,11 +47,13 @@ pub(super) enum NicsError {
     Update { source: AgentError },
 }
 
-/// What one look at a namespace has found.
+/// What one look at a namespace has found. Until it is applied or dropped there is no other look.
 #[derive(Debug)]
 pub(super) struct Found {
+    namespace: Namespace,
     new: Vec<(Interface, OwnedFd)>,
     request: UpdateNetworkRequest,
+    state: OwnedMutexGuard<State>,
 }
 
 #[derive(Debug)]
@@ -63,22 +62,21 @@ pub(super) struct Nics {
     journal: Journal,
     /// `None`: the namespace of a proxy.
     given: Option<(PathBuf, Namespace)>,
-    state: Arc<Mutex<State>>,
-    /// One look and what follows from it at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// Locked from a look to the end of what follows from it: that is its purpose.
+    state: Arc<tokio::sync::Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the interface's index: those that have a tap.
-    attached: BTreeSet<u32>,
+    /// Indices of the interfaces that have a device.
+    plugged: BTreeSet<u32>,
     slots: u8,
     applied: Option<UpdateNetworkRequest>,
 }
 
 impl Nics {
     pub(super) fn new(vmm: Vmm, journal: Journal, given: Option<(PathBuf, Namespace)>) -> Self {
-        Self { vmm, journal, given, state: Arc::default(), turn: tokio::sync::Mutex::default() }
+        Self { vmm, journal, given, state: Arc::default() }
     }
 
     /// Looks at a namespace that was given by its path.
@@ -97,86 +95,106 @@ impl Nics {
         if proxy == 0 || !network::has_interfaces(proxy) {
             return Ok(None);
         }
-        let namespace = match Namespace::open(format!("/proc/{proxy}/ns/net").as_ref()) {
-            Ok(namespace) => namespace,
-            // A sandbox whose proxy was not made by our command.
-            Err(NetworkError::Host { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        self.look(&namespace, None).await
+        match Namespace::open(format!("/proc/{proxy}/ns/net").as_ref()) {
+            Ok(namespace) => self.look(&namespace, None).await,
+            // A proxy that was not made by our command.
+            Err(NetworkError::Host { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn look(&self, namespace: &Namespace, path: Option<&PathBuf>) -> Result<Option<Found>, NicsError> {
-        let _turn = self.turn.lock().await;
-        let (namespace, path) = (namespace.clone(), path.cloned());
-        let (journal, state) = (self.journal.clone(), Arc::clone(&self.state));
+        let state = Arc::clone(&self.state).lock_owned().await;
+        let (inside, path, journal) = (namespace.clone(), path.cloned(), self.journal.clone());
+        let plugged = state.plugged.clone();
         let visit = move || {
-            let id = namespace.id().map_err(|source| NetworkError::Enter { source })?;
-            namespace.visit(async |handle| {
-                let scan = Scan::of(handle).await?;
+            let id = inside.id().map_err(|source| NetworkError::Enter { source })?;
+            inside.visit(async |handle| {
+                let Scan { interfaces, request } = Scan::of(handle).await?;
                 let mut new = Vec::new();
-                for interface in scan.interfaces {
-                    if lock(&state).attached.contains(&interface.index) {
-                        continue;
-                    }
+                for interface in interfaces.into_iter().filter(|found| !plugged.contains(&found.index)) {
                     // In a namespace of others it is named before it is changed; a proxy's ends with the proxy.
-                    let before = || match &path {
-                        Some(path) => Ok(journal.append(&Entry::Redirect {
-                            namespace: path.clone(),
+                    let before = || match path.clone() {
+                        Some(namespace) => Ok(journal.append(&Entry::Redirect {
+                            namespace,
                             id,
                             interface: interface.index,
                         })?),
                         None => Ok(()),
                     };
-                    let tap = network::attach(handle, &interface, before).await?;
-                    lock(&state).attached.insert(interface.index);
-                    new.push((interface, tap));
+                    match network::attach(handle, &interface, before).await {
+                        Ok(tap) => new.push((interface, tap)),
+                        Err(error) => {
+                            network::detach(handle, new.iter().map(|(made, _)| made)).await;
+                            return Err(error);
+                        }
+                    }
                 }
-                Ok(Found { new, request: scan.request })
+                Ok((new, request))
             })
         };
-        let found = tokio::task::spawn_blocking(visit).await;
-        let found = found.map_err(|error| NicsError::Visit { reason: error.to_string() })??;
-        let known = lock(&self.state).applied.as_ref() == Some(&found.request);
-        let nothing = found.new.is_empty() && (known || found.request.interfaces.is_empty());
-        Ok((!nothing).then_some(found))
+        let (new, request) = in_background(visit).await??;
+        let known = state.applied.as_ref() == Some(&request);
+        let nothing = new.is_empty() && (known || request.interfaces.is_empty());
+        Ok((!nothing).then(|| Found { namespace: namespace.clone(), new, request, state }))
     }
 
-    /// Gives the guest what was found, in the network namespace of `container`.
+    /// Gives the guest what was found, in the network namespace of `container`. After an error the next look finds it
+    /// again.
     pub(super) async fn apply(
         &self,
         agent: &Agent,
         container: &ContainerId,
         found: Found,
     ) -> Result<(), NicsError> {
-        let _turn = self.turn.lock().await;
-        for (interface, tap) in found.new {
-            let slot = self.next_slot()?;
-            let device = Device::Net { tap: Fd(0), mac: interface.mac, mtu: interface.mtu };
-            let plugged = self.vmm.call(Request::Plug { slot, device }, vec![tap], limits::CONTROL).await;
-            let interface = interface.name;
-            if let Err(source) = plugged {
-                return Err(NicsError::Plug { interface, source });
-            }
-            agent.bind_slot(slot).await.map_err(|source| NicsError::Bind { interface, source })?;
+        let Found { namespace, new, mut request, mut state } = found;
+        let made: Vec<_> = new.iter().map(|(interface, _)| interface.clone()).collect();
+        if let Err(error) = self.plug(agent, new, &mut state).await {
+            let lost: Vec<_> =
+                made.into_iter().filter(|interface| !state.plugged.contains(&interface.index)).collect();
+            let detach = move || {
+                namespace.visit(async |handle| {
+                    network::detach(handle, lost.iter()).await;
+                    Ok(())
+                })
+            };
+            // The error that led here says more than one of this.
+            let _ = in_background(detach).await;
+            return Err(error);
         }
-        let mut request = found.request.clone();
+        let unnamed = request.clone();
         request.container_id = container.to_string();
         agent.update_network(&request).await.map_err(|source| NicsError::Update { source })?;
-        lock(&self.state).applied = Some(found.request);
+        state.applied = Some(unnamed);
         Ok(())
     }
 
-    fn next_slot(&self) -> Result<Slot, NicsError> {
-        let mut state = lock(&self.state);
-        if state.slots == MOST {
-            return Err(NicsError::TooMany);
+    async fn plug(
+        &self,
+        agent: &Agent,
+        new: Vec<(Interface, OwnedFd)>,
+        state: &mut State,
+    ) -> Result<(), NicsError> {
+        for (Interface { index, name: interface, mac, mtu }, tap) in new {
+            if state.slots == MOST {
+                return Err(NicsError::TooMany);
+            }
+            let slot = Slot(LAST - state.slots);
+            let device = Device::Net { tap: Fd(0), mac, mtu };
+            match self.vmm.call(Request::Plug { slot, device }, vec![tap], limits::CONTROL).await {
+                Ok(_) => state.slots += 1,
+                Err(source) => return Err(NicsError::Plug { interface, source }),
+            }
+            state.plugged.insert(index);
+            agent.bind_slot(slot).await.map_err(|source| NicsError::Bind { interface, source })?;
         }
-        state.slots += 1;
-        Ok(Slot(LAST + 1 - state.slots))
+        Ok(())
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+/// What blocks, beside the server's one thread.
+async fn in_background<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<Result<T, NetworkError>, NicsError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| NicsError::Visit { reason: error.to_string() })
 }
