@@ -91,6 +91,12 @@ pub enum Device {
     Balloon,
     /// The room between `Machine::memory_mib` and `max_memory_mib`, which `ResizeMemory` fills.
     Mem,
+    /// An Ethernet device with the given address. `tap`: attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
+    Net {
+        tap: Fd,
+        mac: [u8; 6],
+        mtu: u16,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,9 @@ use bulkhead_protocol::id::IdError;
 
 use crate::{
     config::ConfigError,
-    hooks, proxy,
+    hooks,
+    network::NetworkError,
+    proxy,
     sandbox::{self, PlanError, cgroup::CgroupError, client::CallError},
     spec::SpecError,
     state::StateError,
@@ -36,6 +38,8 @@ pub enum Error {
     Proxy(#[from] proxy::LaunchError),
     #[error(transparent)]
     Session(#[from] proxy::SessionError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -80,6 +84,7 @@ impl Error {
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
             Self::Id(_)
+            | Self::Network(_)
             | Self::Cgroup(_)
             | Self::Server(_)
             | Self::Proxy(_)

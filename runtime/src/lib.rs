@@ -1,6 +1,7 @@
 //! The host side of Bulkhead: bundles in, running containers out.
 //!
 //!   cli ─▶ spec (config.json → host part + guest part) ─▶ sandbox (one server per pod: VMM, agent, share)
+//!    │                                            └▶ network (namespaces of the host, taps)
 //!    └──▶ proxy (the host process that stands for one container process)
 //!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
@@ -11,6 +12,7 @@ pub mod doctor;
 pub mod error;
 pub mod hooks;
 pub mod log;
+pub mod network;
 pub mod proxy;
 pub mod sandbox;
 pub mod spec;

@@ -15,6 +15,7 @@ mod isolation;
 mod lifecycle;
 mod memory;
 mod mounts;
+mod network;
 mod output;
 mod process;
 mod resources;

@@ -1,24 +1,37 @@
-//! The sandbox's network, set to what the host says: names, MTU, addresses, routes, neighbours.
+//! A container's network, set to what the host says: names, MTU, addresses, routes, neighbours.
 //!
 //!   UpdateNetworkRequest ─plan─▶ checked requests ─rtnetlink─▶ kernel
+//!
+//! A device appears in the agent's own network namespace and is moved into the container's, where it stays; a thread
+//! that enters that namespace sets it up there. When the namespace ends the kernel gives the device back.
 //!
 //! A device is found by its MAC, because its name depends on the slot it was plugged into. Everything replaces what
 //! was there with the same key, so that the same request twice is fine; addresses not asked for are removed.
 
 pub mod plan;
 
-use std::{io, time::Duration};
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::fs::MetadataExt,
+    },
+    thread,
+    time::Duration,
+};
 
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
     packet_route::{
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+        address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
         link::{LinkAttribute, LinkMessage},
-        route::RouteScope,
+        route::{RouteFlags, RouteScope},
     },
 };
-use tokio::time::timeout;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::{sync::oneshot, time::timeout};
 
 use plan::{Cidr, Interface, Mac, Neighbor, Plan, PlanError, Route};
 
@@ -31,6 +44,8 @@ pub enum NetworkError {
     Plan(#[from] PlanError),
     #[error("open a netlink socket")]
     Socket(#[source] io::Error),
+    #[error("enter the container's network namespace")]
+    Enter(#[source] io::Error),
     #[error("network update took more than {UPDATE:?}")]
     Late,
     #[error("list network devices or addresses")]
@@ -49,8 +64,50 @@ fn failed(step: &'static str, object: impl ToString) -> impl FnOnce(rtnetlink::E
     move |source| NetworkError::Step { step, object: object.to_string(), source }
 }
 
-/// Carries the plan out, in its order; stops at the first failure.
-pub async fn update(plan: Plan) -> Result<(), NetworkError> {
+/// A name that no device asks for; the kernel puts a number for `%d`.
+const IN_TRANSIT: &str = "transit%d";
+
+/// Carries the plan out, in the agent's own namespace or another; stops at the first failure.
+pub async fn update(plan: Plan, namespace: Option<File>) -> Result<(), NetworkError> {
+    let Some(namespace) = namespace else { return update_here(plan).await };
+    let own = fs::metadata("/proc/thread-self/ns/net").map_err(NetworkError::Enter)?;
+    if own.ino() == namespace.metadata().map_err(NetworkError::Enter)?.ino() {
+        return update_here(plan).await;
+    }
+    with_netlink(async |handle| move_devices(handle, &plan, &namespace).await).await?;
+    let (done, answer) = oneshot::channel();
+    let inside = move || {
+        // Nobody waits any more when the call has ended.
+        let _ = done.send(update_inside(plan, &namespace));
+    };
+    thread::Builder::new().name("network".into()).spawn(inside).map_err(NetworkError::Enter)?;
+    answer.await.unwrap_or(Err(NetworkError::Late))
+}
+
+fn update_inside(plan: Plan, namespace: &File) -> Result<(), NetworkError> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(|errno| NetworkError::Enter(errno.into()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(NetworkError::Enter)?.block_on(update_here(plan))
+}
+
+/// Under names that are free there, whatever they were called here.
+async fn move_devices(handle: &Handle, plan: &Plan, namespace: &File) -> Result<(), NetworkError> {
+    for link in links(handle).await? {
+        let wanted = plan.interfaces.iter().find(|wanted| link.mac.as_deref() == Some(&wanted.mac.0));
+        if let Some(wanted) = wanted {
+            let moved = LinkMessageBuilder::<LinkUnspec>::default()
+                .index(link.index)
+                .name(IN_TRANSIT)
+                .setns_by_fd(namespace.as_raw_fd())
+                .build();
+            handle.link().set(moved).execute().await.map_err(failed("move device", wanted.mac))?;
+        }
+    }
+    Ok(())
+}
+
+async fn update_here(plan: Plan) -> Result<(), NetworkError> {
     with_netlink(async |handle| {
         for interface in &plan.interfaces {
             set_interface(handle, interface).await?;
@@ -130,6 +187,9 @@ async fn set_interface(handle: &Handle, wanted: &Interface) -> Result<(), Networ
         let renamed = change().down().name(wanted.name.as_str()).build();
         handle.link().set(renamed).execute().await.map_err(failed("rename a device to", &wanted.name))?;
     }
+    // The host's network has settled who owns which address; asking again takes a second. A kernel without IPv6 has
+    // no such file.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{}/accept_dad", wanted.name), "0");
     let up = match wanted.mtu {
         Some(mtu) => change().mtu(mtu),
         None => change(),
@@ -172,10 +232,12 @@ fn address_of(message: &AddressMessage) -> Option<Cidr> {
 
 async fn set_address(handle: &Handle, index: u32, address: &Cidr) -> Result<(), NetworkError> {
     let mut request = handle.address().add(index, address.address, address.prefix).replace();
+    // The routes of the request are all there are to be.
+    let mut flags = AddressFlags::Noprefixroute;
     if address.address.is_ipv6() {
-        // The host's network has settled who owns the address: do not spend a second asking again.
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        flags |= AddressFlags::Nodad;
     }
+    request.message_mut().attributes.push(AddressAttribute::Flags(flags));
     request.execute().await.map_err(failed("add address", address))
 }
 
@@ -196,7 +258,11 @@ async fn set_route(handle: &Handle, route: &Route, links: &[Link]) -> Result<(),
     if let Some(metric) = route.metric {
         message = message.priority(metric);
     }
-    handle.route().add(message.build()).replace().execute().await.map_err(failed("add route", route))
+    let mut message = message.build();
+    if route.onlink {
+        message.header.flags |= RouteFlags::Onlink;
+    }
+    handle.route().add(message).replace().execute().await.map_err(failed("add route", route))
 }
 
 async fn set_neighbor(handle: &Handle, neighbor: &Neighbor, links: &[Link]) -> Result<(), NetworkError> {

@@ -51,6 +51,8 @@ pub struct Route {
     /// RT_SCOPE_*.
     pub scope: u8,
     pub metric: Option<u32>,
+    /// The gateway is taken to be on the link.
+    pub onlink: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +126,7 @@ impl TryFrom<agent::Route> for Route {
             source,
             scope,
             metric: (route.metric != 0).then_some(route.metric),
+            onlink: route.onlink,
         })
     }
 }

@@ -40,6 +40,7 @@ fn plan() -> Plan {
         source: None,
         scope: if gateway.is_some() { 0 } else { 253 },
         metric: None,
+        onlink: false,
     };
     let interface = Interface {
         mac: MAC,
@@ -51,6 +52,8 @@ fn plan() -> Plan {
         interfaces: vec![interface],
         routes: vec![
             route("169.254.1.1/32", None),
+            route("10.9.0.0/24", None),
+            route("fd09::/64", None),
             route("0.0.0.0/0", Some("10.9.0.1")),
             route("::/0", Some("fd09::1")),
         ],
@@ -92,7 +95,7 @@ fn a_device_gets_its_name_mtu_addresses_routes_and_neighbours_and_twice_is_fine(
     alone(async |handle| {
         add_device(&handle).await;
         for _ in 0..2 {
-            update(plan()).await.unwrap();
+            update(plan(), None).await.unwrap();
         }
         let links = links(&handle).await.unwrap();
         let index = index_of(&links, "eth0").unwrap();
@@ -113,11 +116,11 @@ fn a_device_gets_its_name_mtu_addresses_routes_and_neighbours_and_twice_is_fine(
 fn addresses_that_are_no_longer_asked_for_go() {
     alone(async |handle| {
         add_device(&handle).await;
-        update(plan()).await.unwrap();
+        update(plan(), None).await.unwrap();
         let mut next = plan();
         next.interfaces[0].addresses = vec!["10.9.0.3/24".parse().unwrap()];
-        next.routes.truncate(2);
-        update(next).await.unwrap();
+        next.routes.truncate(1);
+        update(next, None).await.unwrap();
         let index = index_of(&links(&handle).await.unwrap(), "eth0").unwrap();
         assert_eq!(addresses(&handle, index).await, ["10.9.0.3/24"]);
     });
@@ -140,11 +143,44 @@ async fn a_device_that_is_not_there_is_named_by_its_address() {
         addresses: Vec::new(),
     };
     let plan = Plan { interfaces: vec![interface], ..Plan::default() };
-    let error = update(plan).await.unwrap_err();
+    let error = update(plan, None).await.unwrap_err();
     assert_eq!(error.to_string(), "no network device has the address 02:bb:00:00:00:7f");
 }
 
 #[tokio::test]
 async fn an_empty_update_changes_nothing() {
-    update(Plan::default()).await.unwrap();
+    update(Plan::default(), None).await.unwrap();
+}
+
+#[test]
+fn a_device_is_moved_into_the_namespace_that_it_is_for_and_found_there_again() {
+    alone(async |handle| {
+        add_device(&handle).await;
+        let (opened, namespace) = std::sync::mpsc::sync_channel(1);
+        let (end, ended) = std::sync::mpsc::sync_channel::<()>(1);
+        let other = thread::spawn(move || {
+            // SAFETY: unshare takes no pointers; only this thread, which the test owns, changes its namespace.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+            opened.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+            let _ = ended.recv();
+        });
+        let namespace = namespace.recv().unwrap();
+        for _ in 0..2 {
+            update(plan(), Some(namespace.try_clone().unwrap())).await.unwrap();
+        }
+        assert!(index_of(&links(&handle).await.unwrap(), "eth0").is_err(), "it is still here");
+        let there = thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(with_netlink(async |handle| {
+                let index = index_of(&links(handle).await?, "eth0")?;
+                assert_eq!(addresses(handle, index).await, ["10.9.0.2/24", "fd09::2/64"]);
+                assert_eq!(routes(handle).await, 2);
+                Ok(())
+            }))
+        });
+        there.join().unwrap().unwrap();
+        drop(end);
+        other.join().unwrap();
+    });
 }

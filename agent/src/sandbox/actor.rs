@@ -7,7 +7,7 @@
 //! What lasts (the exec of a parked init, a further process, a wait) runs in a task of its own and comes back as an
 //! event, so a kill is never behind a slow exec.
 
-use std::{collections::HashMap, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, fs::File, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
 
 use bulkhead_protocol::{
     agent::ContainerStatsResponse,
@@ -38,19 +38,62 @@ pub type Waiting = std::pin::Pin<Box<dyn Future<Output = Option<Exited>> + Send>
 /// What can be asked of a container. `None` for an exec id means its init.
 #[derive(Debug)]
 pub enum Command {
-    Start { reply: Reply<u32> },
-    Exec { id: ExecId, order: ExecOrder, reply: Reply<u32> },
-    Signal { exec: Option<ExecId>, signal: SignalNumber, reply: Reply<()> },
-    SignalAll { signal: SignalNumber, reply: Reply<()> },
-    Wait { exec: Option<ExecId>, reply: Reply<WaitHandle> },
-    Resize { exec: Option<ExecId>, columns: u16, rows: u16, reply: Reply<()> },
-    List { reply: Reply<Vec<(list::Info, Option<ExecId>)>> },
-    Freeze { frozen: bool, reply: Reply<()> },
-    Update { resources: Box<Resources>, reply: Reply<()> },
-    Stats { reply: Reply<ContainerStatsResponse> },
-    WaitOom { seen: u64, reply: Reply<OomHandle> },
-    DeleteProcess { exec: ExecId, reply: Reply<()> },
-    Delete { reply: Reply<()> },
+    Start {
+        reply: Reply<u32>,
+    },
+    Exec {
+        id: ExecId,
+        order: ExecOrder,
+        reply: Reply<u32>,
+    },
+    Signal {
+        exec: Option<ExecId>,
+        signal: SignalNumber,
+        reply: Reply<()>,
+    },
+    SignalAll {
+        signal: SignalNumber,
+        reply: Reply<()>,
+    },
+    Wait {
+        exec: Option<ExecId>,
+        reply: Reply<WaitHandle>,
+    },
+    Resize {
+        exec: Option<ExecId>,
+        columns: u16,
+        rows: u16,
+        reply: Reply<()>,
+    },
+    /// The network namespace of the container's init.
+    Network {
+        reply: Reply<File>,
+    },
+    List {
+        reply: Reply<Vec<(list::Info, Option<ExecId>)>>,
+    },
+    Freeze {
+        frozen: bool,
+        reply: Reply<()>,
+    },
+    Update {
+        resources: Box<Resources>,
+        reply: Reply<()>,
+    },
+    Stats {
+        reply: Reply<ContainerStatsResponse>,
+    },
+    WaitOom {
+        seen: u64,
+        reply: Reply<OomHandle>,
+    },
+    DeleteProcess {
+        exec: ExecId,
+        reply: Reply<()>,
+    },
+    Delete {
+        reply: Reply<()>,
+    },
 }
 
 /// A further process to run.
@@ -175,6 +218,9 @@ impl Actor {
             }
             Command::Resize { exec, columns, rows, reply } => {
                 let _ = reply.send(self.resize(exec.as_ref(), columns, rows));
+            }
+            Command::Network { reply } => {
+                let _ = reply.send(self.network());
             }
             Command::List { reply } => {
                 let _ = reply.send(self.list());
@@ -353,6 +399,15 @@ impl Actor {
             io::ErrorKind::NotConnected => SandboxError::NoTerminal,
             _ => SandboxError::Io { step: "resize the terminal", source: error },
         })
+    }
+
+    fn network(&self) -> Result<File, SandboxError> {
+        if self.init.exited().is_some() {
+            return Err(SandboxError::NotRunning);
+        }
+        // Not reaped before the exit is known, so the number is still its own.
+        File::open(format!("/proc/{}/ns/net", self.init.pid))
+            .map_err(SandboxError::io("open the container's network namespace"))
     }
 
     fn list(&self) -> Result<Vec<(list::Info, Option<ExecId>)>, SandboxError> {

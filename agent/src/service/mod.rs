@@ -231,8 +231,15 @@ impl Agent for Service {
     }
 
     async fn update_network(&self, _: &TtrpcContext, request: UpdateNetworkRequest) -> Result<Empty> {
+        let namespace = match request.container_id.as_str() {
+            "" => None,
+            id => {
+                let opened = self.sandbox.send(&container_id(id)?, |reply| Command::Network { reply }).await;
+                Some(opened.map_err(IntoStatus::into_status)?)
+            }
+        };
         let plan = Plan::try_from(request).map_err(invalid)?;
-        network::update(plan).await.map_err(IntoStatus::into_status)?;
+        network::update(plan, namespace).await.map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
     }
 

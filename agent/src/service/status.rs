@@ -84,7 +84,9 @@ impl IntoStatus for NetworkError {
         match self {
             Self::Plan(_) | Self::Family(_) => Code::INVALID_ARGUMENT,
             Self::NoDevice(_) | Self::NoName(_) => Code::NOT_FOUND,
-            Self::Socket(_) | Self::Late | Self::List(_) | Self::Step { .. } => Code::INTERNAL,
+            Self::Socket(_) | Self::Enter(_) | Self::Late | Self::List(_) | Self::Step { .. } => {
+                Code::INTERNAL
+            }
         }
     }
 }

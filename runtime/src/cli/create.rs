@@ -22,6 +22,7 @@ use super::{CgroupManager, Context};
 use crate::{
     config::{Artefacts, Config},
     error::Error,
+    network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
         ContainerPlan, Launch, Plan, cgroup,
@@ -107,6 +108,7 @@ struct Checked {
     sizes: Sizes,
     artefacts: Artefacts,
     cgroup: Option<PathBuf>,
+    network: Option<Namespace>,
 }
 
 impl Created {
@@ -156,7 +158,8 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
     let artefacts = config.open_artefacts()?;
     let cgroup = cgroup_for(context, &bundle, id)?;
-    Ok(Checked { id: id.clone(), bundle, terminal, config, sizes, artefacts, cgroup })
+    let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
+    Ok(Checked { id: id.clone(), bundle, terminal, config, sizes, artefacts, cgroup, network })
 }
 
 /// A terminal needs somebody who holds it: a caller's socket, or the user in the foreground.
@@ -217,23 +220,26 @@ fn make(
     root: &Path,
     entered: Stamp,
 ) -> Result<Made, Error> {
-    let Checked { id, bundle, terminal, config, sizes, artefacts, cgroup } = checked;
+    let Checked { id, bundle, terminal, config, sizes, artefacts, cgroup, network } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
     let mut plan = Plan::new(root, &id, &config, sizes);
     plan.cgroup = cgroup;
     plan.debug = context.log.options().debug;
     plan.command_ns = entered.monotonic_ns;
-    let server = Launch::start(dir, plan, &artefacts)?;
+    plan.network.clone_from(&bundle.host.network);
+    let server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
     // Compiles a seccomp profile, while the server boots the VM.
     let container = ContainerPlan::of(&bundle)?;
-    let mut proxy = proxy::Child::spawn(&proxy::Plan {
+    let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
+    let proxy_plan = proxy::Plan {
         root: root.to_owned(),
         id: id.clone(),
         work: Work::Create(Box::new(container)),
         terminal,
         detach: mode == Mode::Detached,
         view: bundle.host.rootfs.clone(),
-    })?;
+    };
+    let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
     wait_ready(&mut proxy, Some(&server))?;
 
     let record = Record {

@@ -123,7 +123,7 @@ impl Args {
             detach: self.detach,
             view: container.record.rootfs.clone(),
         };
-        if self.detach { self.leave(&plan) } else { self.stay(&container, &plan) }
+        if self.detach { self.leave(&container, &plan) } else { self.stay(&container, &plan) }
     }
 
     fn plan(&self, process: ProcessSpec) -> ExecPlan {
@@ -185,8 +185,14 @@ impl Args {
         terminal(process.terminal, mode, self.console_socket.as_deref())
     }
 
-    fn leave(&self, plan: &proxy::Plan) -> Result<u8, Error> {
-        let mut proxy = proxy::Child::spawn(plan)?;
+    fn leave(&self, container: &Container, plan: &proxy::Plan) -> Result<u8, Error> {
+        let path = format!("/proc/{}/ns/net", container.record.proxy.pid);
+        let network = match fs::File::open(&path) {
+            Ok(network) => proxy::Network::Joined(network),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(not_running()),
+            Err(e) => return Err(Error::io(format!("open {path}"), e)),
+        };
+        let mut proxy = proxy::Child::spawn(plan, &network)?;
         wait_ready(&mut proxy, None)?;
         publish(&proxy, self.pid_file.as_deref(), self.pidfd_socket.as_deref())?;
         Ok(0)

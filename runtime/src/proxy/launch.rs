@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     process::{Command, ExitStatus},
     time::{Duration, Instant},
 };
@@ -12,7 +15,7 @@ use nix::sched::{CloneFlags, setns};
 use rustix::thread::UnshareFlags;
 
 use super::{COMMAND, CONTROL_FD, Plan, Report};
-use crate::{sandbox::pass_as, state::Process};
+use crate::{network::Namespace, sandbox::pass_as, state::Process};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -30,6 +33,40 @@ pub enum LaunchError {
     Silent { waited: Duration },
 }
 
+/// The network namespace of a proxy. Callers put interfaces into the one of the pid that they were given.
+#[derive(Debug)]
+pub enum Network {
+    /// Nothing in it, until a caller puts something there.
+    Fresh,
+    Given(Namespace),
+    /// That of the container's own proxy.
+    Joined(File),
+}
+
+impl Network {
+    /// The child enters it before it becomes the proxy.
+    fn apply(&self, command: &mut Command) {
+        let target = match self {
+            Self::Fresh => None,
+            Self::Given(namespace) => Some(namespace.as_fd().as_raw_fd()),
+            Self::Joined(file) => Some(file.as_raw_fd()),
+        };
+        let enter = move || {
+            // SAFETY: plain system calls, allowed between fork and exec; the descriptor is held by `self`, which the
+            // caller keeps until the child is started.
+            let done = unsafe {
+                match target {
+                    None => libc::unshare(libc::CLONE_NEWNET),
+                    Some(fd) => libc::setns(fd, libc::CLONE_NEWNET),
+                }
+            };
+            if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        };
+        // SAFETY: the closure only makes system calls; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
+    }
+}
+
 /// A proxy that was started by this command. It outlives the command.
 #[derive(Debug)]
 pub struct Child {
@@ -44,12 +81,13 @@ impl Child {
     ///
     /// # Errors
     /// When it cannot be started; nothing runs then.
-    pub fn spawn(plan: &Plan) -> Result<Self, LaunchError> {
+    pub fn spawn(plan: &Plan, network: &Network) -> Result<Self, LaunchError> {
         let spawn = |source| LaunchError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("bulkhead").args([COMMAND, plan.id.as_str()]);
         pass_as(&mut command, theirs.into(), CONTROL_FD);
+        network.apply(&mut command);
         let child = in_new_pid_namespace(|| command.spawn().map_err(spawn))?;
         // The command holds their end: with it our end would never see theirs close.
         drop(command);

@@ -4,7 +4,7 @@
 //!   signals, window size ─▶ server ─▶ agent            exit of the process ─▶ exit code of this one
 //!
 //! It is made by `create`, `run` and `exec`, as pid 1 of a pid namespace of its own and in a mount namespace that shows
-//! the container's rootfs read-only (`isolate`): callers enter `/proc/PID/ns/mnt` and believe to be in the container.
+//! the container's rootfs read-only (`isolate`), and in the network namespace that the VM's devices come from: callers enter `/proc/PID/ns/mnt` and believe to be in the container.
 //! When it dies the server kills the process; when the server dies it ends within a second, with 137. It exits when it
 //! has delivered exactly the bytes that the process wrote. `exec` in the foreground is the same without a process.
 
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use console::{RawMode, send_fd};
 pub use isolate::IsolateError;
-pub use launch::{Child, LaunchError};
+pub use launch::{Child, LaunchError, Network};
 pub use session::{Session, SessionError};
 pub use signals::{FORWARDED, Relay};
 pub use streams::random_hex;

@@ -11,10 +11,11 @@ use bulkhead_protocol::{
         DeleteContainerRequest, DeleteProcessRequest, ExecRequest, ListProcessesRequest,
         PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest, SetOnlineCpusRequest,
         SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio, UpdateContainerRequest,
-        WaitOomRequest, WaitProcessRequest, WaitProcessResponse,
+        UpdateNetworkRequest, WaitOomRequest, WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, Resources},
     limits,
+    vmm::Slot,
 };
 use tokio::net::UnixStream;
 use ttrpc::{
@@ -161,10 +162,15 @@ impl Agent {
         Ok(processes)
     }
 
-    /// Has the guest's driver take the slot that the VMM has filled.
-    pub(super) async fn bind_slot(&self, slot: u32) -> Result<(), AgentError> {
-        let request = SlotRequest { slot, ..Default::default() };
+    /// Has the guest's kernel take the device that the VMM has put into a slot.
+    pub(super) async fn bind_slot(&self, slot: Slot) -> Result<(), AgentError> {
+        let request = SlotRequest { slot: slot.0.into(), ..Default::default() };
         self.0.bind_slot(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    pub(super) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
+        self.0.update_network(bounded(limits::RPC), request).await?;
         Ok(())
     }
 

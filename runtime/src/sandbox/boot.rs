@@ -11,7 +11,7 @@ use bulkhead_protocol::{
     greeting::{Greeting, GreetingError},
     limits, ports,
     timeline::Phase,
-    vmm::{Device, Fd, GuestPort, Machine, Reply, Request, Slot},
+    vmm::{Device, Fd, GuestPort, Machine, Reply, Request},
 };
 use rustix::fs::{Mode, OFlags};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
@@ -19,17 +19,12 @@ use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
 use super::{
     agent::Agent,
     sizing::Sizes,
+    slots::{BALLOON, CONSOLE, FS, RNG, VSOCK},
     timeline::Timeline,
     vmm::{Over, Vmm, VmmError},
 };
 
 const KVM: &str = "/dev/kvm";
-/// Where each device sits; the agent finds them by type, so the numbers matter to nobody else.
-const CONSOLE: Slot = Slot(0);
-const VSOCK: Slot = Slot(1);
-const FS: Slot = Slot(2);
-const RNG: Slot = Slot(3);
-const BALLOON: Slot = Slot(14);
 /// The tag that the agent mounts.
 const SHARE_TAG: &str = "share";
 

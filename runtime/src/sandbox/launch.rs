@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::Artefacts,
+    network::Namespace,
     state::{Locked, Process, StateError, names},
 };
 
@@ -53,7 +54,12 @@ pub struct Launch {
 impl Launch {
     /// # Errors
     /// When it cannot be started; nothing runs then.
-    pub fn start(dir: &Locked, plan: Plan, artefacts: &Artefacts) -> Result<Self, LaunchError> {
+    pub fn start(
+        dir: &Locked,
+        plan: Plan,
+        artefacts: &Artefacts,
+        network: Option<&Namespace>,
+    ) -> Result<Self, LaunchError> {
         let spawn = |source| LaunchError::Spawn { source };
         let listener: OwnedFd = dir.bind(names::SERVER_SOCKET)?.into();
         let (bootstrap, theirs) = PacketSocket::pair().map_err(spawn)?;
@@ -65,7 +71,8 @@ impl Launch {
             .open(&path)
             .map_err(|e| StateError::io(format!("open {}", path.display()), e))?;
         // Sent before there is a server: it finds the plan even if this command dies in the next moment, and cleans up.
-        let fds = [listener.as_fd(), artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()];
+        let mut fds = vec![listener.as_fd(), artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()];
+        fds.extend(network.map(Namespace::as_fd));
         bootstrap.send(&Order::Plan(Box::new(plan)), &fds).map_err(|source| LaunchError::Plan { source })?;
         let child = Command::new("/proc/self/exe")
             .arg0("bulkhead")

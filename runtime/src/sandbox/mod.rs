@@ -2,6 +2,7 @@
 //!
 //!   launch (in the command) ─spawn─▶ server ─┬─ vmm ─▶ bulkhead-vmm
 //!   client (command, proxies) ─▶ services ─▶ pod ─┴─ boot, agent ─▶ bulkhead-agent
+//!                                             ├─ nics: the pod's network devices
 //!                                             ├─ table, status: what is known of containers and processes
 //!                                             └─ share, cgroup: what the host gives them
 //!
@@ -17,6 +18,7 @@ pub mod container;
 mod id_map;
 mod launch;
 mod mount_points;
+mod nics;
 mod packets;
 mod plan;
 mod pod;
@@ -25,6 +27,7 @@ pub mod server;
 mod services;
 mod share;
 pub mod sizing;
+mod slots;
 mod stats;
 pub mod status;
 mod stdio;

@@ -33,6 +33,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Where server, VMM and proxies go.
     pub cgroup: Option<PathBuf>,
+    /// The network namespace whose descriptor comes along.
+    pub network: Option<PathBuf>,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -46,6 +48,7 @@ impl Plan {
             vmm: config.vmm.clone(),
             sizes,
             cgroup: None,
+            network: None,
             debug: false,
             command_ns: 0,
         }

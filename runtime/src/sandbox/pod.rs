@@ -34,11 +34,12 @@ use ttrpc::Code;
 use super::{
     agent::{Agent, AgentError},
     cgroup, mount_points,
+    nics::{Found, Nics, NicsError},
     plan::{ContainerPlan, ExecPlan},
     resize::{Machine, ResizeError},
     share::{Share, ShareError},
     sizing::{Demand, Need},
-    status::Event,
+    status::{Event, Status},
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
@@ -78,6 +79,8 @@ pub(super) struct Pod {
     /// `None` when the share could not be made private to a test.
     share: Option<Share>,
     cgroup: Option<PathBuf>,
+    /// Empty where there is no VMM: in tests.
+    nics: OnceLock<Nics>,
     table: Mutex<Table>,
     proxies: Mutex<BTreeMap<Key, Proxy>>,
 }
@@ -94,9 +97,15 @@ impl Pod {
             changed: Notify::new(),
             share,
             cgroup,
+            nics: OnceLock::new(),
             table: Mutex::default(),
             proxies: Mutex::default(),
         })
+    }
+
+    /// Gives the pod its network; once, before it serves.
+    pub(super) fn connect(&self, nics: Nics) {
+        let _ = self.nics.set(nics);
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
@@ -207,9 +216,35 @@ impl Pod {
                 share.add(export).map_err(failed)?;
             }
         }
-        let agent = self.agent().await?;
+        // While the guest boots.
+        let (agent, found) = tokio::join!(self.agent(), self.prepare_network());
+        let (agent, found) = (agent?, found?);
         agent.create(key, &plan.guest, stdio.for_agent()).await?;
+        if let Some((nics, found)) = self.nics.get().zip(found) {
+            nics.apply(&agent, &key.container, found).await.map_err(|e| refused(&e))?;
+        }
         Ok(self.table().made(&key.container, Demand::of(&plan.guest.resources))?)
+    }
+
+    /// What there is of a network that was given by its path.
+    async fn prepare_network(&self) -> Result<Option<Found>, ttrpc::Error> {
+        match self.nics.get() {
+            Some(nics) => nics.prepare().await.map_err(|e| refused(&e)),
+            None => Ok(None),
+        }
+    }
+
+    /// Interfaces may have come since the container was made, and addresses: docker brings both between create and start.
+    async fn update_network(&self, key: &Key, agent: &Agent) -> Result<(), ttrpc::Error> {
+        let created = self.table().process(key)?.status == Status::Created;
+        if key.exec.is_none()
+            && created
+            && let Some(nics) = self.nics.get()
+            && let Some(found) = nics.look_again(self.host_pid(key)).await.map_err(|e| refused(&e))?
+        {
+            nics.apply(agent, &key.container, found).await.map_err(|e| refused(&e))?;
+        }
+        Ok(())
     }
 
     /// Drops a container or exec from the table, and what it had in the share.
@@ -225,6 +260,7 @@ impl Pod {
 
     pub(super) async fn start(self: Arc<Self>, key: Key) -> Result<u32, ttrpc::Error> {
         let agent = self.agent().await?;
+        self.update_network(&key, &agent).await?;
         let described = self.table().start(&key)?;
         let started = match &described {
             None => agent.start(&key).await,
@@ -435,6 +471,10 @@ impl Pod {
             share.unmount();
         }
     }
+}
+
+fn refused(error: &NicsError) -> ttrpc::Error {
+    status(Code::ABORTED, chain(error))
 }
 
 fn died(why: String) -> Exit {

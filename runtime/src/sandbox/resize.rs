@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use bulkhead_protocol::{
     limits,
-    vmm::{Device, Reply, Request, Slot},
+    vmm::{Device, Reply, Request},
 };
 use tokio::time::Instant;
 
 use super::{
     agent::{Agent, AgentError},
     sizing::{Need, Sizes},
+    slots::MEM,
     vmm::{Vmm, VmmError},
 };
 
-const MEM: Slot = Slot(15);
 /// virtio-mem plugs in blocks of this size.
 const BLOCK_MIB: u32 = 2;
 const MIB: u64 = 1 << 20;
@@ -117,7 +117,7 @@ impl Machine {
         let request = Request::Plug { slot: MEM, device: Device::Mem };
         self.call(step, request).await?;
         let step = "bind the memory device in the guest";
-        if let Err(source) = agent.bind_slot(MEM.0.into()).await {
+        if let Err(source) = agent.bind_slot(MEM).await {
             let _ = self.call(step, Request::Unplug { slot: MEM }).await;
             return Err(ResizeError::Agent { step, source });
         }

@@ -34,6 +34,7 @@ use super::{
     boot::{Inputs, boot},
     cgroup,
     connections::Connections,
+    nics::Nics,
     packets::Packets,
     plan::Plan,
     pod::{Boot, Pod},
@@ -43,6 +44,7 @@ use super::{
     vmm::{News, Vmm},
 };
 use crate::error::chain;
+use crate::network::Namespace;
 use crate::state::{Entry, Process, Role, StateDir, Undo, names, undo, write_atomically};
 
 /// The word after which `main` below is meant.
@@ -74,6 +76,17 @@ pub(super) struct Descriptors {
     pub(super) listener: OwnedFd,
     pub(super) kernel: OwnedFd,
     pub(super) initramfs: OwnedFd,
+    /// With `Plan::network`.
+    pub(super) network: Option<OwnedFd>,
+}
+
+impl Descriptors {
+    fn agreed(mut fds: Vec<OwnedFd>, network: bool) -> Result<Self, BoxError> {
+        let network = if network { fds.pop() } else { None };
+        let fds: [OwnedFd; 3] = fds.try_into().map_err(|_| "the plan has other descriptors than agreed")?;
+        let [listener, kernel, initramfs] = fds;
+        Ok(Self { listener, kernel, initramfs, network })
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -111,9 +124,7 @@ fn take_bootstrap() -> std::io::Result<PacketSocket> {
 fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     let (order, fds) = socket.receive::<Order>()?;
     let Order::Plan(plan) = order else { return Err("the first order is not a plan".into()) };
-    let fds: [OwnedFd; 3] = fds.try_into().map_err(|_| "the plan has other descriptors than agreed")?;
-    let [listener, kernel, initramfs] = fds;
-    let descriptors = Descriptors { listener, kernel, initramfs };
+    let descriptors = Descriptors::agreed(fds, plan.network.is_some())?;
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -167,6 +178,8 @@ async fn run(
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
     let journal = dir.journal();
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
+    let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
+    pod.connect(Nics::new(vmm.clone(), journal.clone(), given));
     let vmm_processes = Arc::new(Mutex::new(vec![process]));
 
     tokio::spawn(reap());

@@ -111,6 +111,7 @@ fn split(
         rootfs,
         rootfs_readonly,
         exports: mounts.exports,
+        network: namespaces::network(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,

@@ -52,6 +52,11 @@ impl SpecError {
             Self::Refused { field, .. } if field.starts_with("linux.sysctl[") => Some(
                 "`allowed_sysctls` in the configuration names settings that may be changed for a whole guest",
             ),
+            Self::Refused { field, .. }
+                if field.starts_with("linux.namespaces[") && field.ends_with("].path") =>
+            {
+                Some("give the path of another network namespace, or none for a fresh one")
+            }
             Self::Path { field, source, .. }
                 if field == "root.path" && source.kind() == io::ErrorKind::NotFound =>
             {

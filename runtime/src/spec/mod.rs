@@ -76,6 +76,8 @@ pub struct HostPart {
     pub rootfs_readonly: bool,
     /// Binds to make in the share, beside the rootfs.
     pub exports: Vec<Export>,
+    /// A network namespace of the host, whose interfaces the VM gets; absolute. `None`: a fresh one, empty at first.
+    pub network: Option<PathBuf>,
     /// As written: `/path`, `path` or `slice:prefix:name`.
     pub cgroups_path: Option<String>,
     pub annotations: BTreeMap<String, String>,

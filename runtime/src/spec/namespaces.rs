@@ -1,16 +1,18 @@
-//! The namespaces of a container, all of them in the guest.
+//! The namespaces of a container, all of them in the guest. One of the network may name one of the host by its path: the
+//! guest's gets the same interfaces then.
 //!
 //! A kind that is missing means "the runtime's own" in the spec, which here is the sandbox's: harmless for pid, ipc,
 //! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
 //! leaves it out wants the host's network, and a microVM cannot give it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bulkhead_protocol::container::{
     IdMapping, Namespace, NamespaceKind, NamespacePlace, TimeOffset, TimeOffsets,
 };
 
 use super::{SpecError, raw};
+use crate::network::{self, NetworkError};
 
 /// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
 const MAPPINGS_MAX: usize = 340;
@@ -54,7 +56,8 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
         if list.has(*kind) {
             return Err(SpecError::Invalid { field, reason: format!("{name} is given twice") });
         }
-        if namespace.path.as_deref().is_some_and(|path| !path.is_empty()) {
+        let path = namespace.path.as_deref().filter(|path| !path.is_empty());
+        if path.is_some() && *kind != NamespaceKind::Network {
             return Err(SpecError::Unsupported { field: format!("{field}.path") });
         }
         list.0.push(Namespace { kind: *kind, place: NamespacePlace::New });
@@ -68,6 +71,25 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
         return Err(SpecError::Invalid { field: "linux.namespaces".into(), reason });
     }
     Ok(list)
+}
+
+/// The network namespace of the host that is given by its path.
+pub(super) fn network(raw: &[raw::Namespace]) -> Result<Option<PathBuf>, SpecError> {
+    let network = raw.iter().enumerate().find(|(_, namespace)| namespace.kind == "network");
+    let Some((index, namespace)) = network else { return Ok(None) };
+    let Some(path) = namespace.path.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
+    let field = || format!("linux.namespaces[{index}].path");
+    super::process::check_absolute(path, field)?;
+    let path = PathBuf::from(path);
+    match network::Namespace::open(&path) {
+        Ok(_) => Ok(Some(path)),
+        Err(NetworkError::Open { path, source }) => Err(SpecError::Path { field: field(), path, source }),
+        Err(NetworkError::Host { .. }) => {
+            let reason = format!("{} is the host's own network namespace", path.display());
+            Err(SpecError::Refused { field: field(), reason })
+        }
+        Err(error) => Err(SpecError::Invalid { field: field(), reason: error.to_string() }),
+    }
 }
 
 /// `linux.uidMappings` or `linux.gidMappings`, called `name`.

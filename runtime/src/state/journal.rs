@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Process, StateError};
+use crate::network::NamespaceId;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "object")]
@@ -27,6 +28,8 @@ pub enum Entry {
     /// A directory of the cgroup2 hierarchy that did not exist before. Its parents, when we made them, have lines
     /// of their own before this one.
     Cgroup { path: PathBuf },
+    /// The redirect on an interface of a network namespace that others made: its ingress qdisc.
+    Redirect { namespace: PathBuf, id: NamespaceId, interface: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Removes all that a container has left anywhere, from its journal alone.
 //!
-//!   processes: SIGKILL to all, then wait for each ─▶ cgroups, newest first ─▶ the state directory
+//!   processes: SIGKILL to all, then wait for each ─▶ cgroups and redirects, newest first ─▶ the state directory
 //!
 //! Safe to repeat at any point: the directory goes last, and what is already gone is no error. Mounts need no undoing:
 //! they live in the server's mount namespace and end with it.
@@ -10,6 +10,8 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+
+use crate::network;
 
 use super::{Entry, Locked, Process, StateError, remove};
 
@@ -41,7 +43,7 @@ pub fn undo(dir: &Locked, how: &Undo) -> Result<(), StateError> {
         .iter()
         .filter_map(|entry| match entry {
             Entry::Process { process, .. } if Some(*process) != how.spare => Some(*process),
-            Entry::Process { .. } | Entry::Cgroup { .. } => None,
+            Entry::Process { .. } | Entry::Cgroup { .. } | Entry::Redirect { .. } => None,
         })
         .collect();
     for process in &processes {
@@ -55,9 +57,18 @@ pub fn undo(dir: &Locked, how: &Undo) -> Result<(), StateError> {
         }
     }
     for entry in entries.iter().rev() {
-        if let Entry::Cgroup { path } = entry {
-            remove_cgroup(path)
-                .map_err(|e| StateError::io(format!("remove cgroup {}", path.display()), e))?;
+        match entry {
+            Entry::Process { .. } => {}
+            Entry::Cgroup { path } => {
+                remove_cgroup(path)
+                    .map_err(|e| StateError::io(format!("remove cgroup {}", path.display()), e))?;
+            }
+            Entry::Redirect { namespace, id, interface } => {
+                network::undo(namespace, *id, *interface).map_err(|e| {
+                    let what = format!("undo the redirect in network namespace {}", namespace.display());
+                    StateError::io(what, std::io::Error::other(e))
+                })?;
+            }
         }
     }
     remove::tree(dir.path())

@@ -8,6 +8,7 @@
 pub mod contest;
 pub mod memory;
 pub mod microvm;
+pub mod network;
 pub mod picture;
 pub mod programs;
 pub mod reclaim;

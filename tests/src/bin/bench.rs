@@ -13,7 +13,7 @@ use bulkhead_tests::{
         contest::{self, Competitor},
         memory,
         microvm::Microvm,
-        picture,
+        network, picture,
         programs::Programs,
         reclaim,
         report::{Report, Row},
@@ -21,7 +21,7 @@ use bulkhead_tests::{
         throughput,
         timeline::Timeline,
     },
-    host::{Bundle, TestHost, probe, process, stage, until},
+    host::{Bundle, TestHost, Wire, probe, process, stage, until},
 };
 use clap::Parser;
 
@@ -82,6 +82,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     ];
     let mut figures = Vec::new();
     running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
+    networks(&host, args.rounds, &mut ratios, &mut figures)?;
     let report =
         Report { machine: args.machine.clone(), rounds: args.rounds, control, ratios, figures, timeline };
     fs::create_dir_all(&args.out)?;
@@ -201,6 +202,66 @@ fn running(
     );
     figure(&what, took, "s", Some(30.0));
     figure("Memory back by then", share, "%", None);
+    Ok(())
+}
+
+/// TCP over a veth pair whose inner end is a microVM's, and over one whose inner end is a namespace's own.
+fn networks(
+    host: &TestHost,
+    rounds: usize,
+    ratios: &mut Vec<Row>,
+    figures: &mut Vec<Row>,
+) -> Result<(), Box<dyn Error>> {
+    let (wire, control) = (Wire::connected(), Wire::connected());
+    let bundle = host.bundle().args(["probe", "linger"]);
+    let bundle = bundle.set("/linux/namespaces/1/path", serde_json::json!(wire.path()));
+    let ours = host.create("wire", &bundle);
+    ours.start();
+    let mut samples: [[Samples; 2]; 3] = Default::default();
+    for _ in 0..rounds.min(5) {
+        let own = network::measure(&wire, |words| {
+            let mut command = host.bulkhead(["exec", ours.id.as_str(), "probe"]);
+            command.args(words);
+            command
+        })?;
+        let veth = network::measure(&control, |words| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &control.inside]).arg(probe()).args(words);
+            command
+        })?;
+        let pairs = [(own.out, veth.out), (own.into, veth.into), (own.trip, veth.trip)];
+        for ([ours, theirs], (own, veth)) in samples.iter_mut().zip(pairs) {
+            ours.0.push(own);
+            theirs.0.push(veth);
+        }
+    }
+    let [out, into, trip] = samples;
+    let whats = ["64 MiB out by TCP", "64 MiB in by TCP", "a byte there and back by TCP"];
+    // Half the throughput is twice the time.
+    for (what, ([own, veth], goal)) in
+        whats.into_iter().zip([(&out, Some(2.0)), (&into, Some(2.0)), (&trip, None)])
+    {
+        ratios.push(Row {
+            what: format!("{what}: microVM / veth"),
+            unit: "×",
+            samples: own.ratio(veth),
+            goal,
+        });
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let rate = |seconds: &Samples| {
+        Samples(
+            seconds.0.iter().map(|seconds| network::STREAM as f64 / f64::from(1 << 20) / seconds).collect(),
+        )
+    };
+    for (what, samples, unit) in [
+        ("TCP out of a container", rate(&out[0]), "MiB/s"),
+        ("TCP into a container", rate(&into[0]), "MiB/s"),
+        ("TCP round trip", Samples(trip[0].0.iter().map(|seconds| seconds * 1e6).collect()), "µs"),
+    ] {
+        figures.push(Row { what: what.to_owned(), unit, samples, goal: None });
+    }
+    ours.delete_force();
     Ok(())
 }
 

@@ -9,9 +9,17 @@
 //!   probe trap               prints each of INT TERM HUP USR1 USR2 WINCH as it comes; ends on TERM
 //!   /init                    as PID 1 of a guest: resets it at once (the bare boot of the benchmarks)
 //!   probe call NUMBER ARG…   makes a system call with numbers and prints "ok" or the error's name
+//!   probe pour ADDRESS PORT LENGTH   sends LENGTH zeroes by TCP
+//!   probe drain ADDRESS PORT         reads a TCP stream to its end
+//!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 
-use std::{env, io::Write, process::ExitCode};
+use std::{
+    env,
+    io::{self, Read, Write},
+    net::{IpAddr, TcpStream},
+    process::ExitCode,
+};
 
 use bulkhead_tests::probe::{bytes, calls, report};
 use nix::sys::{
@@ -43,6 +51,35 @@ fn main() -> ExitCode {
             Some(answer) => println!("{answer}"),
             None => return ExitCode::from(2),
         },
+        ["pour", address, port, length] => {
+            return talk(address, port, |peer| {
+                let zeroes = [0; 128 << 10];
+                let mut left = length.parse().unwrap_or(0_usize);
+                while left > 0 {
+                    left -= peer.write(&zeroes[..left.min(zeroes.len())])?;
+                }
+                Ok(())
+            });
+        }
+        ["drain", address, port] => {
+            return talk(address, port, |peer| {
+                let mut buffer = vec![0; 256 << 10];
+                while peer.read(&mut buffer)? > 0 {}
+                Ok(())
+            });
+        }
+        ["mirror", address, port] => {
+            return talk(address, port, |peer| {
+                peer.set_nodelay(true)?;
+                let mut buffer = [0; 4096];
+                loop {
+                    match peer.read(&mut buffer)? {
+                        0 => return Ok(()),
+                        count => peer.write_all(&buffer[..count])?,
+                    }
+                }
+            });
+        }
         ["try", path] => match std::fs::OpenOptions::new().write(true).open(path) {
             Ok(_) => println!("ok"),
             Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
@@ -53,6 +90,20 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Connects, and ends with 4 when that or what follows fails.
+fn talk(address: &str, port: &str, work: impl FnOnce(&mut TcpStream) -> io::Result<()>) -> ExitCode {
+    let (Ok(address), Ok(port)) = (address.parse::<IpAddr>(), port.parse::<u16>()) else {
+        return ExitCode::from(2);
+    };
+    match TcpStream::connect((address, port)).and_then(|mut peer| work(&mut peer)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error}");
+            ExitCode::from(4)
+        }
+    }
 }
 
 fn say(word: &str) {

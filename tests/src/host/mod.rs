@@ -11,6 +11,7 @@ mod process;
 mod terminal;
 mod trace;
 mod wait;
+mod wire;
 
 use std::{
     ffi::OsStr,
@@ -28,6 +29,7 @@ pub use container::Container;
 pub use process::process;
 pub use terminal::Terminal;
 pub use wait::{Finished, finish, until};
+pub use wire::{Wire, ip};
 
 /// For one command on a busy machine in software emulation.
 pub const DEADLINE: Duration = Duration::from_secs(180);

@@ -12,6 +12,7 @@ pub mod fs;
 pub mod interrupt;
 pub mod mem;
 pub mod mmio;
+pub mod net;
 mod on_loop;
 pub mod queue;
 pub mod rng;
@@ -131,6 +132,12 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
             let proc_self_fd = context.proc_self_fd.try_clone().map_err(|error| failed(error.into()))?;
             let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd };
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
+        }
+        Device::Net { tap, mac, mtu } => {
+            let tap = fds.take(tap, "tap")?;
+            let net = net::Net::new(tap, mac, mtu, event_loop)
+                .map_err(|error| BuildError::Device { device: "net", source: Box::new(error) })?;
+            Box::new(net)
         }
         Device::Rng => Box::new(rng::Rng::new(event_loop)),
         Device::Balloon => Box::new(balloon::Balloon::new(event_loop)),

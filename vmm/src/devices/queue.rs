@@ -6,7 +6,13 @@
 //! the guest writes later. Chains come from virtio-queue: at most the queue's size in descriptors, or 65535 in one
 //! indirect table, never more than 4 GiB; a device must still cap what it copies. Lengths in a chain are claims.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+};
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
@@ -79,7 +85,7 @@ impl QueueSetup {
         queue.try_set_used_ring_address(GuestAddress(self.used)).map_err(wrong)?;
         queue.set_event_idx(event_idx);
         queue.set_ready(true);
-        Ok(ActiveQueue { index, queue, kick })
+        Ok(ActiveQueue { index, queue, kick, signalled: 0 })
     }
 }
 
@@ -89,6 +95,8 @@ pub struct ActiveQueue {
     index: usize,
     queue: Queue,
     kick: Arc<EventFd>,
+    /// The used index when the driver was asked last whether it wants an interrupt.
+    signalled: u16,
 }
 
 impl ActiveQueue {
@@ -166,15 +174,39 @@ impl ActiveQueue {
         self.queue.add_used(memory, head, len).map_err(|source| QueueError::Ring { index, source })
     }
 
+    /// Returns several chains so that the driver sees all of them or none: the parts of one merged buffer.
+    pub fn push_all<M: GuestMemory>(&mut self, memory: &M, chains: &[(u16, u32)]) -> Result<(), QueueError> {
+        let Some(((last, len), others)) = chains.split_last() else { return Ok(()) };
+        let index = self.index;
+        let mut next = self.queue.next_used();
+        for (head, len) in others {
+            let entry = [u32::from(*head).to_le(), len.to_le()];
+            let at = 4 + 8 * u64::from(next % self.size());
+            memory.write_obj(entry, GuestAddress(self.queue.used_ring() + at)).map_err(|source| {
+                QueueError::Ring { index, source: virtio_queue::Error::GuestMemory(source) }
+            })?;
+            next = next.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        // The last one moves the ring's index, past all of them.
+        self.push(memory, *last, *len)
+    }
+
     /// Whether the driver wants an interrupt for what was pushed since the last call.
     pub fn needs_interrupt<M: GuestMemory>(&mut self, memory: &M) -> bool {
+        // What was pushed must be visible before the driver's wish is read (virtio 1.2, 2.7.13.4.1).
+        fence(Ordering::SeqCst);
+        let before = std::mem::replace(&mut self.signalled, self.queue.next_used());
+        let pushed = self.signalled.wrapping_sub(before);
         // The driver's "no interrupt" flag counts only without EVENT_IDX (virtio 1.2, 2.7.7.2), and virtio-queue
-        // leaves it to us.
+        // leaves it to us. Its own account of EVENT_IDX does not know of `push_all`.
         if !self.queue.event_idx_enabled() {
             let flags = memory.read_obj::<u16>(GuestAddress(self.queue.avail_ring())).unwrap_or(0);
             return u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0;
         }
-        self.queue.needs_notification(memory).unwrap_or(true)
+        let event = GuestAddress(self.queue.avail_ring() + 4 + 2 * u64::from(self.size()));
+        let event = memory.read_obj(event).map_or(self.signalled.wrapping_sub(1), u16::from_le);
+        self.signalled.wrapping_sub(event).wrapping_sub(1) < pushed
     }
 
     /// Asks for kicks again; true when chains came in meanwhile and must be processed first.

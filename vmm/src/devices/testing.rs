@@ -47,8 +47,14 @@ impl Ring {
 
     /// As the queue with that number.
     pub(crate) fn activate_as(&self, index: usize) -> ActiveQueue {
+        self.activate_with_kick(index).0
+    }
+
+    /// The queue, and the doorbell that the driver rings.
+    pub(crate) fn activate_with_kick(&self, index: usize) -> (ActiveQueue, Arc<EventFd>) {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        self.setup.activate(index, self.size, false, kick, &*self.memory).unwrap()
+        let queue = self.setup.activate(index, self.size, false, Arc::clone(&kick), &*self.memory).unwrap();
+        (queue, kick)
     }
 
     /// Offers a chain of buffers; returns its head.

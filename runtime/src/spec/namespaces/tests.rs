@@ -58,11 +58,31 @@ fn clock_offsets_are_taken_with_a_time_namespace_and_refused_without() {
 
 #[test]
 fn a_path_is_refused_by_name_and_an_empty_one_is_none() {
-    let mut raw = namespaces(&["mount", "network"]);
-    raw[1].path = Some(String::new());
+    let mut raw = namespaces(&["mount", "network", "ipc"]);
+    raw[2].path = Some(String::new());
     parse(&raw).unwrap();
-    raw[1].path = Some("/run/netns/x".into());
-    assert_eq!(refusal(&raw), "linux.namespaces[1].path is not supported yet");
+    raw[2].path = Some("/proc/1/ns/ipc".into());
+    assert_eq!(refusal(&raw), "linux.namespaces[2].path is not supported yet");
+}
+
+#[test]
+fn the_path_of_a_network_namespace_must_be_one_and_not_the_hosts() {
+    let mut raw = namespaces(&["mount", "network"]);
+    assert_eq!(network(&raw).unwrap(), None);
+    raw[1].path = Some(String::new());
+    assert_eq!(network(&raw).unwrap(), None);
+    let mut refused = |path: &str| {
+        raw[1].path = Some(path.to_owned());
+        parse(&raw).unwrap();
+        network(&raw).unwrap_err().to_string()
+    };
+    assert_eq!(refused("run/netns/x"), "linux.namespaces[1].path: \"run/netns/x\" is not an absolute path");
+    assert_eq!(refused("/run/netns/never-was"), "linux.namespaces[1].path: /run/netns/never-was");
+    assert_eq!(refused("/dev/null"), "linux.namespaces[1].path: /dev/null is not a network namespace");
+    assert_eq!(
+        refused("/proc/self/ns/net"),
+        "linux.namespaces[1].path is not supported: /proc/self/ns/net is the host's own network namespace"
+    );
 }
 
 #[test]

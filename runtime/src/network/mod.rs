@@ -1,0 +1,178 @@
+//! A network namespace of the host as a microVM's network: what is in it, and the way between it and the VM.
+//!
+//!   Namespace ─scan─▶ Scan (Ethernet interfaces; addresses, routes, neighbours for the agent)
+//!             └attach▶ interface ◀─tc redirect─▶ tap ◀─descriptor─▶ VMM
+//!
+//! The interface keeps its addresses, but every frame that arrives at it goes to the tap, and what the guest sends
+//! leaves by it: on the wire the guest is the interface. All of it is done by a thread that enters the namespace and
+//! ends there, so nothing else of this process ever leaves its own.
+
+mod attach;
+mod scan;
+mod undo;
+
+use std::{
+    fs::File,
+    io,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::Handle;
+use rustix::{fs::OFlags, io::Errno};
+
+pub use attach::attach;
+pub use scan::{Interface, Scan};
+pub use undo::{detach, undo};
+
+/// For everything that one visit to a namespace does; the kernel answers each request at once.
+const VISIT: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("open network namespace {}", .path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{} is not a network namespace", .path.display())]
+    NotANamespace { path: PathBuf },
+    #[error("{} is the host's own network namespace", .path.display())]
+    Host { path: PathBuf },
+    #[error("enter the network namespace")]
+    Enter { source: io::Error },
+    #[error("the network namespace did not answer for {VISIT:?}")]
+    Late,
+    #[error("list the {what} of the network namespace")]
+    List { what: &'static str, source: rtnetlink::Error },
+    /// Something of the namespace that a guest cannot be given.
+    #[error("{object} of the network namespace is not supported: {reason}")]
+    Unsupported { object: String, reason: &'static str },
+    #[error("interface {interface} has an ingress qdisc already: another microVM, or somebody's filters")]
+    Busy { interface: String },
+    #[error("{step} for interface {interface}")]
+    Tap { step: &'static str, interface: String, source: io::Error },
+    #[error("{step} of interface {interface}")]
+    Step { step: &'static str, interface: String, source: rtnetlink::Error },
+    #[error(transparent)]
+    Journal(#[from] crate::state::StateError),
+}
+
+/// A network namespace that is held open. Clones share the descriptor.
+#[derive(Debug, Clone)]
+pub struct Namespace(Arc<File>);
+
+/// Which namespace it is, for as long as it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NamespaceId {
+    device: u64,
+    inode: u64,
+}
+
+impl Namespace {
+    /// Opens the namespace that is mounted, or stands, at `path`.
+    ///
+    /// # Errors
+    /// When it is something else, or the host's own.
+    pub fn open(path: &Path) -> Result<Self, NetworkError> {
+        let failed = |source| NetworkError::Open { path: path.to_owned(), source };
+        // A fifo must not keep us waiting.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file =
+            rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| failed(errno.into()))?;
+        let namespace = Self(Arc::new(file.into()));
+        if !namespace.is_network() {
+            return Err(NetworkError::NotANamespace { path: path.to_owned() });
+        }
+        let id = namespace.id().map_err(failed)?;
+        // Ours, and that of the first process: a caller may have moved us.
+        for host in ["/proc/self/ns/net", "/proc/1/ns/net"] {
+            if std::fs::metadata(host).is_ok_and(|host| NamespaceId::of(&host) == id) {
+                return Err(NetworkError::Host { path: path.to_owned() });
+            }
+        }
+        Ok(namespace)
+    }
+
+    /// From a descriptor that `open` has checked, in another process.
+    pub fn received(fd: std::os::fd::OwnedFd) -> Self {
+        Self(Arc::new(fd.into()))
+    }
+
+    fn is_network(&self) -> bool {
+        // NS_GET_NSTYPE of linux/nsfs.h: an `_IO(0xb7, 3)`, which answers the CLONE_NEW* bit.
+        // SAFETY: the operation takes no argument and changes nothing; on another kind of file it is an error.
+        let kind = unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&*self.0), 0xb703) };
+        kind == libc::CLONE_NEWNET
+    }
+
+    /// # Errors
+    /// As for fstat(2).
+    pub fn id(&self) -> io::Result<NamespaceId> {
+        Ok(NamespaceId::of(&self.0.metadata()?))
+    }
+
+    /// Runs `work` with a netlink socket of the namespace, on a thread of its own that is inside.
+    ///
+    /// # Errors
+    /// Those of `work`, or when the namespace cannot be entered.
+    pub fn visit<T: Send>(
+        &self,
+        work: impl AsyncFnOnce(&Handle) -> Result<T, NetworkError> + Send,
+    ) -> Result<T, NetworkError> {
+        let enter = |source| NetworkError::Enter { source };
+        let inside = || {
+            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| enter(errno.into()))?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(enter)?;
+            runtime.block_on(async {
+                let (connection, handle, _) = rtnetlink::new_connection().map_err(enter)?;
+                tokio::spawn(connection);
+                tokio::time::timeout(VISIT, work(&handle)).await.unwrap_or(Err(NetworkError::Late))
+            })
+        };
+        thread::scope(|scope| {
+            let visitor = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside);
+            let panicked = |_| Err(enter(io::Error::other("the thread inside panicked")));
+            visitor.map_err(enter)?.join().unwrap_or_else(panicked)
+        })
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl NamespaceId {
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self { device: 4, inode: 4_026_531_840 }
+    }
+
+    fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// Whether a process's network namespace has any interface beside the loopback one. A look at a file: no thread enters.
+pub fn has_interfaces(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+    // Two lines of heading, then `name: counters`.
+    text.lines().skip(2).filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() != "lo")
+}
+
+/// The kernel's error number, when it is one.
+fn errno(error: &rtnetlink::Error) -> Option<Errno> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            message.code.map(|code| Errno::from_raw_os_error(code.get().abs()))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! An Ethernet device (virtio 1.2, 5.1) in front of a tap of the host.
+//!
+//!   guest tx chain ──▶ `queue::transmit` ──writev──▶ tap          each chain is one frame, copied once, by the host
+//!   tap ──readv──▶ `queue::Receiver` ──▶ guest rx chains          kernel, from or to guest memory
+//!
+//! Frames travel with a virtio-net header in front (IFF_VNET_HDR), so checksums and segmentation are left to whoever
+//! comes last: a frame may be 64 KiB. One pair of queues, no control queue: there is no filter to set, the tap's other
+//! end has none. The tap is read only while the guest has given buffers for the largest frame; else frames wait there,
+//! and the host drops what is too much, as a wire does.
+
+mod metrics;
+mod queue;
+mod tap;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use virtio_bindings::{
+    virtio_ids::VIRTIO_ID_NET,
+    virtio_net::{
+        VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+        VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
+        VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+        VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    },
+    virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
+};
+
+use self::{
+    metrics::NetMetrics,
+    queue::{Offloads, Received, Receiver},
+    tap::Tap,
+};
+use super::{
+    ActivateError, Activation, VirtioDevice, interrupt::Interrupt, on_loop::OnLoop, queue::ActiveQueue,
+};
+use crate::{
+    event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow},
+    memory::Memory,
+};
+
+const QUEUE_SIZE: u16 = 256;
+const RECEIVE_KICK: Token = Token(0);
+const TRANSMIT_KICK: Token = Token(1);
+const TAP: Token = Token(2);
+/// Frames taken from the tap in one turn, so that other devices have theirs.
+const TURN: usize = 64;
+/// The least that IPv4 asks of a link (virtio 1.2, 5.1.4.1); the other end of the range is the field's.
+const MTU_MIN: u16 = 68;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error("MTU {0} is below {MTU_MIN}")]
+    Mtu(u16),
+    #[error("MAC address {0:02x?} is not one of a single station")]
+    Mac([u8; 6]),
+    #[error("{step}")]
+    Tap { step: &'static str, source: io::Error },
+    #[error("the driver does not merge receive buffers")]
+    NotMerging,
+    #[error("the driver has other queues than a pair")]
+    Queues,
+}
+
+#[derive(Debug)]
+pub struct Net {
+    worker: OnLoop,
+    tap: Arc<Tap>,
+    mac: [u8; 6],
+    mtu: u16,
+    link: Arc<AtomicBool>,
+    metrics: Arc<NetMetrics>,
+}
+
+impl Net {
+    /// `tap` has been attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
+    pub fn new(tap: OwnedFd, mac: [u8; 6], mtu: u16, event_loop: Handle) -> Result<Self, NetError> {
+        if mtu < MTU_MIN {
+            return Err(NetError::Mtu(mtu));
+        }
+        if mac == [0; 6] || mac[0] & 1 != 0 {
+            return Err(NetError::Mac(mac));
+        }
+        let tap = Arc::new(Tap::new(tap)?);
+        let link = Arc::new(AtomicBool::new(true));
+        Ok(Self { worker: OnLoop::new("net", event_loop), tap, mac, mtu, link, metrics: Arc::default() })
+    }
+}
+
+impl VirtioDevice for Net {
+    fn device_id(&self) -> u32 {
+        VIRTIO_ID_NET
+    }
+
+    fn features(&self) -> u64 {
+        let always = [
+            VIRTIO_NET_F_CSUM,
+            VIRTIO_NET_F_GUEST_CSUM,
+            VIRTIO_NET_F_MTU,
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_GUEST_TSO4,
+            VIRTIO_NET_F_GUEST_TSO6,
+            VIRTIO_NET_F_HOST_TSO4,
+            VIRTIO_NET_F_HOST_TSO6,
+            VIRTIO_NET_F_MRG_RXBUF,
+            VIRTIO_NET_F_STATUS,
+            VIRTIO_RING_F_INDIRECT_DESC,
+        ];
+        let uso = [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_USO];
+        let uso = uso.into_iter().filter(|_| self.tap.has_uso());
+        always.into_iter().chain(uso).fold(0, |bits, bit| bits | 1 << bit)
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE, QUEUE_SIZE]
+    }
+
+    /// `struct virtio_net_config`: mac, status, the pairs of queues, mtu.
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut config = [0; 12];
+        let up = if self.link.load(Ordering::Acquire) { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        let (mac, rest) = config.split_at_mut(6);
+        mac.copy_from_slice(&self.mac);
+        for (field, value) in rest.chunks_exact_mut(2).zip([up, 1, self.mtu]) {
+            field.copy_from_slice(&value.to_le_bytes());
+        }
+        super::copy_config(&config, offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        let failed = |error: NetError| ActivateError { device: "net", source: Box::new(error) };
+        let offloads = Offloads::of(activation.features);
+        self.tap.set_offloads(offloads.to_guest()).map_err(failed)?;
+        let worker =
+            Worker::new(activation, offloads, &self.tap, &self.link, &self.metrics).map_err(failed)?;
+        self.worker.start(worker)
+    }
+
+    fn reset(&mut self) {
+        self.worker.stop();
+    }
+
+    fn metrics(&self) -> Vec<(&'static str, u64)> {
+        self.metrics.values()
+    }
+}
+
+#[derive(Debug)]
+struct Worker {
+    memory: Memory,
+    interrupt: Arc<Interrupt>,
+    receiver: Receiver,
+    transmit: ActiveQueue,
+    offloads: Offloads,
+    tap: Arc<Tap>,
+    link: Arc<AtomicBool>,
+    metrics: Arc<NetMetrics>,
+    /// What the loop watches the tap for; `None` when the tap is of no use any more.
+    watched: Option<Events>,
+}
+
+impl Worker {
+    fn new(
+        activation: Activation,
+        offloads: Offloads,
+        tap: &Arc<Tap>,
+        link: &Arc<AtomicBool>,
+        metrics: &Arc<NetMetrics>,
+    ) -> Result<Self, NetError> {
+        let Activation { memory, queues, interrupt, features } = activation;
+        if features & 1 << VIRTIO_NET_F_MRG_RXBUF == 0 {
+            return Err(NetError::NotMerging);
+        }
+        let [receive, transmit] = <[ActiveQueue; 2]>::try_from(queues).map_err(|_| NetError::Queues)?;
+        Ok(Self {
+            memory,
+            interrupt,
+            receiver: Receiver::new(receive),
+            transmit,
+            offloads,
+            tap: Arc::clone(tap),
+            link: Arc::clone(link),
+            metrics: Arc::clone(metrics),
+            watched: None,
+        })
+    }
+
+    fn transmit(&mut self) {
+        let Self { memory, interrupt, transmit, offloads, tap, metrics, .. } = self;
+        transmit.clear_kick();
+        let served = transmit.serve(&**memory, interrupt, |chain| {
+            metrics.transmitted(&queue::transmit(memory, chain, tap, *offloads));
+            0
+        });
+        if let Err(error) = served {
+            crate::log::limited(&error);
+            self.interrupt.fail();
+        }
+    }
+
+    /// Takes frames until the tap is empty, the guest's buffers are used up, or it is another device's turn.
+    fn receive(&mut self, registrar: &mut Registrar<'_>) {
+        if self.watched.is_none() {
+            return;
+        }
+        match self.receiver.pump(&self.memory, &self.tap, TURN, &self.metrics) {
+            Ok(Received { frames, starved }) => {
+                if frames > 0 && self.receiver.needs_interrupt(&self.memory) {
+                    self.interrupt.signal_queue();
+                }
+                // Starved, the next kick comes first. Level-triggered: what is left in the tap wakes us again.
+                self.watch(if starved { Events::empty() } else { Events::IN }, registrar);
+            }
+            Err(queue::ReceiveError::Ring(error)) => {
+                crate::log::limited(&error);
+                self.unwatch(registrar);
+                self.interrupt.fail();
+            }
+            // The host took the tap away: the cable is out.
+            Err(queue::ReceiveError::Tap(error)) => {
+                crate::log::limited(&error);
+                self.unwatch(registrar);
+                self.link.store(false, Ordering::Release);
+                self.interrupt.signal_config();
+            }
+        }
+    }
+
+    fn watch(&mut self, events: Events, registrar: &mut Registrar<'_>) {
+        if self.watched == Some(events) {
+            return;
+        }
+        match registrar.modify(&*self.tap, TAP, events) {
+            Ok(()) => self.watched = Some(events),
+            Err(error) => crate::log::limited(&error),
+        }
+    }
+
+    fn unwatch(&mut self, registrar: &mut Registrar<'_>) {
+        self.watched = None;
+        if let Err(error) = registrar.remove(&*self.tap) {
+            crate::log::limited(&error);
+        }
+    }
+}
+
+impl Subscriber for Worker {
+    fn start(&mut self, registrar: &mut Registrar<'_>) -> io::Result<()> {
+        registrar.add(borrow(self.receiver.kick()), RECEIVE_KICK, Events::IN)?;
+        registrar.add(borrow(self.transmit.kick()), TRANSMIT_KICK, Events::IN)?;
+        registrar.add(&*self.tap, TAP, Events::empty())?;
+        self.watched = Some(Events::empty());
+        self.receive(registrar);
+        self.transmit();
+        Ok(())
+    }
+
+    fn ready(&mut self, token: Token, _events: Events, registrar: &mut Registrar<'_>) {
+        match token {
+            TRANSMIT_KICK => self.transmit(),
+            RECEIVE_KICK => {
+                self.receiver.clear_kick();
+                self.receive(registrar);
+            }
+            _ => self.receive(registrar),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
