@@ -4,7 +4,7 @@
 //!
 //! Needs root, a KVM that runs stock guests and a guest kernel (`BULKHEAD_KERNEL`, or the newest in the cache of
 //! guest-kernel-config); where one of them is missing all tests are ignored, and the summary says so. Options as
-//! libtest: words filter by name, `--list` lists.
+//! libtest: words filter by name, `--exact` takes them as whole names, `--list` lists.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
 
@@ -28,13 +28,16 @@ fn main() -> ExitCode {
         guest::init();
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
+    let given = |option: &str| words.iter().any(|word| word == option);
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
+    let asked_for =
+        |name: &str, filter: &str| if given("--exact") { name == filter } else { name.contains(filter) };
     let chosen: Vec<_> = [scenarios::ALL, devices::ALL, memory::ALL]
         .into_iter()
         .flatten()
-        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())))
+        .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| asked_for(name, filter)))
         .collect();
-    if words.iter().any(|word| word == "--list") {
+    if given("--list") {
         chosen.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
