@@ -86,8 +86,9 @@ impl Child {
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("bulkhead").args([COMMAND, plan.id.as_str()]);
-        pass_as(&mut command, theirs.into(), CONTROL_FD);
+        // In this order: the number that the socket gets may be that of the namespace.
         network.apply(&mut command);
+        pass_as(&mut command, theirs.into(), CONTROL_FD);
         let child = in_new_pid_namespace(|| command.spawn().map_err(spawn))?;
         // The command holds their end: with it our end would never see theirs close.
         drop(command);
