@@ -15,7 +15,7 @@ pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
 };
-use crate::{cpu_list::CpuList, hook::StartHooks};
+use crate::{cpu_list::CpuList, hook::StartHooks, id::ContainerId};
 
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,8 @@ pub struct ContainerSpec {
     pub process: ProcessSpec,
     /// Each kind at most once. A kind that is missing is shared with the sandbox (the guest's own).
     pub namespaces: Vec<Namespace>,
+    /// The container of this sandbox whose namespaces those of place `Joined` are.
+    pub join: Option<ContainerId>,
     /// Only with a user namespace.
     pub uid_mappings: Vec<IdMapping>,
     pub gid_mappings: Vec<IdMapping>,
@@ -112,8 +114,8 @@ pub struct Namespace {
 pub enum NamespacePlace {
     /// A fresh one for this container.
     New,
-    /// The sandbox's own, which the pod's containers share.
-    Sandbox,
+    /// That of the container that `ContainerSpec::join` names; pid, ipc, uts or network.
+    Joined,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

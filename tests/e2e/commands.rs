@@ -92,7 +92,8 @@ fn an_update_that_fails_changes_nothing() {
     update(refused).failure(1, &["set limit memory.high to nonsense"]);
     assert_eq!(web.exec(["cat", "/sys/fs/cgroup/memory.max"]).success(), "67108864\n");
     update(json!({"memory": {"swap": 5}})).failure(1, &["linux.resources.memory.swap"]);
-    update(json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}})).failure(1, &["checkBeforeUpdate is set"]);
+    update(json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}}))
+        .failure(1, &["checkBeforeUpdate is set"]);
     web.delete_force();
 }
 

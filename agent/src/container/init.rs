@@ -77,10 +77,13 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     let mut sources = None;
     // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
     // come after the birth.
-    let late = namespaces::CGROUP | if target.is_some() { namespaces::USER } else { 0 };
+    let joins_all = matches!(plan.launch.kind, LaunchKind::Join);
+    let late = namespaces::CGROUP | if joins_all { namespaces::USER } else { 0 };
     let mut new = plan.launch.namespaces & !late;
     match (&plan.launch.kind, &target) {
-        (LaunchKind::Create { outside, time_offsets, guest_sysctl, .. }, None) => {
+        (LaunchKind::Create { outside, time_offsets, guest_sysctl, joined, .. }, target)
+            if target.is_some() == (*joined != 0) =>
+        {
             sources = Some(rootfs::stage(outside)?);
             for (file, value) in guest_sysctl {
                 write_sysctl(file, value)?;
@@ -89,12 +92,15 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
                 namespaces::new_time(time_offsets)?;
                 new &= !namespaces::TIME;
             }
+            if let Some(target) = target {
+                namespaces::join(target.as_fd(), *joined)?;
+            }
         }
         (LaunchKind::Join, Some(target)) => {
             namespaces::join(target.as_fd(), new)?;
             new = 0;
         }
-        (LaunchKind::Create { .. }, Some(_)) | (LaunchKind::Join, None) => {
+        (LaunchKind::Create { .. }, _) | (LaunchKind::Join, None) => {
             return Err("it does not fit the plan").during("read", "order");
         }
     }
@@ -118,9 +124,8 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
                 std::process::exit(1);
             }
             drop(wait);
-            let join_late = plan.launch.namespaces & late;
-            if let Some(target) = target {
-                namespaces::join(target.as_fd(), join_late)?;
+            if let Some(target) = target.filter(|_| joins_all) {
+                namespaces::join(target.as_fd(), plan.launch.namespaces & late)?;
             }
             Process::new(socket, sources, stdio, &plan)?.run(&plan)
         }

@@ -124,21 +124,14 @@ impl ParkedInit {
     }
 }
 
-/// Makes a container and parks its init. On an error nothing of it is left.
-pub async fn create(
-    id: &ContainerId,
-    spec: ContainerSpec,
-    stdio: ChildStdio,
-) -> Result<Created, ContainerError> {
-    create_in(&Layout::guest(), id, &spec, stdio).await
-}
-
-/// `create` with the places of `layout`.
+/// Makes a container and parks its init; `join` is a process of the container that `spec.join` names. On an error nothing
+/// of it is left.
 pub async fn create_in(
     layout: &Layout,
     id: &ContainerId,
     spec: &ContainerSpec,
     stdio: ChildStdio,
+    join: Option<&OwnedFd>,
 ) -> Result<Created, ContainerError> {
     check_terminal(&spec.process, &stdio)?;
     let cgroup = Cgroup::of(&layout.cgroups, id);
@@ -151,7 +144,7 @@ pub async fn create_in(
         plan: &plan,
         stdio,
         cgroup: unfinished.cgroup.open()?,
-        target: None,
+        target: join,
     };
     let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;
     let limited = unfinished

@@ -65,6 +65,8 @@ pub(super) enum LaunchKind {
         guest_sysctl: Vec<(String, String)>,
         uid_mappings: Vec<IdMapping>,
         gid_mappings: Vec<IdMapping>,
+        /// Namespaces of the process whose pidfd comes along, then.
+        joined: u32,
     },
     /// Into the namespaces of the process whose pidfd comes along.
     Join,
@@ -188,7 +190,7 @@ pub(super) enum Step {
 
 /// For a new container.
 pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, ContainerError> {
-    let namespaces = new_namespaces(spec)?;
+    let (namespaces, joined) = chosen_namespaces(spec)?;
     check_process(&spec.process)?;
     let has = |kind| namespaces & bit(kind) != 0;
     let mut steps = vec![Step::NewSession, Step::NewKeyring];
@@ -204,7 +206,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     if has(NamespaceKind::Network) {
         steps.push(Step::LoopbackUp);
     }
-    names(spec, has(NamespaceKind::Uts), &mut steps)?;
+    names(spec, (namespaces | joined) & bit(NamespaceKind::Uts) != 0, &mut steps)?;
     steps.push(Step::Rootfs);
     let (binds, mapped) = mount_steps(spec, has(NamespaceKind::Cgroup), &mut steps)?;
     let nodes = device_steps(spec, &mut steps)?;
@@ -235,6 +237,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
             .collect::<Result<_, ContainerError>>()?,
         uid_mappings: spec.uid_mappings.clone(),
         gid_mappings: spec.gid_mappings.clone(),
+        joined,
     };
     let plan = finish(&spec.process, &spec.confinement, namespaces, kind, steps);
     Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
@@ -277,9 +280,10 @@ fn finish(
     }
 }
 
-fn new_namespaces(spec: &ContainerSpec) -> Result<u32, ContainerError> {
+/// Those that are new, and those that are another container's.
+fn chosen_namespaces(spec: &ContainerSpec) -> Result<(u32, u32), ContainerError> {
     let mut seen = HashSet::new();
-    let mut bits = 0;
+    let (mut new, mut joined) = (0, 0);
     for namespace in &spec.namespaces {
         if !seen.insert(namespace.kind) {
             return Err(ContainerError::refused(format_args!(
@@ -287,16 +291,27 @@ fn new_namespaces(spec: &ContainerSpec) -> Result<u32, ContainerError> {
                 namespace.kind
             )));
         }
-        if namespace.place == NamespacePlace::New {
-            bits |= bit(namespace.kind);
+        match (namespace.place, namespace.kind) {
+            (NamespacePlace::New, kind) => new |= bit(kind),
+            (
+                NamespacePlace::Joined,
+                kind
+                @ (NamespaceKind::Pid | NamespaceKind::Ipc | NamespaceKind::Uts | NamespaceKind::Network),
+            ) => joined |= bit(kind),
+            (NamespacePlace::Joined, kind) => {
+                return Err(ContainerError::refused(format_args!("namespace {kind:?} cannot be joined")));
+            }
         }
     }
-    if bits & namespaces::MOUNT == 0 {
+    if (joined != 0) != spec.join.is_some() {
+        return Err(ContainerError::refused("joined namespaces and the container they are of go together"));
+    }
+    if new & namespaces::MOUNT == 0 {
         return Err(ContainerError::refused(
             "a container without a mount namespace of its own is not supported",
         ));
     }
-    Ok(bits)
+    Ok((new, joined))
 }
 
 fn time_offsets(spec: &ContainerSpec, own: bool) -> Result<TimeOffsets, ContainerError> {

@@ -7,7 +7,15 @@
 //! What lasts (the exec of a parked init, a further process, a wait) runs in a task of its own and comes back as an
 //! event, so a kill is never behind a slow exec.
 
-use std::{collections::HashMap, fs::File, io, os::fd::AsFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use bulkhead_protocol::{
     agent::ContainerStatsResponse,
@@ -64,6 +72,10 @@ pub enum Command {
         columns: u16,
         rows: u16,
         reply: Reply<()>,
+    },
+    /// The container's init, as a pidfd.
+    Init {
+        reply: Reply<OwnedFd>,
     },
     /// The network namespace of the container's init.
     Network {
@@ -218,6 +230,9 @@ impl Actor {
             }
             Command::Resize { exec, columns, rows, reply } => {
                 let _ = reply.send(self.resize(exec.as_ref(), columns, rows));
+            }
+            Command::Init { reply } => {
+                let _ = reply.send(self.init());
             }
             Command::Network { reply } => {
                 let _ = reply.send(self.network());
@@ -399,6 +414,11 @@ impl Actor {
             io::ErrorKind::NotConnected => SandboxError::NoTerminal,
             _ => SandboxError::Io { step: "resize the terminal", source: error },
         })
+    }
+
+    fn init(&self) -> Result<OwnedFd, SandboxError> {
+        self.alive()?;
+        self.container.pidfd.try_clone().map_err(SandboxError::io("copy the pidfd of the container's init"))
     }
 
     fn network(&self) -> Result<File, SandboxError> {

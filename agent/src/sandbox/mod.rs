@@ -10,6 +10,7 @@ pub mod actor;
 use std::{
     collections::HashMap,
     io,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -147,8 +148,12 @@ impl Sandbox {
         stdio: StdioRequest,
     ) -> Result<CreatedInfo, SandboxError> {
         let reservation = self.reserve(id)?;
+        let joined = match &spec.join {
+            Some(other) => Some(self.send(other, |reply| Command::Init { reply }).await?),
+            None => None,
+        };
         let shared = self.shared.clone();
-        let made = tokio::spawn(make(reservation, shared, spec, stdio));
+        let made = tokio::spawn(make(reservation, shared, spec, joined, stdio));
         made.await.unwrap_or_else(|error| {
             Err(SandboxError::Io { step: "create container", source: io::Error::other(error) })
         })
@@ -195,12 +200,13 @@ async fn make(
     reservation: Reservation,
     shared: Shared,
     spec: ContainerSpec,
+    joined: Option<OwnedFd>,
     stdio: StdioRequest,
 ) -> Result<CreatedInfo, SandboxError> {
     let id = reservation.id.clone();
     let (child, wiring) = shared.wire(&stdio, spec.process.terminal)?;
     let expecting = shared.reaper.expect_children();
-    let created = container::create_in(&shared.layout, &id, &spec, child).await?;
+    let created = container::create_in(&shared.layout, &id, &spec, child, joined.as_ref()).await?;
     let info = CreatedInfo { pid: created.pid, rootfs_mounted_ns: created.rootfs_mounted_ns };
     let actor = Actor::adopt(id.clone(), created, wiring, &expecting, shared)?;
     let sandbox = reservation.sandbox.clone();

@@ -102,7 +102,7 @@ impl Host {
 
     pub async fn create(&self, spec: &ContainerSpec) -> Result<(Created, Streams), ContainerError> {
         let (child, streams) = streams(spec.process.terminal);
-        let created = create_in(&self.layout, &self.id, spec, child).await?;
+        let created = create_in(&self.layout, &self.id, spec, child, None).await?;
         Ok((created, streams))
     }
 
@@ -292,6 +292,7 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         resources: Resources::default(),
         confinement: Confinement::default(),
         start_hooks: None,
+        join: None,
     }
 }
 

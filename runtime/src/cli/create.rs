@@ -5,6 +5,8 @@
 //!
 //! Until the last step a failure, or the death of this command, removes everything again.
 
+pub(super) mod join;
+
 use std::{
     fs,
     io::{self, IsTerminal as _},
@@ -18,6 +20,7 @@ use bulkhead_protocol::{
     timeline::{Phase, Stamp},
 };
 
+use self::join::Joined;
 use super::{CgroupManager, Context};
 use crate::{
     config::{Artefacts, Config},
@@ -28,7 +31,7 @@ use crate::{
         ContainerPlan, Launch, Plan, cgroup,
         sizing::{self, Sizes},
     },
-    spec::{self, Bundle, HostPart},
+    spec::{self, Bundle, HostPart, Vm},
     state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
     time::rfc3339,
 };
@@ -95,7 +98,8 @@ pub(super) enum Mode {
 pub(super) struct Created {
     pub(super) id: ContainerId,
     pub(super) proxy: proxy::Child,
-    pub(super) server: Launch,
+    /// `None` in the microVM of another container.
+    pub(super) server: Option<Launch>,
     pub(super) terminal: bool,
 }
 
@@ -104,11 +108,17 @@ struct Checked {
     id: ContainerId,
     bundle: Bundle,
     terminal: Option<Terminal>,
-    config: Config,
-    sizes: Sizes,
-    artefacts: Artefacts,
+    home: Home,
     cgroup: Option<PathBuf>,
     network: Option<Namespace>,
+}
+
+/// Where the container lives.
+enum Home {
+    /// In a microVM of its own.
+    Own { config: Config, sizes: Sizes, artefacts: Artefacts },
+    /// In that of another container.
+    Joined(Joined),
 }
 
 impl Created {
@@ -153,13 +163,25 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let config = context.config()?;
     let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
-    let config = sizing::artefacts(config, &bundle.host.vm)?;
+    let joined = join::resolve(&context.root, &mut bundle)?;
     let HostPart { vm, warnings, .. } = &mut bundle.host;
-    let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
-    let artefacts = config.open_artefacts()?;
+    let home = match joined {
+        Some(joined) => {
+            if *vm != Vm::default() {
+                warnings.push(format!("vm has no effect: the microVM is that of {}", joined.sandbox));
+            }
+            Home::Joined(joined)
+        }
+        None => {
+            let config = sizing::artefacts(config, vm)?;
+            let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
+            let artefacts = config.open_artefacts()?;
+            Home::Own { config, sizes, artefacts }
+        }
+    };
     let cgroup = cgroup_for(context, &bundle, id)?;
     let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
-    Ok(Checked { id: id.clone(), bundle, terminal, config, sizes, artefacts, cgroup, network })
+    Ok(Checked { id: id.clone(), bundle, terminal, home, cgroup, network })
 }
 
 /// A terminal needs somebody who holds it: a caller's socket, or the user in the foreground.
@@ -207,7 +229,7 @@ fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Op
 struct Made {
     id: ContainerId,
     proxy: proxy::Child,
-    server: Launch,
+    server: Option<Launch>,
     record: Record,
     terminal: bool,
 }
@@ -220,14 +242,30 @@ fn make(
     root: &Path,
     entered: Stamp,
 ) -> Result<Made, Error> {
-    let Checked { id, bundle, terminal, config, sizes, artefacts, cgroup, network } = checked;
+    let Checked { id, bundle, terminal, home, cgroup, network } = checked;
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
-    let mut plan = Plan::new(root, &id, &config, sizes);
-    plan.cgroup = cgroup;
-    plan.debug = context.log.options().debug;
-    plan.command_ns = entered.monotonic_ns;
-    plan.network.clone_from(&bundle.host.network);
-    let server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
+    let mut own_cgroup = None;
+    let (server, sandbox, server_process) = match home {
+        Home::Own { config, sizes, artefacts } => {
+            let mut plan = Plan::new(root, &id, &config, sizes);
+            plan.cgroup = cgroup;
+            plan.debug = context.log.options().debug;
+            plan.command_ns = entered.monotonic_ns;
+            plan.network.clone_from(&bundle.host.network);
+            let server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
+            let process = server.process;
+            (Some(server), None, process)
+        }
+        Home::Joined(Joined { sandbox, server }) => {
+            dir.share(names::SERVER_SOCKET, &sandbox)?;
+            dir.share(names::VSOCK_SOCKET, &sandbox)?;
+            if let Some(path) = &cgroup {
+                cgroup::make(path, &dir.journal())?;
+            }
+            own_cgroup = cgroup;
+            (None, Some(sandbox), server)
+        }
+    };
     // Compiles a seccomp profile, while the server boots the VM.
     let container = ContainerPlan::of(&bundle)?;
     let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
@@ -240,7 +278,10 @@ fn make(
         view: bundle.host.rootfs.clone(),
     };
     let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
-    wait_ready(&mut proxy, Some(&server))?;
+    if let Some(path) = own_cgroup {
+        cgroup::enter(&path, proxy.process.pid)?;
+    }
+    wait_ready(&mut proxy, server.as_ref())?;
 
     let record = Record {
         oci_version: bundle.host.oci_version.clone(),
@@ -252,7 +293,8 @@ fn make(
         owner: owner(),
         hooks: bundle.host.hooks.clone(),
         proxy: proxy.process,
-        server: server.process,
+        server: server_process,
+        sandbox,
     };
     Ok(Made { id, proxy, server, record, terminal: bundle.host.terminal })
 }
@@ -265,7 +307,9 @@ impl Made {
         let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
         write_atomically(&dir.join(names::STATE), &json)?;
         publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
-        server.complete()?;
+        if let Some(server) = &mut server {
+            server.complete()?;
+        }
         context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
         Ok(Created { id, proxy, server, terminal })
     }

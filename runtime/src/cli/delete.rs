@@ -1,14 +1,14 @@
 //! `bulkhead delete`: removes what a container has left, by its journal.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bulkhead_protocol::id::ContainerId;
 
-use super::Context;
+use super::{Context, create::join::records};
 use crate::{
     error::Error,
     sandbox::{container::Container, status::Status},
-    state::{Stage, StateDir, StateError, Undo, undo},
+    state::{Record, Stage, StateDir, StateError, Undo, undo},
 };
 
 /// For the server of a stopped container to end by itself: the last output is delivered, the guest powers off.
@@ -39,7 +39,9 @@ impl Args {
     fn delete(&self, context: &Context, id: &ContainerId) -> Result<(), Error> {
         let dir = StateDir::open(&context.root, id)?;
         if dir.stage() == Stage::Created {
-            match Container::open(&context.root, id).map_err(Error::from).and_then(|c| self.stop(&c)) {
+            let guests = guests(&context.root, id)?;
+            let stop = |container: Container| self.stop(&container, &guests);
+            match Container::open(&context.root, id).map_err(Error::from).and_then(stop) {
                 // Whatever keeps it from stopping in good order, force does not ask.
                 Err(error) if self.force && !matches!(error, Error::State(StateError::Missing { .. })) => {
                     context.log.debug(&error.chain());
@@ -56,8 +58,9 @@ impl Args {
         Ok(remove(context, StateDir::open(&context.root, id)?)?)
     }
 
-    /// Waits for the end of a stopped container, kills a created one, and a running one when forced.
-    fn stop(&self, container: &Container) -> Result<(), Error> {
+    /// Waits for the end of a stopped container, kills a created one, and a running one when forced. `guests` live in
+    /// its microVM.
+    fn stop(&self, container: &Container, guests: &[String]) -> Result<(), Error> {
         match container.status()? {
             Status::Stopped => {}
             running @ (Status::Starting | Status::Running | Status::Paused | Status::Creating)
@@ -75,9 +78,22 @@ impl Args {
                 container.wait_stopped(KILLED)?;
             }
         }
-        container.wait_gone(STOPPING)?;
+        if guests.is_empty() {
+            container.wait_gone(STOPPING)?;
+        } else if !self.force {
+            let (id, guests) = (&container.record.id, guests.join(", "));
+            return Err(Error::Refused(format!(
+                "cannot delete container {id}: its microVM is that of {guests}"
+            )));
+        }
         Ok(())
     }
+}
+
+/// The containers that run in the microVM of another one.
+fn guests(root: &Path, id: &ContainerId) -> Result<Vec<String>, StateError> {
+    let lives_there = |record: &Record| record.sandbox.as_ref() == Some(id) && record.proxy.is_alive();
+    Ok(records(root)?.into_iter().filter(lives_there).map(|record| record.id).collect())
 }
 
 /// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes
@@ -86,6 +102,11 @@ pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError>
     let dir = dir.lock()?;
     // Without a record there was no container, and none of its hooks ran but those that its creation has undone.
     let record = dir.record().ok();
+    let left = Container::open(&context.root, dir.id()).map_err(Error::from).and_then(|c| c.leave());
+    if let Err(error) = left {
+        // Without its proxy nothing of it goes on; the share of a sandbox ends with the sandbox.
+        context.log.debug(&error.chain());
+    }
     undo(&dir, &Undo::everything())?;
     if let Some(record) = record {
         record.subject().poststop(&context.log);

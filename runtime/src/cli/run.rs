@@ -75,7 +75,9 @@ impl Args {
         let id = created.id.clone();
         // The server ends by itself; with it the last phase is known.
         let gone = container.wait_gone(STOPPING);
-        created.server.reap();
+        if let Some(server) = &mut created.server {
+            server.reap();
+        }
         if let Some(path) = &self.timeline {
             self.print_timeline(path, &container.dir)?;
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bulkhead_protocol::id::ContainerId;
-use containerd_shim_protos::api::{KillRequest, StateRequest, Status as TaskStatus};
+use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest, Status as TaskStatus};
 use ttrpc::{Code, context};
 
 use super::{
@@ -26,6 +26,8 @@ use crate::{
 const STATE: Duration = Duration::from_secs(10);
 /// For a server whose socket has just closed to be gone.
 const GOING: Duration = Duration::from_secs(2);
+/// For a killed container to be known as stopped.
+const KILLED: Duration = Duration::from_secs(5);
 /// Between two looks at a container that is to stop.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -121,13 +123,32 @@ impl Container {
         }
     }
 
-    /// Waits for the server and the proxy of a stopped container to end by themselves: what was written last may still
-    /// be on its way, and the guest's file systems are synced.
+    /// Waits for the processes of a stopped container to end by themselves: what was written last may still be on its
+    /// way. The last is the server, which waits for the proxy; in the microVM of another container it goes on.
     ///
     /// # Errors
     /// When they cannot be looked at.
     pub fn wait_gone(&self, patience: Duration) -> Result<bool, Error> {
-        Ok(self.has_ended(&self.record.server, patience)?)
+        let last = if self.record.sandbox.is_some() { &self.record.proxy } else { &self.record.server };
+        Ok(self.has_ended(last, patience)?)
+    }
+
+    /// Takes it out of the microVM of another container, by force if it runs; does nothing for one that has its own.
+    ///
+    /// # Errors
+    /// When the server does not do it.
+    pub fn leave(&self) -> Result<(), Error> {
+        if self.record.sandbox.is_none() {
+            return Ok(());
+        }
+        // One that has stopped is as good.
+        let _ = self.kill(libc::SIGKILL.unsigned_abs(), false);
+        self.wait_stopped(KILLED)?;
+        let request = DeleteRequest { id: self.record.id.clone(), ..Default::default() };
+        match self.call(async |server| server.task.delete(bounded(), &request).await) {
+            Ok(_) | Err(CallError::Gone { .. } | CallError::Refused { code: Code::NOT_FOUND, .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn has_ended(&self, process: &Process, patience: Duration) -> Result<bool, StateError> {

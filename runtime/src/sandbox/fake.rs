@@ -85,6 +85,7 @@ pub(super) fn plan(args: &[&str]) -> ContainerPlan {
             resources: Resources::default(),
             confinement: Confinement::default(),
             start_hooks: None,
+            join: None,
         },
         terminal: false,
     }

@@ -19,7 +19,7 @@ use std::{
 
 use bulkhead_protocol::{
     agent::{ContainerStatsResponse, ProcessInfo},
-    id::ExecId,
+    id::{ContainerId, ExecId},
     limits,
     timeline::Phase,
     vmm::Request,
@@ -69,7 +69,10 @@ enum Proxy {
 
 #[derive(Debug)]
 pub(super) struct Pod {
-    pub(super) state_dir: PathBuf,
+    /// The container that the sandbox was made for; others may come to it.
+    first: ContainerId,
+    /// That of the first container; those of others are beside it.
+    state_dir: PathBuf,
     pub(super) timeline: Timeline,
     pub(super) boot: watch::Sender<Boot>,
     /// Set when there is a VMM.
@@ -88,8 +91,14 @@ pub(super) struct Pod {
 const SIGKILL: u32 = 9;
 
 impl Pod {
-    pub(super) fn new(state_dir: PathBuf, share: Option<Share>, cgroup: Option<PathBuf>) -> Arc<Self> {
+    pub(super) fn new(
+        first: ContainerId,
+        state_dir: PathBuf,
+        share: Option<Share>,
+        cgroup: Option<PathBuf>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            first,
             state_dir,
             timeline: Timeline::default(),
             boot: watch::Sender::new(Boot::Pending),
@@ -140,6 +149,13 @@ impl Pod {
         self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive(_)))
     }
 
+    /// The phases are those of the first container's start.
+    fn mark(&self, key: &Key, phase: Phase) {
+        if key.container == self.first {
+            self.timeline.mark(phase);
+        }
+    }
+
     /// Ties a process to the host process `pid`; answers when the guest is up.
     pub(super) async fn attach(self: Arc<Self>, key: Key, pid: u32) -> Result<(), ttrpc::Error> {
         let invalid =
@@ -151,6 +167,7 @@ impl Pod {
             unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(|e| invalid(&e))?;
         if let Some(cgroup) = &self.cgroup
             && key.exec.is_none()
+            && key.container == self.first
         {
             cgroup::enter(cgroup, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
         }
@@ -192,7 +209,7 @@ impl Pod {
         self.table().reserve(&key.container, plan.bundle.clone(), plan.exports.clone(), stdio.clone())?;
         match self.make(&key, &plan, &stdio).await {
             Ok(()) => {
-                self.timeline.mark(Phase::ContainerCreated);
+                self.mark(&key, Phase::ContainerCreated);
                 tokio::spawn(self.clone().wait_for_exit(key.clone()));
                 // Its proxy may have died while it was made.
                 self.kill_orphan(&key).await;
@@ -217,18 +234,32 @@ impl Pod {
             }
         }
         // While the guest boots.
-        let (agent, found) = tokio::join!(self.agent(), self.prepare_network());
+        let (agent, found) = tokio::join!(self.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
+        let demand = Demand::of(&plan.guest.resources);
+        if key.container != self.first {
+            self.make_room(&agent, demand).await?;
+        }
         agent.create(key, &plan.guest, stdio.for_agent()).await?;
         if let Some((nics, found)) = self.nics.get().zip(found) {
             nics.apply(&agent, &key.container, found).await.map_err(|e| refused(&e))?;
         }
-        Ok(self.table().made(&key.container, Demand::of(&plan.guest.resources))?)
+        Ok(self.table().made(&key.container, demand)?)
     }
 
-    /// What there is of a network that was given by its path.
-    async fn prepare_network(&self) -> Result<Option<Found>, ttrpc::Error> {
-        match self.nics.get() {
+    /// For a container that comes to a sandbox which has others.
+    async fn make_room(&self, agent: &Agent, demand: Demand) -> Result<(), ttrpc::Error> {
+        let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
+        let mut machine = machine.hold().await;
+        let size = machine.size();
+        let need = demand.beside(size.memory_mib, size.vcpus);
+        machine.resize(agent, need).await.map_err(|error| status(Code::ABORTED, chain(&error)))
+    }
+
+    /// What there is of a network that was given by its path. It is that of the first container, and of those that
+    /// share its namespace.
+    async fn prepare_network(&self, key: &Key) -> Result<Option<Found>, ttrpc::Error> {
+        match self.nics.get().filter(|_| key.container == self.first) {
             Some(nics) => nics.prepare().await.map_err(|e| refused(&e)),
             None => Ok(None),
         }
@@ -238,6 +269,7 @@ impl Pod {
     async fn update_network(&self, key: &Key, agent: &Agent) -> Result<(), ttrpc::Error> {
         let created = self.table().process(key)?.status == Status::Created;
         if key.exec.is_none()
+            && key.container == self.first
             && created
             && let Some(nics) = self.nics.get()
             && let Some(found) = nics.look_again(self.host_pid(key)).await.map_err(|e| refused(&e))?
@@ -277,7 +309,7 @@ impl Pod {
             return Err(error.into());
         }
         if key.exec.is_none() {
-            self.timeline.mark(Phase::ProcessStarted);
+            self.mark(&key, Phase::ProcessStarted);
         } else {
             tokio::spawn(self.clone().wait_for_exit(key.clone()));
         }
@@ -405,15 +437,15 @@ impl Pod {
 
     fn exited(&self, key: &Key, exit: Exit) {
         if key.exec.is_none() {
-            self.timeline.mark(Phase::ProcessExited);
-            self.record_exit(&exit);
+            self.mark(key, Phase::ProcessExited);
+            self.record_exit(&key.container, &exit);
         }
         self.table().exited(key, exit);
         self.changed.notify_one();
     }
 
     /// For `state` and `delete` when the server is gone. A disk that is full must not keep the waiters waiting.
-    fn record_exit(&self, exit: &Exit) {
+    fn record_exit(&self, container: &ContainerId, exit: &Exit) {
         let record = ExitRecord {
             code: exit.code,
             signal: exit.signal,
@@ -421,7 +453,13 @@ impl Pod {
             sandbox_failure: exit.failure.clone(),
         };
         let written = serde_json::to_vec(&record).map_err(|e| e.to_string()).and_then(|json| {
-            write_atomically(&self.state_dir.join(names::EXIT), &json).map_err(|e| chain(&e))
+            let first = container == &self.first;
+            let dir = if first {
+                self.state_dir.clone()
+            } else {
+                self.state_dir.with_file_name(container.as_str())
+            };
+            write_atomically(&dir.join(names::EXIT), &json).map_err(|e| chain(&e))
         });
         if let Err(why) = written {
             eprintln!("record the exit: {why}");
@@ -448,8 +486,9 @@ impl Pod {
             self.fail(&why);
         }
         let exit = died(why);
-        if !self.table().is_over() && !self.table().is_empty() {
-            self.record_exit(&exit);
+        let unfinished = self.table().unfinished();
+        for container in unfinished {
+            self.record_exit(&container, &exit);
         }
         self.table().all_died(&exit);
         self.changed.notify_one();

@@ -167,7 +167,7 @@ async fn run(
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
     let share_fd = share.open()?;
-    let pod = Pod::new(dir.path().to_owned(), Some(share), plan.cgroup.clone());
+    let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), plan.cgroup.clone());
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
     let (news_sender, mut news) = mpsc::unbounded_channel();

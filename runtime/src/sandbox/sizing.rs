@@ -60,6 +60,17 @@ impl Demand {
         }
     }
 
+    /// What a machine of this size needs in addition, for a container with these limits: memory beside that of the others,
+    /// CPUs with them.
+    pub(super) fn beside(self, memory_mib: u32, vcpus: u8) -> Need {
+        let more = value(self.memory).map_or(0, with_records);
+        let cpus = self.cpu_thousandths().map_or(0, |thousandths| saturated(thousandths.div_ceil(1000)));
+        Need {
+            memory_mib: Some(saturated(u64::from(memory_mib).saturating_add(more))),
+            vcpus: Some(cpus.max(vcpus.into())),
+        }
+    }
+
     /// CPUs that the quota lets the container use, in thousandths.
     fn cpu_thousandths(self) -> Option<u64> {
         let quota = value(self.quota)?;
@@ -114,8 +125,13 @@ fn value(limit: Option<Limit>) -> Option<u64> {
 
 /// The machine for containers that may use `limit` bytes, in MiB.
 fn with_overhead(limit: u64) -> u32 {
+    saturated(with_records(limit).saturating_add(OVERHEAD_MIB))
+}
+
+/// `limit` and what the kernel keeps of so many pages, in MiB.
+fn with_records(limit: u64) -> u64 {
     let limit = limit.div_ceil(MIB);
-    saturated(limit.saturating_add(OVERHEAD_MIB).saturating_add(limit / OVERHEAD_SHARE))
+    limit.saturating_add(limit / OVERHEAD_SHARE)
 }
 
 fn saturated(value: u64) -> u32 {

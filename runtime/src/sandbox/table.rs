@@ -297,6 +297,13 @@ impl Table {
         }
     }
 
+    /// The containers that have not ended.
+    pub(super) fn unfinished(&self) -> Vec<ContainerId> {
+        let unfinished =
+            self.containers.iter().filter(|(_, container)| container.init.status != Status::Stopped);
+        unfinished.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Ends all that is not over: the sandbox died.
     pub(super) fn all_died(&mut self, exit: &Exit) {
         for container in self.containers.values_mut() {

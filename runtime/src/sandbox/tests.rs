@@ -45,7 +45,7 @@ impl Sandbox {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("server.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let pod = Pod::new(dir.path().to_owned(), None, None);
+        let pod = Pod::new("web".parse().unwrap(), dir.path().to_owned(), None, None);
         let connections = Connections::new();
         let server = server::start_server(&pod, &Arc::new(Notify::new()), &connections, listener.into())
             .await
@@ -284,7 +284,7 @@ async fn the_last_answers_are_written_before_the_connections_count_as_closed() {
 #[tokio::test]
 async fn a_vm_whose_containers_are_gone_is_stopped() {
     let dir = tempfile::tempdir().unwrap();
-    let pod = Pod::new(dir.path().to_owned(), None, None);
+    let pod = Pod::new("web".parse().unwrap(), dir.path().to_owned(), None, None);
     let (vmm, task) = vmm(Guest::Works, FakeAgent::default());
     let agent = super::boot::boot_on(&vmm, null(), inputs(), &Timeline::default(), PATIENCE).await.unwrap();
     pod.boot.send_replace(Boot::Up(agent));

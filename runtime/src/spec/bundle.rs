@@ -102,6 +102,7 @@ fn split(
         resources: resources::parse(&linux.resources, &devices, &mut warnings)?,
         devices,
         namespaces: namespaces.0,
+        join: None,
         process,
         start_hooks: start_hooks(&hooks, spec, dir, id),
     };
@@ -112,6 +113,7 @@ fn split(
         rootfs_readonly,
         exports: mounts.exports,
         network: namespaces::network(&linux.namespaces)?,
+        joins: namespaces::joins(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,

@@ -32,7 +32,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, IdMap, ProcessSpec, Resources, SharePath},
+    container::{ContainerSpec, IdMap, NamespaceKind, ProcessSpec, Resources, SharePath},
     hook::Hook,
     id::ContainerId,
 };
@@ -78,6 +78,8 @@ pub struct HostPart {
     pub exports: Vec<Export>,
     /// A network namespace of the host, whose interfaces the VM gets; absolute. `None`: a fresh one, empty at first.
     pub network: Option<PathBuf>,
+    /// Namespaces that may be those of other containers, `network` among them.
+    pub joins: Vec<Join>,
     /// As written: `/path`, `path` or `slice:prefix:name`.
     pub cgroups_path: Option<String>,
     pub annotations: BTreeMap<String, String>,
@@ -126,6 +128,15 @@ impl Hooks {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// A namespace that is named as that of a process of the host, which may stand for another container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The JSON path that names it.
+    pub field: String,
+    pub kind: NamespaceKind,
+    pub pid: u32,
 }
 
 /// One host file or directory that the guest may see.
@@ -232,4 +243,4 @@ fn checked(raw: &raw::Process, policy: &Policy) -> Result<CheckedProcess, SpecEr
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

@@ -1,5 +1,6 @@
 //! The namespaces of a container, all of them in the guest. One of the network may name one of the host by its path: the
-//! guest's gets the same interfaces then.
+//! guest's gets the same interfaces then. A path below /proc/PID/ns may name that of another container, by the process
+//! that stands for it.
 //!
 //! A kind that is missing means "the runtime's own" in the spec, which here is the sandbox's: harmless for pid, ipc,
 //! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
@@ -11,7 +12,7 @@ use bulkhead_protocol::container::{
     IdMapping, Namespace, NamespaceKind, NamespacePlace, TimeOffset, TimeOffsets,
 };
 
-use super::{SpecError, raw};
+use super::{Join, SpecError, raw};
 use crate::network::{self, NetworkError};
 
 /// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
@@ -56,10 +57,6 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
         if list.has(*kind) {
             return Err(SpecError::Invalid { field, reason: format!("{name} is given twice") });
         }
-        let path = namespace.path.as_deref().filter(|path| !path.is_empty());
-        if path.is_some() && *kind != NamespaceKind::Network {
-            return Err(SpecError::Unsupported { field: format!("{field}.path") });
-        }
         list.0.push(Namespace { kind: *kind, place: NamespacePlace::New });
     }
     if !list.has(NamespaceKind::Network) {
@@ -71,6 +68,47 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
         return Err(SpecError::Invalid { field: "linux.namespaces".into(), reason });
     }
     Ok(list)
+}
+
+/// The namespaces that may be those of other containers.
+pub(super) fn joins(raw: &[raw::Namespace]) -> Result<Vec<Join>, SpecError> {
+    let mut joins = Vec::new();
+    for (index, namespace) in raw.iter().enumerate() {
+        let Some(path) = namespace.path.as_deref().filter(|path| !path.is_empty()) else { continue };
+        let field = format!("linux.namespaces[{index}].path");
+        let joinable = JOINABLE.iter().find(|(name, ..)| *name == namespace.kind);
+        let Some((_, file, kind)) = joinable else {
+            let reason =
+                "only namespaces of type ipc, network, pid and uts can be those of another container";
+            return Err(SpecError::Refused { field, reason: reason.into() });
+        };
+        match process(path, file) {
+            Some(pid) => joins.push(Join { field, kind: *kind, pid }),
+            None if *kind == NamespaceKind::Network => {}
+            None => {
+                let reason = format!("{path} is not /proc/PID/ns/{file} of a container's process");
+                return Err(SpecError::Refused { field, reason });
+            }
+        }
+    }
+    Ok(joins)
+}
+
+/// Types that a container can share, and their names in /proc/PID/ns.
+const JOINABLE: [(&str, &str, NamespaceKind); 4] = [
+    ("ipc", "ipc", NamespaceKind::Ipc),
+    ("network", "net", NamespaceKind::Network),
+    ("pid", "pid", NamespaceKind::Pid),
+    ("uts", "uts", NamespaceKind::Uts),
+];
+
+/// `/proc/PID/ns/FILE`
+fn process(path: &str, file: &str) -> Option<u32> {
+    let (pid, rest) = path.strip_prefix("/proc/")?.split_once('/')?;
+    if rest.strip_prefix("ns/")? != file || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    pid.parse().ok()
 }
 
 /// The network namespace of the host that is given by its path.

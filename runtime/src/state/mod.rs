@@ -327,6 +327,16 @@ impl std::ops::Deref for Locked {
 }
 
 impl Locked {
+    /// Has a socket of another container's directory in this one as well.
+    ///
+    /// # Errors
+    /// As for symlink(2).
+    pub fn share(&self, name: &str, other: &ContainerId) -> Result<(), StateError> {
+        let target = format!("../{other}/{name}");
+        rustix::fs::symlinkat(target, &self.dir.dir, name)
+            .map_err(|e| StateError::io(format!("link {}", self.join(name).display()), e))
+    }
+
     /// Lets other commands at the container.
     pub fn unlock(self) -> StateDir {
         self.dir

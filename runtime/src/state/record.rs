@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::hook::HookState;
+use bulkhead_protocol::{hook::HookState, id::ContainerId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Process, StateError};
@@ -39,6 +39,9 @@ pub struct Record {
     /// Stands for the container's init on the host: the pid that callers see.
     pub proxy: Process,
     pub server: Process,
+    /// The container whose microVM it is in; `None` for one that has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<ContainerId>,
 }
 
 impl Record {

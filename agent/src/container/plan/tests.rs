@@ -46,6 +46,7 @@ pub(in crate::container) fn spec() -> ContainerSpec {
         resources: Resources::default(),
         confinement: Confinement::default(),
         start_hooks: None,
+        join: None,
     }
 }
 
@@ -172,15 +173,27 @@ fn a_dev_that_is_bound_from_outside_is_left_alone() {
 #[test]
 fn namespaces_given_twice_are_refused() {
     let mut spec = spec();
-    spec.namespaces.push(Namespace { kind: NamespaceKind::Pid, place: NamespacePlace::Sandbox });
+    spec.namespaces.push(Namespace { kind: NamespaceKind::Pid, place: NamespacePlace::New });
     assert_eq!(refusal(&spec), "namespace Pid is given twice");
 }
 
 #[test]
-fn a_namespace_shared_with_the_sandbox_is_not_made() {
+fn a_namespace_of_another_container_is_joined_and_not_made() {
     let mut spec = spec();
-    spec.namespaces.push(Namespace { kind: NamespaceKind::Network, place: NamespacePlace::Sandbox });
-    assert_eq!(planned(&spec).launch.namespaces & namespaces::NETWORK, 0);
+    spec.namespaces.push(Namespace { kind: NamespaceKind::Network, place: NamespacePlace::Joined });
+    assert_eq!(refusal(&spec), "joined namespaces and the container they are of go together");
+    spec.join = Some("first".parse().unwrap());
+    let Launch { namespaces, kind, .. } = planned(&spec).launch;
+    assert_eq!(namespaces & namespaces::NETWORK, 0);
+    assert!(matches!(kind, LaunchKind::Create { joined: namespaces::NETWORK, .. }));
+}
+
+#[test]
+fn a_namespace_that_a_container_needs_for_itself_is_not_joined() {
+    let mut spec = spec();
+    spec.join = Some("first".parse().unwrap());
+    spec.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::Joined });
+    assert_eq!(refusal(&spec), "namespace User cannot be joined");
 }
 
 #[test]

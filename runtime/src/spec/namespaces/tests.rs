@@ -57,12 +57,32 @@ fn clock_offsets_are_taken_with_a_time_namespace_and_refused_without() {
 }
 
 #[test]
-fn a_path_is_refused_by_name_and_an_empty_one_is_none() {
-    let mut raw = namespaces(&["mount", "network", "ipc"]);
-    raw[2].path = Some(String::new());
-    parse(&raw).unwrap();
-    raw[2].path = Some("/proc/1/ns/ipc".into());
-    assert_eq!(refusal(&raw), "linux.namespaces[2].path is not supported yet");
+fn a_path_may_name_a_process_of_another_container_and_an_empty_one_is_none() {
+    let joined = |kind: &str, path: &str| {
+        let mut raw = namespaces(&["mount", "network"]);
+        raw.push(raw::Namespace { kind: kind.to_owned(), path: Some(path.to_owned()) });
+        joins(&raw).map_err(|error| error.to_string())
+    };
+    assert_eq!(joined("ipc", "").unwrap(), []);
+    for (kind, path, namespace) in [
+        ("ipc", "/proc/12/ns/ipc", NamespaceKind::Ipc),
+        ("network", "/proc/12/ns/net", NamespaceKind::Network),
+        ("pid", "/proc/12/ns/pid", NamespaceKind::Pid),
+        ("uts", "/proc/12/ns/uts", NamespaceKind::Uts),
+    ] {
+        let join = Join { field: "linux.namespaces[2].path".into(), kind: namespace, pid: 12 };
+        assert_eq!(joined(kind, path).unwrap(), [join]);
+    }
+    // Any other place of a network namespace is one of the host.
+    assert_eq!(joined("network", "/run/netns/x").unwrap(), []);
+    for path in ["/proc/12/ns/net", "/proc/+12/ns/ipc", "/proc/self/ns/ipc", "/proc/12/ns/ipc/", "/run/ipc"] {
+        let refusal = joined("ipc", path).unwrap_err();
+        assert!(refusal.ends_with("is not /proc/PID/ns/ipc of a container's process"), "{refusal}");
+    }
+    for kind in ["mount", "user", "cgroup", "time"] {
+        let refusal = joined(kind, "/proc/12/ns/mnt").unwrap_err();
+        assert!(refusal.starts_with("linux.namespaces[2].path is not supported: only "), "{refusal}");
+    }
 }
 
 #[test]

@@ -1,0 +1,107 @@
+//! Several containers in one microVM: those that share namespaces.
+
+use bulkhead_tests::host::{Bundle, Container, DEADLINE, TestHost, process};
+use serde_json::json;
+
+/// A bundle that shares these namespaces with `first`, and has the rest of its own.
+fn sharing(host: &TestHost, first: &Container<'_>, shared: &[&str]) -> Bundle {
+    let kinds = [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt")];
+    let namespaces: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, file)| {
+            if shared.contains(&kind) {
+                json!({ "type": kind, "path": format!("/proc/{}/ns/{file}", first.pid()) })
+            } else {
+                json!({ "type": kind })
+            }
+        })
+        .collect();
+    host.bundle().remove("", "hostname").set("/linux/namespaces", json!(namespaces))
+}
+
+fn running<'host>(host: &'host TestHost, name: &str, bundle: &Bundle) -> Container<'host> {
+    let container = host.create(name, bundle);
+    container.start();
+    container.until_stdout("ready");
+    container
+}
+
+fn seen(container: &Container<'_>, words: &[&str]) -> String {
+    container.exec(words).success()
+}
+
+#[test]
+fn containers_that_share_namespaces_live_in_one_microvm() {
+    let host = TestHost::new();
+    let first = host.bundle().set("/hostname", json!("pod")).args(["probe", "linger"]);
+    let first = running(&host, "first", &first);
+    let pod = ["network", "ipc", "uts"];
+    let second = running(&host, "second", &sharing(&host, &first, &pod).args(["probe", "trap"]));
+    let third = sharing(&host, &second, &["pid", "network"]).args(["probe", "linger"]);
+    let third = running(&host, "third", &third);
+
+    let boot = |container| seen(container, &["cat", "/proc/sys/kernel/random/boot_id"]);
+    assert_eq!((boot(&first), boot(&first)), (boot(&second), boot(&third)));
+    assert!(process("bulkhead-vmm", &[], &second.id).is_none(), "a VMM of its own");
+    let namespace =
+        |container, kind: &str| seen(container, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")]);
+    for kind in ["net", "ipc", "uts"] {
+        assert_eq!(namespace(&first, kind), namespace(&second, kind), "{kind}");
+    }
+    for kind in ["pid", "mnt"] {
+        assert_ne!(namespace(&first, kind), namespace(&second, kind), "{kind}");
+    }
+    assert_eq!(namespace(&second, "pid"), namespace(&third, "pid"));
+    assert_ne!(namespace(&second, "ipc"), namespace(&third, "ipc"));
+    assert_eq!(seen(&second, &["busybox", "hostname"]), "pod\n");
+    // The third one sees the process of the second, and the first neither.
+    assert!(seen(&third, &["busybox", "ps"]).contains("probe trap"));
+    assert!(!seen(&first, &["busybox", "ps"]).contains("probe trap"));
+
+    // Each has its own output, signals and end.
+    second.kill("USR1");
+    second.until_stdout("SIGUSR1");
+    third.kill("TERM");
+    assert_eq!(third.wait(), 143);
+    third.until_status("stopped", DEADLINE);
+    third.delete();
+    assert_eq!((first.status(), second.status()), ("running".into(), "running".into()));
+    second.delete_force();
+    assert_eq!(first.status(), "running");
+    // A place that has become free is taken again.
+    let again = running(&host, "second", &sharing(&host, &first, &pod).args(["probe", "linger"]));
+    assert_eq!(boot(&first), boot(&again));
+    again.delete_force();
+    first.delete_force();
+    host.assert_no_trace();
+}
+
+#[test]
+fn a_container_whose_microvm_has_others_is_deleted_by_force_only_and_takes_them_along() {
+    let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let second = running(&host, "second", &sharing(&host, &first, &["network"]).args(["probe", "linger"]));
+    // The end of the first one is not the end of the microVM.
+    first.kill("KILL");
+    assert_eq!(first.wait(), 137);
+    first.until_status("stopped", DEADLINE);
+    first.command("delete", [""; 0]).failure(1, &["its microVM is that of", &second.id]);
+    assert_eq!(seen(&second, &["echo", "here"]), "here\n");
+    first.delete_force();
+    assert_eq!(second.wait(), 137);
+    second.until_status("stopped", DEADLINE);
+    second.delete();
+    host.assert_no_trace();
+}
+
+#[test]
+fn namespaces_that_are_no_containers_of_ours_are_refused() {
+    let host = TestHost::new();
+    let refused = |index: usize, path: &str, words: &[&str]| {
+        let bundle = host.bundle().set(&format!("/linux/namespaces/{index}/path"), json!(path));
+        host.run(&bundle.args(["true"])).failure(1, words);
+    };
+    refused(0, "/proc/1/ns/pid", &["linux.namespaces[0].path", "process 1 stands for no container of ours"]);
+    refused(1, "/proc/1/ns/net", &["linux.namespaces[1].path", "the host's own network namespace"]);
+    refused(2, "/run/ipc", &["linux.namespaces[2].path", "/run/ipc is not /proc/PID/ns/ipc"]);
+}
