@@ -19,7 +19,7 @@ const KILLED: Duration = Duration::from_secs(5);
 /// Remove a stopped container
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kill it first if it runs; no error if it does not exist
+    /// Kill it first if it runs, and others in its microVM with it; no error if it does not exist
     #[arg(short, long)]
     force: bool,
     /// Name of the container
