@@ -9,6 +9,7 @@ mod bad_input;
 mod commands;
 mod confinement;
 mod death;
+mod differential;
 mod exec;
 mod hooks;
 mod isolation;
