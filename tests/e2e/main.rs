@@ -21,4 +21,5 @@ mod output;
 mod process;
 mod resources;
 mod run;
+mod schema;
 mod terminal;
