@@ -13,6 +13,8 @@ packages=(
     mmdebstrap
     # what tests call
     iproute2 procps strace
+    # what tests compare documents with
+    python3-jsonschema golang-github-opencontainers-specs-dev
 )
 
 find_missing

@@ -5,7 +5,7 @@ mod support;
 
 use std::{fs, os::unix::fs::symlink};
 
-use bulkhead_protocol::container::{ContainerSpec, MountSource, NamespaceKind};
+use bulkhead_protocol::container::{ContainerSpec, DeviceKind, DeviceNode, MountSource, NamespaceKind};
 use support::{End, bind, filesystem, host, mount, spec, user_namespace};
 
 /// MOUNT_ATTR_RDONLY, NOSUID, NODEV, NOEXEC of linux/mount.h.
@@ -226,11 +226,22 @@ async fn a_user_namespace_maps_ids_and_binds_devices() {
     let change = |spec: &mut ContainerSpec| {
         user_namespace(spec);
         spec.mounts.push(bind("/tmp/file", "c/private/file"));
+        // The default one's second name.
+        spec.devices.push(DeviceNode {
+            path: "/dev/nothing".to_owned(),
+            kind: DeviceKind::Char,
+            major: 1,
+            minor: 3,
+            by_name: false,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        });
     };
-    let script = "id -u; cat /proc/self/uid_map; stat -c '%t:%T %u' /dev/null; echo x > /dev/null; cat /tmp/file; touch /tmp/new; stat -c %u /tmp/new";
+    let script = "id -u; cat /proc/self/uid_map; stat -c '%t:%T %u' /dev/null /dev/nothing; echo x > /dev/nothing; echo x > /dev/null; cat /tmp/file; touch /tmp/new; stat -c %u /tmp/new";
     let out = host.shell(change, script).await;
     let words: Vec<_> = out.split_whitespace().collect();
-    assert_eq!(words, ["0", "0", "100000", "65536", "1:3", "65534", "kept0"], "{out}");
+    assert_eq!(words, ["0", "0", "100000", "65536", "1:3", "65534", "1:3", "65534", "kept0"], "{out}");
     let made = fs::metadata(host.rootfs().join("tmp/new")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 100_000);
 }

@@ -32,12 +32,12 @@ fn devices_and_their_links_are_there() {
     let host = TestHost::new();
     let devices = &report(&host, &host.bundle())["devices"];
     for (name, expected) in [
-        ("null", "c 1:3 666"),
-        ("zero", "c 1:5 666"),
-        ("full", "c 1:7 666"),
-        ("random", "c 1:8 666"),
-        ("urandom", "c 1:9 666"),
-        ("tty", "c 5:0 666"),
+        ("null", "c 1:3 666 0:0"),
+        ("zero", "c 1:5 666 0:0"),
+        ("full", "c 1:7 666 0:0"),
+        ("random", "c 1:8 666 0:0"),
+        ("urandom", "c 1:9 666 0:0"),
+        ("tty", "c 5:0 666 0:0"),
         ("fd", "-> /proc/self/fd"),
         ("stdin", "-> /proc/self/fd/0"),
         ("stdout", "-> /proc/self/fd/1"),

@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod differential;
 pub mod host;
 pub mod lab;
 pub mod probe;

@@ -104,16 +104,22 @@ pub(super) fn renumbered(spec: &ContainerSpec) -> Result<Cow<'_, ContainerSpec>,
     Ok(spec)
 }
 
-/// Detached mounts of the guest's nodes at these paths; those it does not have are left out.
-pub(super) fn open_guest_nodes(paths: &[String]) -> BTreeMap<String, OwnedFd> {
-    let open = |path: &String| {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = openat(CWD, path.as_str(), flags, Mode::empty()).ok()?;
-        let kind = FileType::from_raw_mode(fstat(&place).ok()?.st_mode);
-        matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then_some(())?;
-        Some((path.clone(), mounts::clone_tree(place, false).ok()?))
-    };
-    paths.iter().filter_map(open).collect()
+/// A detached mount of the guest's node at this path, if it has one.
+pub(super) fn open_guest_node(path: &str) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = openat(CWD, path, flags, Mode::empty()).ok()?;
+    let kind = FileType::from_raw_mode(fstat(&place).ok()?.st_mode);
+    matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then_some(())?;
+    mounts::clone_tree(place, false).ok()
+}
+
+/// The guest's nodes at these paths, each as often as it is named: a container may have one device at several places.
+pub(super) fn open_guest_nodes(paths: &[String]) -> BTreeMap<String, Vec<OwnedFd>> {
+    let mut nodes: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+    for path in paths {
+        nodes.entry(path.clone()).or_default().extend(open_guest_node(path));
+    }
+    nodes
 }
 
 /// Makes one node, or binds the guest's.

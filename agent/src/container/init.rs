@@ -216,7 +216,7 @@ impl<'a> Process<'a> {
             Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
             Step::Device(node) => {
                 let path = devices::guest_path(node);
-                let guest = self.sources.as_mut().and_then(|sources| sources.devices.remove(path));
+                let guest = self.sources.as_mut().and_then(|sources| sources.devices.get_mut(path)?.pop());
                 devices::make(&self.root, node, guest)
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),

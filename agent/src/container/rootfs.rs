@@ -48,7 +48,7 @@ pub(super) struct Sources {
     pub(super) binds: Vec<Option<OwnedFd>>,
     pub(super) mapped: Vec<Option<OwnedFd>>,
     /// Guest devices by path, for where a node cannot be made.
-    pub(super) devices: BTreeMap<String, OwnedFd>,
+    pub(super) devices: BTreeMap<String, Vec<OwnedFd>>,
     pub(super) cover: Option<Cover>,
     pub(super) cgroup: Option<OwnedFd>,
 }
@@ -68,8 +68,7 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
     let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
     let mapped = outside.mapped.iter().map(make_mapped).collect::<Result<_, _>>()?;
     let devices = devices::open_guest_nodes(&outside.nodes);
-    let null =
-        outside.cover.then(|| devices::open_guest_nodes(&[devices::NULL.to_owned()]).into_values().next());
+    let null = outside.cover.then(|| devices::open_guest_node(devices::NULL));
     let cgroup = outside.cgroup.as_deref().map(open_cgroup).transpose()?;
     drop(share);
     leave_guest_tree()?;

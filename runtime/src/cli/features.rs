@@ -43,7 +43,6 @@ fn features() -> Value {
             },
             "apparmor": off,
             "selinux": off,
-            "memoryPolicy": {"modes": [], "flags": []},
             "intelRdt": off,
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": off

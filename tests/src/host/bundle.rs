@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde_json::{Value, json};
@@ -89,12 +88,11 @@ impl Bundle {
 
     /// A rootfs of this bundle's own, so that the container may write to it.
     pub fn own_rootfs(self) -> Self {
-        let dir = make_rootfs().keep();
         let target = self.dir.join("rootfs");
-        fs::create_dir_all(&self.dir).expect("make the bundle");
-        let moved = Command::new("cp").arg("-a").arg(&dir).arg(&target).status().expect("cp");
-        assert!(moved.success());
-        fs::remove_dir_all(dir).expect("remove the template");
+        fs::create_dir_all(&target).expect("make the bundle");
+        // From where they are already, not from the build once more.
+        let programs = super::rootfs().join("bin");
+        fill(&target, &programs.join("probe"), &programs.join("busybox"));
         self.set("/root/path", json!("rootfs"))
     }
 
@@ -166,7 +164,11 @@ fn default_config(rootfs: &Path) -> Value {
 
 pub(super) fn make_rootfs() -> tempfile::TempDir {
     let dir = tempfile::Builder::new().prefix("bulkhead-rootfs").tempdir().expect("a rootfs directory");
-    let root = dir.path();
+    fill(dir.path(), &probe(), Path::new("/bin/busybox"));
+    dir
+}
+
+fn fill(root: &Path, probe: &Path, busybox: &Path) {
     // The directory becomes a container's `/`: its users must be able to enter it.
     fs::set_permissions(root, fs::Permissions::from_mode(0o755)).expect("chmod");
     for sub in ["bin", "dev", "etc", "proc", "sys", "tmp", "root"] {
@@ -174,10 +176,9 @@ pub(super) fn make_rootfs() -> tempfile::TempDir {
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\ntester:x:1000:1000::/tmp:/bin/sh\n")
         .expect("passwd");
-    fs::copy(probe(), root.join("bin/probe")).expect("the probe, staged by `make stage`");
-    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("busybox (package busybox-static)");
+    fs::copy(probe, root.join("bin/probe")).expect("the probe, staged by `make stage`");
+    fs::copy(busybox, root.join("bin/busybox")).expect("busybox (package busybox-static)");
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).expect("symlink");
     }
-    dir
 }

@@ -1,13 +1,15 @@
 use super::*;
 
 #[test]
-fn what_the_spec_module_refuses_is_not_claimed() {
+fn what_the_spec_module_takes_is_claimed_and_nothing_else() {
     let features = features();
     let options = features["mountOptions"].as_array().unwrap();
     assert!(options.contains(&json!("rro")) && options.contains(&json!("nosymfollow")));
     assert!(options.contains(&json!("tmpcopyup")) && options.contains(&json!("ridmap")));
     let namespaces = features["linux"]["namespaces"].as_array().unwrap();
     assert!(namespaces.contains(&json!("user")) && namespaces.contains(&json!("time")));
+    let modes = features["linux"]["memoryPolicy"]["modes"].as_array().unwrap();
+    assert!(modes.contains(&json!("MPOL_INTERLEAVE")), "{modes:?}");
     let seccomp = &features["linux"]["seccomp"];
     assert!(!seccomp["actions"].as_array().unwrap().contains(&json!("SCMP_ACT_NOTIFY")));
     assert_eq!(
