@@ -93,7 +93,7 @@ fn a_creation_whose_hook_fails_leaves_nothing_and_is_followed_by_poststop() {
 }
 
 #[test]
-fn a_hook_that_hangs_and_floods_is_killed_and_nothing_is_left() {
+fn a_hook_that_hangs_and_floods_or_dies_leaves_nothing() {
     let host = TestHost::new();
     let hang =
         json!([{"path": "/bin/sh", "args": ["sh", "-c", "while :; do echo flood >&2; done"], "timeout": 1}]);
@@ -102,6 +102,8 @@ fn a_hook_that_hangs_and_floods_is_killed_and_nothing_is_left() {
         &host.bundle().set("/hooks/prestart", hang),
         &["hooks.prestart[0]", "killed after 1s"],
     );
+    let dies = host.bundle().set("/hooks/prestart", hook("kill -KILL $$"));
+    create_fails(&host, &dies, &["hooks.prestart[0] /bin/sh: signal: 9"]);
 }
 
 #[test]
