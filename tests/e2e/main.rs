@@ -17,6 +17,7 @@ mod memory;
 mod mounts;
 mod network;
 mod output;
+mod podman;
 mod process;
 mod resources;
 mod run;
