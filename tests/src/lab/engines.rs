@@ -46,10 +46,9 @@ pub fn tree(cache: &Path) -> Result<PathBuf, Error> {
     eprintln!("lab: fetching podman and docker of Debian (80 MB, once)");
     let staging = cache.join("engines.new");
     let debs = cache.join("engines.debs");
-    for dir in [&tree, &staging, &debs] {
+    for dir in [&tree, &staging] {
         remove(dir)?;
     }
-    fs::create_dir_all(&debs).map_err(Error::file("create", &debs))?;
     // The index may be absent (a fresh image) or name versions that the mirror has dropped.
     fetch(&debs).or_else(|_| {
         run(Command::new("apt-get").args(["-q", "update"]))?;
@@ -65,6 +64,8 @@ pub fn tree(cache: &Path) -> Result<PathBuf, Error> {
 }
 
 fn fetch(to: &Path) -> Result<(), Error> {
+    remove(to)?;
+    fs::create_dir_all(to).map_err(Error::file("create", to))?;
     let plan = run(Command::new("apt-get")
         .args(["install", "--simulate", "--no-install-recommends"])
         .args(PACKAGES))?;
