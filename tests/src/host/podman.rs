@@ -78,5 +78,7 @@ impl Default for Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _ = self.command(["rm", "--all", "--force", "--time", "0"]).output();
+        // podman leaves it mounted on itself.
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir().join("storage/overlay")).output();
     }
 }
