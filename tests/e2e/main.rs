@@ -19,6 +19,7 @@ mod mounts;
 mod network;
 mod output;
 mod pod;
+mod podman;
 mod process;
 mod resources;
 mod run;

@@ -4,7 +4,8 @@
 //!   signals, window size ─▶ server ─▶ agent            exit of the process ─▶ exit code of this one
 //!
 //! It is made by `create`, `run` and `exec`, as pid 1 of a pid namespace of its own and in a mount namespace that shows
-//! the container's rootfs read-only (`isolate`), and in the network namespace that the VM's devices come from: callers enter `/proc/PID/ns/mnt` and believe to be in the container.
+//! the container's rootfs and volumes (`isolate`), and in the network namespace that the VM's devices come from: callers
+//! enter `/proc/PID/ns/mnt` and believe to be in the container.
 //! When it dies the server kills the process; when the server dies it ends within a second, with 137. It exits when it
 //! has delivered exactly the bytes that the process wrote. `exec` in the foreground is the same without a process.
 
@@ -67,6 +68,15 @@ pub struct Plan {
 pub enum Work {
     Create(Box<ContainerPlan>),
     Exec { exec_id: ExecId, plan: Box<ExecPlan> },
+}
+
+impl Work {
+    fn container(&self) -> Option<&ContainerPlan> {
+        match self {
+            Self::Create(container) => Some(container),
+            Self::Exec { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,7 +158,7 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
             let_go_of_stdio().map_err(start)?;
         }
         // Before the command says that the container is there: from then on callers may enter our namespaces.
-        isolate::enter(&plan.view)?;
+        isolate::enter(&plan.view, plan.work.container())?;
         tell(control, &Report::Ready);
         Ok(session.run(relay).await)
     })

@@ -38,7 +38,7 @@ mod vmm;
 pub use launch::{Launch, LaunchError};
 pub use plan::{ContainerPlan, ExecPlan, Plan, PlanError};
 pub use share::Export;
-pub(crate) use share::set_read_only;
+pub(crate) use share::{open_export, set_read_only};
 pub(crate) use stats::from_any as metrics_from_any;
 pub(crate) use stdio::vsock as vsock_stdio;
 pub(crate) use vmm::pass_as;

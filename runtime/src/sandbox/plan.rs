@@ -122,6 +122,11 @@ impl ContainerPlan {
         })
     }
 
+    /// The container cannot write to its rootfs.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.exports.first().is_some_and(|rootfs| rootfs.read_only)
+    }
+
     /// # Errors
     /// When it cannot be written as JSON: a path that is not UTF-8.
     pub fn to_options(&self) -> Result<Any, PlanError> {

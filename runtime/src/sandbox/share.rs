@@ -95,7 +95,7 @@ impl Share {
     pub(super) fn add(&self, export: &Export) -> Result<(), ShareError> {
         let path = || export.source.clone();
         let tree =
-            open_tree(export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })?;
+            open_export(export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })?;
         if let Some(map) = &export.id_map {
             id_map::apply(tree.as_fd(), map).map_err(|source| ShareError::IdMap { path: path(), source })?;
         }
@@ -143,7 +143,7 @@ impl Share {
 }
 
 /// A detached copy of the source's mount, with the attributes of the export.
-fn open_tree(export: &Export) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, export.recursive);

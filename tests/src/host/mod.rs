@@ -7,6 +7,7 @@
 
 mod bundle;
 mod container;
+mod podman;
 mod process;
 mod terminal;
 mod trace;
@@ -26,6 +27,7 @@ use std::{
 
 pub use bundle::Bundle;
 pub use container::Container;
+pub use podman::Podman;
 pub use process::process;
 pub use terminal::Terminal;
 pub use wait::{Finished, finish, until};

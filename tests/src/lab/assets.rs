@@ -1,6 +1,7 @@
-//! What a lab is made of and the build machine may not have: a Debian kernel with its modules, and virtiofsd.
+//! What a lab is made of and the build machine may not have: a Debian kernel with its modules, virtiofsd, and the
+//! container engines.
 //!
-//! Both are fetched once into the cache, under a lock, each built beside its final name and renamed, so a half-done
+//! All are fetched once into the cache, under a lock, each built beside its final name and renamed, so a half-done
 //! download is never taken for a whole one. QEMU and busybox are packages: `deploy/install-lab-packages.sh`.
 
 use std::fs::{self, File};
@@ -9,7 +10,7 @@ use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Error, places};
+use super::{Error, engines, places};
 
 /// Debian's kernel for virtual machines: has kvm-amd, virtiofs, overlay, tun and vhost as modules.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -23,6 +24,8 @@ pub struct Assets {
     pub busybox: PathBuf,
     pub virtiofsd: PathBuf,
     pub kernel: Kernel,
+    /// podman, docker and what they need, as a layer of the lab's root.
+    pub engines: PathBuf,
 }
 
 /// An unpacked kernel package.
@@ -53,6 +56,7 @@ pub fn prepare() -> Result<Assets, Error> {
         busybox: program("busybox")?,
         virtiofsd: virtiofsd(&cache)?,
         kernel: kernel(&cache)?,
+        engines: engines::tree(&cache)?,
     })
 }
 
@@ -132,7 +136,7 @@ fn only_entry(dir: &Path) -> Result<String, Error> {
 }
 
 /// Runs a tool to its end and returns what it printed.
-fn run(command: &mut Command) -> Result<String, Error> {
+pub(super) fn run(command: &mut Command) -> Result<String, Error> {
     let shown = format!("{command:?}").replace('"', "");
     let output = command.output().map_err(|source| Error::Spawn { program: shown.clone(), source })?;
     if output.status.success() {

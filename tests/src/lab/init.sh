@@ -6,9 +6,11 @@ $B mount -t sysfs sys /sys
 $B mount -t devtmpfs dev /dev
 for module in $($B cat /modules/order); do $B insmod "/modules/$module"; done
 $B mount -t virtiofs -o ro root /host || exec $B reboot -f
+# A file system of its own: an overlay refuses layers that lie within each other.
+$B mount -t virtiofs -o ro engines /engines || exec $B reboot -f
 $B mount -t tmpfs -o mode=755,size=75% overlay /writes
 $B mkdir /writes/upper /writes/work
-$B mount -t overlay -o lowerdir=/host,upperdir=/writes/upper,workdir=/writes/work overlay /new || exec $B reboot -f
+$B mount -t overlay -o lowerdir=/engines:/host,upperdir=/writes/upper,workdir=/writes/work overlay /new || exec $B reboot -f
 $B mkdir -p /new/lab/host /new/lab/bin /new/lab/out
 $B mount --move /host /new/lab/host
 $B cp /bulkhead-lab /new/lab/bin/bulkhead-lab

@@ -24,7 +24,7 @@ pub fn build(assets: &Assets, guest: &GuestConfig, to: &Path) -> Result<(), Erro
     let parent = to.parent().unwrap_or(Path::new("/"));
     let tree = tempfile::tempdir_in(parent).map_err(Error::file("create a directory in", parent))?;
     let root = tree.path();
-    for dir in ["bin", "modules", "proc", "sys", "dev", "host", "writes", "new"] {
+    for dir in ["bin", "modules", "proc", "sys", "dev", "host", "engines", "writes", "new"] {
         let dir = root.join(dir);
         fs::create_dir(&dir).map_err(Error::file("create", &dir))?;
     }

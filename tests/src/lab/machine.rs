@@ -1,4 +1,4 @@
-//! The processes a lab is made of: QEMU and two virtiofsd, as children that cannot outlive the supervisor.
+//! The processes a lab is made of: QEMU and three virtiofsd, as children that cannot outlive the supervisor.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -111,7 +111,7 @@ pub fn spawn_virtiofsd(
     Process::spawn(name, &mut command)
 }
 
-/// Starts QEMU for the lab in `dir`; `sockets` are those of the root and of the writable share.
+/// Starts QEMU for the lab in `dir`; `sockets` are those of the shares, each with its tag.
 ///
 /// # Errors
 /// QEMU cannot be started.

@@ -3,18 +3,19 @@
 //! ```text
 //!  bulkhead-lab run/exec ──unix socket──▶ supervisor ──TCP in its own netns──▶ QEMU (TCG, nested SVM)
 //!     client                                  │ one per lab, owns                  └▶ guest: init, serve
-//!                                             └ virtiofsd ×2 (`/` read-only, `/lab/out` read-write)
+//!                                             └ virtiofsd ×3 (`/` and engines read-only, `/lab/out` read-write)
 //! ```
 //!
 //! One supervisor process per lab holds QEMU and both file servers; they die with it (parent-death signal), and its
 //! mounts live in a private mount namespace, so there is nothing to clean up after a crash. A client connects to the
 //! supervisor's socket once per command; the bytes go through to the guest's `serve`, which starts the command and
-//! speaks [`wire`]. The lab's root is the build machine's own root with a tmpfs overlay on top, so whatever was built
-//! is there at the same path, and nothing done in the lab stays.
+//! speaks [`wire`]. The lab's root is the build machine's own root with the engines' programs and a tmpfs
+//! overlay on top, so whatever was built is there at the same path, and nothing done in the lab stays.
 
 pub mod assets;
 pub mod client;
 pub mod decision;
+pub mod engines;
 pub mod guest;
 pub mod initramfs;
 pub mod machine;

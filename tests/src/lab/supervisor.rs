@@ -56,14 +56,22 @@ pub fn supervise(config: &Config) -> Result<(), Error> {
         .map_err(Error::system("listen for the guest's greeting"))?;
 
     let log = File::create(dir.servers_log()).map_err(Error::file("create", dir.servers_log()))?;
-    let sockets = [("root", dir.path().join("root.sock")), ("out", dir.path().join("out.sock"))];
+    let sockets = ["root", "engines", "out"].map(|tag| (tag, dir.path().join(format!("{tag}.sock"))));
     for (_, socket) in &sockets {
         remove_if_there(socket)?;
     }
     remove_if_there(&dir.console())?;
     let children = [
         machine::spawn_virtiofsd(&assets, "virtiofsd of /", &sockets[0].1, &dir.root(), true, &log)?,
-        machine::spawn_virtiofsd(&assets, "virtiofsd of /lab/out", &sockets[1].1, &config.out, false, &log)?,
+        machine::spawn_virtiofsd(
+            &assets,
+            "virtiofsd of the engines",
+            &sockets[1].1,
+            &assets.engines,
+            true,
+            &log,
+        )?,
+        machine::spawn_virtiofsd(&assets, "virtiofsd of /lab/out", &sockets[2].1, &config.out, false, &log)?,
         machine::spawn_qemu(&assets, dir, config.size, &sockets, &log)?,
     ];
 

@@ -83,6 +83,14 @@ fn set_up() -> Result<(), Error> {
     for module in MODULES {
         drop(Command::new("modprobe").arg(module).env("PATH", PATH).stdin(Stdio::null()).status());
     }
+    // podman's clean-up after a container fails without anybody at /dev/log.
+    drop(
+        Command::new("busybox")
+            .args(["syslogd", "-O", "/run/syslog"])
+            .env("PATH", PATH)
+            .stdin(Stdio::null())
+            .status(),
+    );
     links::up("lo").map_err(Error::system("bring lo up"))?;
     links::address("eth0", OWN_ADDRESS, 24).map_err(Error::system("give eth0 its address"))?;
     links::up("eth0").map_err(Error::system("bring eth0 up"))
