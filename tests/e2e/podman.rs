@@ -23,7 +23,7 @@ fn podmans_flags_are_what_the_container_sees() {
         "--workdir=/tmp",
         "--hostname=wall",
         "--read-only",
-        "--tmpfs=/scratch:mode=1777",
+        "--tmpfs=/scratch",
         &format!("--volume={}:/volume", volume.display()),
         "--memory=128m",
         "--cpus=1.5",

@@ -26,26 +26,36 @@ pub(super) struct MountPointError {
     source: io::Error,
 }
 
-/// Makes what is missing for `mounts`; what lies below an earlier mount is that mount's own business.
-pub(super) fn make(rootfs: &Path, mounts: &[Mount], exports: &[Export]) -> Result<(), MountPointError> {
+/// Makes what is missing for `mounts`; what lies below an earlier mount is that mount's own business. A tmpfs takes the mode
+/// of its mount point, but of one that the image has: with one of ours it keeps its own, as with runc.
+pub(super) fn make(rootfs: &Path, mounts: &mut [Mount], exports: &[Export]) -> Result<(), MountPointError> {
     let failed = |destination: &str, errno: Errno| MountPointError {
         destination: destination.to_owned(),
         source: errno.into(),
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(rootfs, flags, Mode::empty()).map_err(|errno| failed("/", errno))?;
-    for (index, mount) in mounts.iter().enumerate() {
+    for index in 0..mounts.len() {
+        let (earlier, rest) = mounts.split_at_mut(index);
+        let Some(mount) = rest.first_mut() else { break };
         if mount.source == MountSource::Remount {
             continue;
         }
         let destination = Path::new(&mount.destination);
-        if mounts[..index].iter().any(|earlier| destination.starts_with(&earlier.destination)) {
+        if earlier.iter().any(|earlier| destination.starts_with(&earlier.destination)) {
             continue;
         }
-        make_one(root.as_fd(), destination, is_file(mount, exports))
+        let made = make_one(root.as_fd(), destination, is_file(mount, exports))
             .map_err(|errno| failed(&mount.destination, errno))?;
+        if made && is_tmpfs(mount) && !mount.data.iter().any(|option| option.starts_with("mode=")) {
+            mount.data.push("mode=1777".to_owned());
+        }
     }
     Ok(())
+}
+
+fn is_tmpfs(mount: &Mount) -> bool {
+    matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
 }
 
 /// A file is mounted on a file.
@@ -54,7 +64,9 @@ fn is_file(mount: &Mount, exports: &[Export]) -> bool {
     exports.iter().any(|export| export.share == *path && !export.directory)
 }
 
-fn make_one(root: BorrowedFd<'_>, destination: &Path, file: bool) -> Result<(), Errno> {
+/// True when it was missing.
+fn make_one(root: BorrowedFd<'_>, destination: &Path, file: bool) -> Result<bool, Errno> {
+    let mut was_missing = false;
     let mut made = PathBuf::from(".");
     let mut parent: Option<OwnedFd> = None;
     let names: Vec<_> = destination
@@ -76,12 +88,13 @@ fn make_one(root: BorrowedFd<'_>, destination: &Path, file: bool) -> Result<(), 
             Err(Errno::NOENT) => {
                 let here = parent.as_ref().map_or(root, AsFd::as_fd);
                 create(here, Path::new(name), last && file)?;
+                was_missing = last;
                 open(OFlags::NOFOLLOW)?
             }
             Err(errno) => return Err(errno),
         });
     }
-    Ok(())
+    Ok(was_missing)
 }
 
 fn create(parent: BorrowedFd<'_>, name: &Path, file: bool) -> Result<(), Errno> {

@@ -9,6 +9,7 @@
 //! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     future::Future,
     os::fd::OwnedFd,
@@ -223,8 +224,9 @@ impl Pod {
     }
 
     async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ttrpc::Error> {
+        let mut guest = Cow::Borrowed(&plan.guest);
         if let Some(rootfs) = plan.exports.first().filter(|rootfs| rootfs.read_only) {
-            mount_points::make(&rootfs.source, &plan.guest.mounts, &plan.exports)
+            mount_points::make(&rootfs.source, &mut guest.to_mut().mounts, &plan.exports)
                 .map_err(|e| status(Code::ABORTED, chain(&e)))?;
         }
         if let Some(share) = &self.share {
@@ -240,7 +242,7 @@ impl Pod {
         if key.container != self.first {
             self.make_room(&agent, demand).await?;
         }
-        agent.create(key, &plan.guest, stdio.for_agent()).await?;
+        agent.create(key, &guest, stdio.for_agent()).await?;
         if let Some((nics, found)) = self.nics.get().zip(found) {
             nics.apply(&agent, &key.container, found).await.map_err(|e| refused(&e))?;
         }

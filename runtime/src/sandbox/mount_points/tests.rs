@@ -37,13 +37,13 @@ fn missing_directories_and_files_are_made_but_not_below_other_mounts() {
         recursive: false,
         id_map: None,
     };
-    let mounts = [
+    let mut mounts = [
         proc("/proc"),
         proc("/dev"),
         proc("/dev/pts"),
         mount("/etc/deep/hosts", MountSource::Bind { path, recursive: false }),
     ];
-    make(dir.path(), &mounts, &[export]).unwrap();
+    make(dir.path(), &mut mounts, &[export]).unwrap();
     assert!(dir.path().join("proc").is_dir());
     assert!(dir.path().join("dev").is_dir());
     assert!(!dir.path().join("dev/pts").exists());
@@ -58,9 +58,9 @@ fn a_symlink_out_of_the_rootfs_leads_back_into_it() {
     fs::create_dir(&outside).unwrap();
     symlink(&outside, rootfs.join("link")).unwrap();
     symlink("/run", rootfs.join("var")).unwrap();
-    assert!(make(&rootfs, &[proc("/link/new")], &[]).is_err());
+    assert!(make(&rootfs, &mut [proc("/link/new")], &[]).is_err());
     assert!(!outside.join("new").exists());
-    make(&rootfs, &[proc("/var/lock")], &[]).unwrap();
+    make(&rootfs, &mut [proc("/var/lock")], &[]).unwrap();
     assert!(rootfs.join("run/lock").is_dir());
 }
 
@@ -84,9 +84,25 @@ fn a_directory_that_is_swapped_for_a_link_leads_nowhere_else() {
     });
     for number in 0..500 {
         // Inside, or an error.
-        let _ = make(&rootfs, &[proc(&format!("/a/d{number}/e"))], &[]);
+        let _ = make(&rootfs, &mut [proc(&format!("/a/d{number}/e"))], &[]);
     }
     drop(stop);
     swap.join().unwrap();
     assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+}
+
+#[test]
+fn a_tmpfs_takes_the_mode_of_a_directory_of_the_image_only() {
+    let tmpfs = |destination: &str, data: &[&str]| {
+        let source = MountSource::Filesystem { kind: "tmpfs".to_owned(), source: "tmpfs".to_owned() };
+        Mount { data: data.iter().map(|option| (*option).to_owned()).collect(), ..mount(destination, source) }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("there")).unwrap();
+    let mut mounts =
+        [tmpfs("/there", &[]), tmpfs("/missing/deep", &["size=1m"]), tmpfs("/given", &["mode=700"])];
+    make(dir.path(), &mut mounts, &[]).unwrap();
+    assert_eq!(mounts[0].data, Vec::<String>::new());
+    assert_eq!(mounts[1].data, ["size=1m", "mode=1777"]);
+    assert_eq!(mounts[2].data, ["mode=700"]);
 }
