@@ -108,6 +108,7 @@ in_machines() {
     for binary; do
         all=$("$binary" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E -- "${TESTS:-}" | sort)
         without_engines
+        [ -n "$all" ] || continue
         : >"$log"
         for attempt in 1 2 3; do
             todo=$(comm -23 <(echo "$all") <(results '\(ok\|FAILED\|ignored\)'))
