@@ -5,7 +5,7 @@
 //!
 //! Until the last step a failure, or the death of this command, removes everything again.
 
-pub(super) mod join;
+mod join;
 
 use std::{
     fs,

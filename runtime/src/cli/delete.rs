@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use bulkhead_protocol::id::ContainerId;
 
-use super::{Context, create::join::records};
+use super::Context;
 use crate::{
     error::Error,
     sandbox::{container::Container, status::Status},
@@ -13,8 +13,6 @@ use crate::{
 
 /// For the server of a stopped container to end by itself: the last output is delivered, the guest powers off.
 pub(super) const STOPPING: Duration = Duration::from_secs(12);
-/// For a killed container to be known as stopped, before it goes by force.
-const KILLED: Duration = Duration::from_secs(5);
 
 /// Remove a stopped container
 #[derive(Debug, clap::Args)]
@@ -73,9 +71,7 @@ impl Args {
                 )));
             }
             Status::Created | Status::Starting | Status::Running | Status::Paused | Status::Creating => {
-                // One that ends in this moment is as good.
-                let _ = container.kill(libc::SIGKILL.unsigned_abs(), false);
-                container.wait_stopped(KILLED)?;
+                container.end(false)?;
             }
         }
         if guests.is_empty() {
@@ -93,7 +89,7 @@ impl Args {
 /// The containers that run in the microVM of another one.
 fn guests(root: &Path, id: &ContainerId) -> Result<Vec<String>, StateError> {
     let lives_there = |record: &Record| record.sandbox.as_ref() == Some(id) && record.proxy.is_alive();
-    Ok(records(root)?.into_iter().filter(lives_there).map(|record| record.id).collect())
+    Ok(StateDir::records(root)?.into_iter().filter(lives_there).map(|record| record.id).collect())
 }
 
 /// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes

@@ -1,7 +1,5 @@
 //! `bulkhead start`: lets the program of a created container run.
 
-use std::time::Duration;
-
 use bulkhead_protocol::id::ContainerId;
 use containerd_shim_protos::api::StartRequest;
 use ttrpc::Code;
@@ -15,9 +13,6 @@ use crate::{
         status::Status,
     },
 };
-
-/// For a container that is killed to be known as stopped.
-const KILLED: Duration = Duration::from_secs(5);
 
 /// Run the program of a created container
 #[derive(Debug, clap::Args)]
@@ -55,9 +50,7 @@ pub(super) fn start(container: &Container) -> Result<(), Error> {
 pub(super) fn poststart(container: &Container) -> Result<(), Error> {
     let record = &container.record;
     if let Err(error) = record.subject().poststart(record.proxy.pid) {
-        // One that has ended by itself is as good.
-        let _ = container.kill(libc::SIGKILL.unsigned_abs(), true);
-        container.wait_stopped(KILLED)?;
+        container.end(true)?;
         return Err(error.into());
     }
     Ok(())

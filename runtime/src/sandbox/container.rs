@@ -106,11 +106,20 @@ impl Container {
         }
     }
 
+    /// Kills it, and waits until it is known as stopped; one that has ended by itself is as good. True when it has.
+    ///
+    /// # Errors
+    /// As `status`.
+    pub fn end(&self, all: bool) -> Result<bool, Error> {
+        let _ = self.kill(libc::SIGKILL.unsigned_abs(), all);
+        self.wait_stopped(KILLED)
+    }
+
     /// True when it has stopped before the deadline.
     ///
     /// # Errors
     /// As `status`.
-    pub fn wait_stopped(&self, patience: Duration) -> Result<bool, Error> {
+    fn wait_stopped(&self, patience: Duration) -> Result<bool, Error> {
         let deadline = Instant::now() + patience;
         loop {
             if self.status()? == Status::Stopped {
@@ -141,9 +150,7 @@ impl Container {
         if self.record.sandbox.is_none() {
             return Ok(());
         }
-        // One that has stopped is as good.
-        let _ = self.kill(libc::SIGKILL.unsigned_abs(), false);
-        self.wait_stopped(KILLED)?;
+        self.end(false)?;
         let request = DeleteRequest { id: self.record.id.clone(), ..Default::default() };
         match self.call(async |server| server.task.delete(bounded(), &request).await) {
             Ok(_) | Err(CallError::Gone { .. } | CallError::Refused { code: Code::NOT_FOUND, .. }) => Ok(()),

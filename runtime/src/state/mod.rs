@@ -198,6 +198,23 @@ impl StateDir {
         Ok(ids)
     }
 
+    /// The records of all containers under `root` that are made.
+    ///
+    /// # Errors
+    /// When the root or a record cannot be read.
+    pub fn records(root: &Path) -> Result<Vec<Record>, StateError> {
+        let mut records = Vec::new();
+        for id in Self::list(root)? {
+            match Self::open(root, &id).and_then(|dir| dir.record()) {
+                Ok(record) => records.push(record),
+                // Deleted meanwhile, or not complete yet.
+                Err(StateError::Missing { .. } | StateError::Creating { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(records)
+    }
+
     /// Waits for other commands to finish with the container.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use bulkhead_protocol::{
 use crate::{
     error::Error,
     spec::{Bundle, Join, SpecError},
-    state::{Process, Record, StateDir, StateError},
+    state::{Process, Record, StateDir},
 };
 
 /// A sandbox that has a container already.
@@ -28,7 +28,7 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
     if bundle.host.joins.is_empty() {
         return Ok(None);
     }
-    let records = records(root)?;
+    let records = StateDir::records(root)?;
     let mut owner: Option<&Record> = None;
     let mut kinds = Vec::new();
     for join in &bundle.host.joins {
@@ -69,20 +69,6 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
 
 fn refused<T>(join: &Join, reason: String) -> Result<T, Error> {
     Err(SpecError::Refused { field: join.field.clone(), reason }.into())
-}
-
-/// Those of all containers that are made.
-pub(in crate::cli) fn records(root: &Path) -> Result<Vec<Record>, StateError> {
-    let mut records = Vec::new();
-    for id in StateDir::list(root)? {
-        match StateDir::open(root, &id).and_then(|dir| dir.record()) {
-            Ok(record) => records.push(record),
-            // Deleted meanwhile, or not complete yet.
-            Err(StateError::Missing { .. } | StateError::Creating { .. }) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(records)
 }
 
 #[cfg(test)]
