@@ -85,17 +85,19 @@ run_named() {
 # results WORD: the names of the tests in $log that ended so
 results() { sed -n "s/^test \\([^ ]*\\) \\.\\.\\. $1.*/\\1/p" "$log" | sort -u; }
 
-# without_engines: takes the tests of an engine that is not there out of $all, by name. A lab has it.
+# without_engines: takes the tests of an engine that is not there out of $all, by name. A lab has all of them.
 without_engines() {
-    local test
-    if [ -n "${BULKHEAD_LAB:-}" ] || [ -x /usr/bin/podman ]; then
-        return
-    fi
-    for test in $(grep '^podman::' <<<"$all"); do
-        echo "test $test ... ignored, podman is not installed"
-        skipped=$((skipped + 1))
+    local engine program test
+    [ -z "${BULKHEAD_LAB:-}" ] || return 0
+    for engine in podman:/usr/bin/podman docker:/usr/sbin/dockerd; do
+        program=${engine#*:} engine=${engine%%:*}
+        [ ! -x "$program" ] || continue
+        for test in $(grep "^$engine::" <<<"$all"); do
+            echo "test $test ... ignored, $program is not installed"
+            skipped=$((skipped + 1))
+        done
+        all=$(grep -v "^$engine::" <<<"$all")
     done
-    all=$(grep -v '^podman::' <<<"$all")
 }
 
 # in_machines NAME SECONDS BINARY...: tests that boot machines, mount and make cgroups, where that works and harms

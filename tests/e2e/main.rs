@@ -10,6 +10,8 @@ mod commands;
 mod confinement;
 mod death;
 mod differential;
+mod docker;
+mod engine;
 mod exec;
 mod hooks;
 mod isolation;

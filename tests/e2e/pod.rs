@@ -1,6 +1,9 @@
 //! Several containers in one microVM: those that share namespaces.
 
+use std::{fs, path::Path};
+
 use bulkhead_tests::host::{Bundle, Container, DEADLINE, TestHost, process};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 /// A bundle that shares these namespaces with `first`, and has the rest of its own.
@@ -73,6 +76,31 @@ fn containers_that_share_namespaces_live_in_one_microvm() {
     assert_eq!(boot(&first), boot(&again));
     again.delete_force();
     first.delete_force();
+    host.assert_no_trace();
+}
+
+/// As engines do it: on a mount that is private, so that a mount on it after the first container's start is not seen by who
+/// has the mounts of then.
+#[test]
+fn the_rootfs_of_a_later_container_is_what_its_caller_sees() {
+    let host = TestHost::new();
+    let bind = |from: &Path, to: &Path, kind: MsFlags| {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        mount(None::<&str>, to, None::<&str>, kind, None::<&str>).unwrap();
+    };
+    let (storage, layer) = (host.dir().join("storage"), host.dir().join("storage/layer"));
+    fs::create_dir_all(&layer).unwrap();
+    bind(&storage, &storage, MsFlags::MS_PRIVATE);
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let image = host.bundle().own_rootfs();
+    bind(&image.write().join("rootfs"), &layer, MsFlags::MS_PRIVATE);
+    for read_only in [false, true] {
+        let second = sharing(&host, &first, &["network"]).set("/root/path", json!(layer));
+        let second = second.set("/root/readonly", json!(read_only)).args(["echo", "here"]);
+        assert_eq!(host.run(&second).success(), "here\n");
+    }
+    first.delete_force();
+    umount2(&storage, MntFlags::MNT_DETACH).unwrap();
     host.assert_no_trace();
 }
 

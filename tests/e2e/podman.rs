@@ -1,71 +1,30 @@
 //! podman on Bulkhead: its own programs, with Bulkhead as their runtime.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use bulkhead_tests::host::{DEADLINE, Podman, Terminal};
-use serde_json::{Value, json};
+use bulkhead_tests::host::{Engine as _, Podman, tour};
+
+use crate::engine;
+
+#[test]
+fn the_podman_tour_prints_what_its_page_says() {
+    let places = "
+        cp -a /etc/containers /tmp/containers
+        mount --bind /tmp/containers /etc/containers
+        mkdir -p /var/lib/containers
+        mount -t tmpfs tour /var/lib/containers
+        trap 'podman pod rm -fat 0; podman rm -fat 0' EXIT";
+    tour(include_str!("../../docs/podman.md"), places, Duration::from_secs(900));
+}
 
 #[test]
 fn podmans_flags_are_what_the_container_sees() {
-    let podman = Podman::new();
-    let volume = podman.dir().join("volume");
-    fs::create_dir(&volume).unwrap();
-    let profile = podman.dir().join("seccomp.json");
-    let rule = json!({ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO" });
-    fs::write(&profile, json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }).to_string())
-        .unwrap();
-    let finished = podman.output([
-        "run",
-        "--rm",
-        "--network=none",
-        "--env=COLOR=blue",
-        "--user=1000:1001",
-        "--workdir=/tmp",
-        "--hostname=wall",
-        "--read-only",
-        "--tmpfs=/scratch",
-        &format!("--volume={}:/volume", volume.display()),
-        "--memory=128m",
-        "--cpus=1.5",
-        "--pids-limit=77",
-        "--ulimit=nofile=100:200",
-        "--cap-drop=all",
-        "--cap-add=NET_BIND_SERVICE",
-        &format!("--security-opt=seccomp={}", profile.display()),
-        "probe",
-        "sh",
-        "-c",
-        "mkdir /scratch/dir 2>/dev/null || touch /scratch/refused && ls /scratch >&2; probe report",
-    ]);
-    let seen: Value = serde_json::from_str(&finished.success()).unwrap();
-    assert_eq!(finished.errors().trim(), "refused");
-    assert_eq!(seen["env"]["COLOR"], "blue");
-    assert_eq!((&seen["uid"], &seen["gid"], &seen["cwd"]), (&json!(1000), &json!(1001), &json!("/tmp")));
-    assert_eq!(seen["hostname"], "wall");
-    assert_eq!(seen["interfaces"], json!(["lo"]));
-    assert_eq!(seen["cgroup_files"]["memory.max"], "134217728");
-    assert_eq!(seen["cgroup_files"]["cpu.max"], "150000 100000");
-    assert_eq!(seen["cgroup_files"]["pids.max"], "77");
-    assert_eq!(seen["status"]["CapBnd"], "0000000000000400");
-    assert_eq!(seen["status"]["Seccomp"], "2");
-    let mounts = seen["mounts"].as_array().unwrap();
-    for (path, options) in [("/", "ro,"), ("/scratch", "rw,"), ("/volume", "rw,")] {
-        let of_path = |line: &&Value| line.as_str().unwrap().split(' ').nth(4) == Some(path);
-        let line = mounts.iter().rev().find(of_path).unwrap_or_else(|| panic!("{path}: {mounts:?}"));
-        assert!(line.as_str().unwrap().split(' ').nth(5).unwrap().starts_with(options), "{line}");
-    }
+    engine::flags_are_what_the_container_sees(&Podman::new());
 }
 
 #[test]
 fn podman_gives_a_shell_on_a_terminal() {
-    let podman = Podman::new();
-    let mut command = podman.command(["run", "--rm", "-it", "--network=none", "probe", "sh"]);
-    let mut terminal = Terminal::spawn(&mut command, 80, 24);
-    terminal.send("echo hello-$((20+3)); stty size\n");
-    terminal.expect("hello-23", DEADLINE);
-    terminal.expect("24 80", DEADLINE);
-    terminal.send("exit 4\n");
-    assert_eq!(terminal.wait(DEADLINE).code(), Some(4));
+    engine::gives_a_shell_on_a_terminal(&Podman::new());
 }
 
 #[test]

@@ -278,10 +278,10 @@ fn make(
         view: bundle.host.rootfs.clone(),
     };
     let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
+    wait_ready(&mut proxy, server.as_ref())?;
     if let Some(path) = own_cgroup {
         cgroup::enter(&path, proxy.process.pid)?;
     }
-    wait_ready(&mut proxy, server.as_ref())?;
 
     let record = Record {
         oci_version: bundle.host.oci_version.clone(),

@@ -18,6 +18,7 @@ mod signals;
 mod streams;
 
 use std::{
+    fs::File,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     os::{
         fd::{FromRawFd as _, OwnedFd},
@@ -151,11 +152,13 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
         rustix::process::setsid().map_err(|e| start(e.into()))?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(start)?;
+    // Opened here: the cgroup that this process comes into may forbid devices.
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(start)?;
     runtime.block_on(async {
         let relay = Relay::install().map_err(start)?;
         let session = Session::open(&dir, &plan).await?;
         if matches!(plan.terminal, Some(Terminal::Console(_))) {
-            let_go_of_stdio().map_err(start)?;
+            let_go_of_stdio(&null).map_err(start)?;
         }
         // Before the command says that the container is there: from then on callers may enter our namespaces.
         isolate::enter(&plan.view, plan.work.container())?;
@@ -171,11 +174,10 @@ fn read_plan(control: &UnixStream) -> io::Result<Plan> {
 }
 
 /// The caller has the terminal; a pipe of its that we held as well would never end.
-fn let_go_of_stdio() -> io::Result<()> {
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
+fn let_go_of_stdio(null: &File) -> io::Result<()> {
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    rustix::stdio::dup2_stderr(null)?;
     Ok(())
 }
 

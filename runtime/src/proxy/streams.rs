@@ -47,7 +47,8 @@ pub(super) fn token() -> Result<StreamToken, StreamError> {
 /// 128 random bits.
 pub fn random_hex() -> io::Result<String> {
     let mut bytes = [0; 16];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // So few bytes come in one piece.
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -78,7 +78,7 @@ impl Launch {
             .arg0("bulkhead")
             .args([COMMAND, dir.id().as_str()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(log.try_clone().map_err(spawn)?)
+            .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .map_err(spawn)?;

@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod client;
 mod connections;
 pub mod container;
+mod expose;
 mod id_map;
 mod launch;
 mod mount_points;

@@ -34,11 +34,12 @@ use ttrpc::Code;
 
 use super::{
     agent::{Agent, AgentError},
-    cgroup, mount_points,
+    cgroup,
+    expose::expose,
     nics::{Found, Nics, NicsError},
     plan::{ContainerPlan, ExecPlan},
     resize::{Machine, ResizeError},
-    share::{Share, ShareError},
+    share::Share,
     sizing::{Demand, Need},
     status::{Event, Status},
     stdio::Stdio,
@@ -62,9 +63,9 @@ pub(super) enum Boot {
 }
 
 /// A host process that stands for a process of the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Proxy {
-    Alive(u32),
+    Alive { pid: u32, pidfd: Arc<OwnedFd> },
     Gone,
 }
 
@@ -140,14 +141,14 @@ impl Pod {
     /// The pid that stands for a process on the host; 0 when none does.
     pub(super) fn host_pid(&self, key: &Key) -> u32 {
         match self.proxies().get(key) {
-            Some(Proxy::Alive(pid)) => *pid,
+            Some(Proxy::Alive { pid, .. }) => *pid,
             Some(Proxy::Gone) | None => 0,
         }
     }
 
     /// True when nobody is left who still takes output or wants an answer.
     pub(super) fn has_proxies(&self) -> bool {
-        self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive(_)))
+        self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive { .. }))
     }
 
     /// The phases are those of the first container's start.
@@ -162,24 +163,18 @@ impl Pod {
         let invalid =
             |e: &dyn std::fmt::Display| status(Code::INVALID_ARGUMENT, format!("attach process {pid}: {e}"));
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| invalid(&"not a pid"))?;
-        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| invalid(&e))?;
-        // SAFETY: an `OwnedFd` is open and the same until it is dropped, which the `AsyncFd` does last.
-        let pidfd =
-            unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }.map_err(|e| invalid(&e))?;
-        if let Some(cgroup) = &self.cgroup
-            && key.exec.is_none()
-            && key.container == self.first
-        {
-            cgroup::enter(cgroup, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
-        }
-        self.proxies().insert(key.clone(), Proxy::Alive(pid));
-        tokio::spawn(self.clone().watch_proxy(key, pidfd));
+        let pidfd = Arc::new(pidfd_open(raw, PidfdFlags::empty()).map_err(|e| invalid(&e))?);
+        // SAFETY: an `OwnedFd` is open and the same until its last owner drops it; the `AsyncFd` is one of them.
+        let ended = unsafe { AsyncFd::register_with_interest(pidfd.clone(), Interest::READABLE) }
+            .map_err(|e| invalid(&e))?;
+        self.proxies().insert(key.clone(), Proxy::Alive { pid, pidfd });
+        tokio::spawn(self.clone().watch_proxy(key, ended));
         self.agent().await.map(drop)
     }
 
-    async fn watch_proxy(self: Arc<Self>, key: Key, pidfd: AsyncFd<OwnedFd>) {
+    async fn watch_proxy(self: Arc<Self>, key: Key, ended: AsyncFd<Arc<OwnedFd>>) {
         // An error here can only mean that the runtime ends.
-        let _ = pidfd.readable().await;
+        let _ = ended.readable().await;
         self.proxies().insert(key.clone(), Proxy::Gone);
         self.kill_orphan(&key).await;
         self.changed.notify_one();
@@ -224,20 +219,17 @@ impl Pod {
     }
 
     async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ttrpc::Error> {
-        let mut guest = Cow::Borrowed(&plan.guest);
-        if let Some(rootfs) = plan.exports.first().filter(|rootfs| rootfs.read_only) {
-            mount_points::make(&rootfs.source, &mut guest.to_mut().mounts, &plan.exports)
-                .map_err(|e| status(Code::ABORTED, chain(&e)))?;
-        }
-        if let Some(share) = &self.share {
-            for export in &plan.exports {
-                let failed = |e: ShareError| status(Code::ABORTED, chain(&e));
-                share.add(export).map_err(failed)?;
+        let guest = match &self.share {
+            Some(share) => {
+                let caller = self.caller(key)?;
+                expose(share, plan, caller.as_deref()).map_err(|e| status(Code::ABORTED, chain(&e)))?
             }
-        }
+            None => Cow::Borrowed(&plan.guest),
+        };
         // While the guest boots.
         let (agent, found) = tokio::join!(self.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
+        self.enter_cgroup(key)?;
         let demand = Demand::of(&plan.guest.resources);
         if key.container != self.first {
             self.make_room(&agent, demand).await?;
@@ -247,6 +239,29 @@ impl Pod {
             nics.apply(&agent, &key.container, found).await.map_err(|e| refused(&e))?;
         }
         Ok(self.table().made(&key.container, demand)?)
+    }
+
+    /// Who made a further container; the first one's caller made this server.
+    fn caller(&self, key: &Key) -> Result<Option<Arc<OwnedFd>>, ttrpc::Error> {
+        match self.proxies().get(key) {
+            _ if key.container == self.first => Ok(None),
+            Some(Proxy::Alive { pidfd, .. }) => Ok(Some(pidfd.clone())),
+            Some(Proxy::Gone) | None => {
+                Err(status(Code::FAILED_PRECONDITION, "who would stand for the container is gone"))
+            }
+        }
+    }
+
+    /// Moves this server and the proxy of the first container into its cgroup, where the VMM is. Not earlier: they have opened
+    /// what they need of the host's devices now, and the cgroup may forbid them all (podman's pods do, with cgroupfs).
+    fn enter_cgroup(&self, key: &Key) -> Result<(), ttrpc::Error> {
+        let Some(cgroup) = self.cgroup.as_ref().filter(|_| key.container == self.first) else {
+            return Ok(());
+        };
+        for pid in [std::process::id(), self.host_pid(key)] {
+            cgroup::enter(cgroup, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
+        }
+        Ok(())
     }
 
     /// For a container that comes to a sandbox which has others.

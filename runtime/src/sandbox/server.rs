@@ -133,7 +133,6 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     journal.append_self(Role::Server)?;
     if let Some(path) = &plan.cgroup {
         cgroup::make(path, &journal)?;
-        cgroup::enter(path, std::process::id())?;
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -172,7 +171,7 @@ async fn run(
     pod.timeline.mark(Phase::ServerUp);
     let (news_sender, mut news) = mpsc::unbounded_channel();
     let log = open_log(&dir.join(names::SERVER_LOG))?;
-    let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, news_sender)?;
+    let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));

@@ -91,15 +91,13 @@ impl Share {
             .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
     }
 
-    /// Shows `export.source` to the guest, under a name that it has not seen before.
-    pub(super) fn add(&self, export: &Export) -> Result<(), ShareError> {
+    /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.
+    pub(super) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
         let path = || export.source.clone();
-        let tree =
-            open_export(export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })?;
         if let Some(map) = &export.id_map {
             id_map::apply(tree.as_fd(), map).map_err(|source| ShareError::IdMap { path: path(), source })?;
         }
-        self.attach(&tree, export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })
+        self.attach(tree, export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })
     }
 
     fn attach(&self, tree: &OwnedFd, export: &Export) -> Result<(), Errno> {
@@ -140,6 +138,15 @@ impl Share {
     pub(super) fn unmount(&self) {
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
+}
+
+/// Opens what a container shares, in this thread's mount namespace.
+pub(super) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
+    let open = |export: &Export| {
+        let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
+        open_export(export).map_err(failed)
+    };
+    exports.iter().map(open).collect()
 }
 
 /// A detached copy of the source's mount, with the attributes of the export.

@@ -9,7 +9,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io,
+    io::{self, Write as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::process::CommandExt as _,
@@ -89,22 +89,25 @@ pub(super) struct Vmm {
 }
 
 impl Vmm {
-    /// Starts the VMM with one end of a control socket; `log` takes its standard output and error.
+    /// Starts the VMM in a cgroup, with one end of a control socket; `log` takes its standard error. It opens no device:
+    /// the cgroup may forbid all of them, so its standard input and output are ours, /dev/null.
     pub(super) fn spawn(
         path: &Path,
         debug: bool,
         log: &File,
+        cgroup: Option<&Path>,
         news: mpsc::UnboundedSender<News>,
     ) -> Result<(Self, Process), VmmError> {
         let failed = |e: io::Error| VmmError::Spawn { path: path.to_owned(), reason: e.to_string() };
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
         let mut command = Command::new(path);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(failed)?)
-            .stderr(log.try_clone().map_err(failed)?);
+        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(log.try_clone().map_err(failed)?);
         if debug {
             command.env("BULKHEAD_DEBUG", "1");
+        }
+        if let Some(cgroup) = cgroup {
+            let procs = File::options().write(true).open(cgroup.join("cgroup.procs")).map_err(failed)?;
+            enter(&mut command, procs);
         }
         pass_as(&mut command, theirs.into(), CONTROL_FD);
         let child = command.spawn().map_err(failed)?;
@@ -156,6 +159,14 @@ impl Vmm {
             Ok(None) | Err(_) => Over { reason: None, console_tail: String::new() },
         }
     }
+}
+
+/// Moves the child into the cgroup with this `cgroup.procs` before it is the program.
+fn enter(command: &mut Command, procs: File) {
+    // 0 is the writer itself.
+    let enter = move || (&procs).write_all(b"0");
+    // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Gives the child `fd` under the number `number`, whatever number it has here.

@@ -21,7 +21,7 @@ use bulkhead_tests::{
         throughput,
         timeline::Timeline,
     },
-    host::{Bundle, TestHost, Wire, probe, process, stage, until},
+    host::{Bundle, Podman, TestHost, Wire, probe, process, stage, until},
 };
 use clap::Parser;
 
@@ -71,7 +71,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     // The first round is not counted by the contest, nor here.
     let greeting = Samples(greeting.0.into_iter().skip(1).collect());
     let mut ratios = vec![
-        against("bulkhead run", "runc run", Some(2.0)),
+        against("bulkhead run", "runc run", Some(1.8)),
         against("bulkhead run", "crun run", None),
         Row {
             what: "VMM spawn to greeting / QEMU microvm boot".to_owned(),
@@ -83,6 +83,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut figures = Vec::new();
     running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
     networks(&host, args.rounds, &mut ratios, &mut figures)?;
+    podman(args.rounds, &mut ratios)?;
     let report =
         Report { machine: args.machine.clone(), rounds: args.rounds, control, ratios, figures, timeline };
     fs::create_dir_all(&args.out)?;
@@ -262,6 +263,31 @@ fn networks(
         figures.push(Row { what: what.to_owned(), unit, samples, goal: None });
     }
     ours.delete_force();
+    Ok(())
+}
+
+/// `podman run` of `true` with Bulkhead and with crun, everything else the same.
+fn podman(rounds: usize, ratios: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
+    if !Podman::installed() {
+        eprintln!("bench: podman is not installed: it has no row");
+        return Ok(());
+    }
+    let podman = Podman::new();
+    let (ours, crun) = (stage().join("bin/bulkhead"), Path::new("/usr/bin/crun"));
+    let run = |runtime| podman.command_with(runtime, ["run", "--rm", "--network=none", "probe", "true"]);
+    let results = contest::run(
+        rounds.min(5),
+        &mut [
+            Competitor { name: "bulkhead", command: Box::new(|_| run(&ours)) },
+            Competitor { name: "crun", command: Box::new(|_| run(crun)) },
+        ],
+    )?;
+    ratios.push(Row {
+        what: "`podman run` with Bulkhead / with crun".to_owned(),
+        unit: "×",
+        samples: results["bulkhead"].ratio(&results["crun"]),
+        goal: None,
+    });
     Ok(())
 }
 

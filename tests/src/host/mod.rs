@@ -7,9 +7,12 @@
 
 mod bundle;
 mod container;
+mod docker;
+mod engine;
 mod podman;
 mod process;
 mod terminal;
+mod tour;
 mod trace;
 mod wait;
 mod wire;
@@ -27,9 +30,12 @@ use std::{
 
 pub use bundle::Bundle;
 pub use container::Container;
+pub use docker::Docker;
+pub use engine::Engine;
 pub use podman::Podman;
 pub use process::process;
 pub use terminal::Terminal;
+pub use tour::tour;
 pub use wait::{Finished, finish, until};
 pub use wire::{Wire, ip};
 

@@ -3,19 +3,19 @@
 use std::{
     ffi::OsStr,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use super::{Finished, finish, rootfs, stage};
+use super::{
+    Engine,
+    engine::{archive, program},
+    stage,
+};
 
-/// For one command of podman: it starts a microVM at most, but in software emulation a Go program alone takes seconds.
-const PODMAN_DEADLINE: Duration = Duration::from_secs(280);
-/// What the scheduler and the collector of a Go program do costs more in emulation than what they are for.
-const GO: [(&str, &str); 2] = [("GOMAXPROCS", "1"), ("GOGC", "off")];
+const PODMAN: &str = "/usr/bin/podman";
 
-/// Storage with one image, `probe`: busybox and the probe. All containers go when it is dropped.
+/// All containers go when it is dropped.
 #[derive(Debug)]
 pub struct Podman {
     dir: tempfile::TempDir,
@@ -31,41 +31,41 @@ impl Podman {
         let dir =
             tempfile::Builder::new().prefix("bulkhead-podman").tempdir().expect("a temporary directory");
         let podman = Self { dir, _turn: turn };
-        let archive = podman.dir().join("image.tar");
-        let root = rootfs();
-        let tar = finish(
-            Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg("."),
-            b"",
-            PODMAN_DEADLINE,
-        );
-        tar.success();
+        let archive = archive(podman.dir());
         let import = [OsStr::new("import"), OsStr::new("--quiet"), archive.as_os_str(), OsStr::new("probe")];
         podman.output(import).success();
         podman
     }
 
-    /// A directory for files of the test itself.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
+    /// False on a machine without it; a lab has it.
+    pub fn installed() -> bool {
+        Path::new(PODMAN).exists()
     }
 
-    /// `podman ARGS`, not yet started.
-    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new("/usr/bin/podman");
+    /// As `command`, with another runtime.
+    pub fn command_with<S: AsRef<OsStr>>(
+        &self,
+        runtime: &Path,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = program(PODMAN);
         for (flag, dir) in [("--root", "storage"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(flag).arg(self.dir().join(dir));
         }
         command.arg("--network-config-dir").arg(self.dir().join("networks"));
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none", "--runtime"]);
-        command.arg(stage().join("bin/bulkhead")).args(args);
-        // The machine may have other programs of these names.
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(GO).stdin(Stdio::null());
+        command.arg(runtime).args(args);
         command
     }
+}
 
-    /// Runs a command of podman to its end.
-    pub fn output<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Finished {
-        finish(&mut self.command(args), b"", PODMAN_DEADLINE)
+impl Engine for Podman {
+    fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        self.command_with(&stage().join("bin/bulkhead"), args)
     }
 }
 

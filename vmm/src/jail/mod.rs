@@ -16,7 +16,6 @@ use std::{fs::File, io, os::fd::OwnedFd};
 
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
-    stdio::{dup2_stdin, dup2_stdout},
     thread::{CapabilitySet, CapabilitySets},
 };
 
@@ -69,7 +68,6 @@ pub struct Inner(());
 /// Splits the process. Must be called single-threaded, with nothing open but stdio and the control socket.
 pub fn enter() -> Result<Side, JailError> {
     limit_resources()?;
-    silence_stdio()?;
     let writer = maps::Writer::start()?;
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNET
@@ -126,12 +124,4 @@ fn limit_resources() -> Result<(), JailError> {
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(step("forbid core files"))
-}
-
-/// stderr stays: it is the spawner's log.
-fn silence_stdio() -> Result<(), JailError> {
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty())
-        .map_err(step("open /dev/null"))?;
-    dup2_stdin(&null).map_err(step("silence stdin"))?;
-    dup2_stdout(&null).map_err(step("silence stdout"))
 }

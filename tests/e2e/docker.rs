@@ -1,0 +1,31 @@
+//! docker on Bulkhead: its own programs, with Bulkhead as their runtime.
+
+use std::time::Duration;
+
+use bulkhead_tests::host::{Docker, tour};
+
+use crate::engine;
+
+#[test]
+fn the_docker_tour_prints_what_its_page_says() {
+    // There need not be a systemd: the page's one command of it is this function.
+    let places = "
+        mkdir -p /etc/docker /var/lib/docker /var/lib/containerd
+        for dir in /etc/docker /var/lib/docker /var/lib/containerd; do mount -t tmpfs tour $dir; done
+        systemctl() {
+            dockerd >/run/log 2>&1 &
+            until docker version >/dev/null 2>&1; do
+                kill -0 $! || { cat /run/log; exit 1; }
+                sleep 0.2
+            done
+        }
+        trap 'docker ps -aq | xargs -r docker rm -f' EXIT";
+    tour(include_str!("../../docs/docker.md"), places, Duration::from_secs(900));
+}
+
+#[test]
+fn docker_runs_containers_as_its_flags_say() {
+    let docker = Docker::new();
+    engine::flags_are_what_the_container_sees(&docker);
+    engine::gives_a_shell_on_a_terminal(&docker);
+}
