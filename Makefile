@@ -22,14 +22,14 @@ export LAB := $(CARGO_TARGET_DIR)/release/bulkhead-lab
 PREFIX ?= /usr/local
 TRIPLE := x86_64-unknown-linux-gnu
 # Static programs start faster, and run where no C library is. They take other compiler flags: a target directory of their own keeps either from rebuilding the other.
-# libseccomp-sys asks for a shared library unless told.
+# libseccomp-sys and capng ask for shared libraries unless told.
+LIBDIR = $(shell pkg-config --variable=libdir libseccomp)
 STATIC := $(CARGO_TARGET_DIR)/static
-BUILD_STATIC := CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
-	LIBSECCOMP_LIB_PATH=$(shell pkg-config --variable=libdir libseccomp) cargo build --target $(TRIPLE)
+BUILD_STATIC = CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
+	LIBSECCOMP_LIB_PATH=$(LIBDIR) LIBCAPNG_LINK_TYPE=static LIBCAPNG_LIB_PATH=$(LIBDIR) cargo build --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
-# The programs that run on the host; those of the last line are for development.
-PROGRAMS := bulkhead-vmm bulkhead-rootfs-builder \
-	bulkhead-lab bulkhead-bench bulkhead-demo
+# The programs that build and test the others.
+PROGRAMS := bulkhead-rootfs-builder bulkhead-lab bulkhead-bench bulkhead-demo
 BIN := $(CARGO_TARGET_DIR)/release
 
 .PHONY: help packages build kernel image stage userland lab-assets demo test bench lab install fmt lint audit clean
@@ -45,7 +45,7 @@ build: packages ## builds all programs
 	cargo build --release --workspace $(PROGRAMS:%=--bin %)
 	$(BUILD_STATIC) --profile agent -p bulkhead-agent
 	$(BUILD_STATIC) --profile agent -p bulkhead-tests --bin bulkhead-probe
-	$(BUILD_STATIC) --release -p bulkhead-runtime
+	$(BUILD_STATIC) --release -p bulkhead-runtime -p bulkhead-vmm
 
 kernel: packages ## builds the guest kernel, or finds the one built before
 	@guest-kernel-config/build.sh
@@ -60,7 +60,7 @@ stage: image ## puts everything into target/stage, an install prefix
 	install -C -D -m 644 "$$vmlinux" $(BULKHEAD_STAGE)/share/bulkhead/vmlinux
 	install -C -D -m 644 $(CARGO_TARGET_DIR)/image/initramfs.img $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
-	install -C -D -m 755 $(BIN)/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
+	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
 	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 
 userland: build

@@ -189,6 +189,12 @@ pub enum MountSource {
     Remount,
 }
 
+impl MountSource {
+    pub fn is_tmpfs(&self) -> bool {
+        matches!(self, Self::Filesystem { kind, .. } if kind == "tmpfs")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Propagation {

@@ -22,7 +22,7 @@ use super::{
     error::{Cause, ContainerError, During},
     namespaces,
     path::{Root, is_directory},
-    plan::{is_tmpfs, late_attributes},
+    plan::late_attributes,
 };
 
 /// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
@@ -214,7 +214,7 @@ pub(super) fn directory_of_image(
     mount: &Mount,
 ) -> Result<Option<(OwnedFd, u32)>, ContainerError> {
     const STEP: &str = "look at mount point";
-    if !is_tmpfs(mount) {
+    if !mount.source.is_tmpfs() {
         return Ok(None);
     }
     let path = mount.destination.as_str();

@@ -362,13 +362,9 @@ fn names(spec: &ContainerSpec, own: bool, steps: &mut Vec<Step>) -> Result<(), C
     Ok(())
 }
 
-pub(super) fn is_tmpfs(mount: &Mount) -> bool {
-    matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
-}
-
 /// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
 pub(super) fn late_attributes(mount: &Mount) -> u64 {
-    if is_tmpfs(mount) { READ_ONLY } else { 0 }
+    if mount.source.is_tmpfs() { READ_ONLY } else { 0 }
 }
 
 /// Answers what the launch must open and make: bind sources and filesystems with an id map.
@@ -384,13 +380,13 @@ fn mount_steps(
     let (mut binds, mut mapped) = (Vec::new(), Vec::new());
     for mount in &spec.mounts {
         absolute("mount destination", &mount.destination)?;
-        if mount.copy_up && !is_tmpfs(mount) {
+        if mount.copy_up && !mount.source.is_tmpfs() {
             return Err(ContainerError::refused(format_args!(
                 "tmpcopyup of {:?} needs a tmpfs",
                 mount.destination
             )));
         }
-        if mount.id_map.is_some() && !is_tmpfs(mount) {
+        if mount.id_map.is_some() && !mount.source.is_tmpfs() {
             return Err(ContainerError::refused(format_args!(
                 "an id map of {:?} needs a tmpfs",
                 mount.destination

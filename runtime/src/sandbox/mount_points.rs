@@ -47,15 +47,11 @@ pub(super) fn make(rootfs: &Path, mounts: &mut [Mount], exports: &[Export]) -> R
         }
         let made = make_one(root.as_fd(), destination, is_file(mount, exports))
             .map_err(|errno| failed(&mount.destination, errno))?;
-        if made && is_tmpfs(mount) && !mount.data.iter().any(|option| option.starts_with("mode=")) {
+        if made && mount.source.is_tmpfs() && !mount.data.iter().any(|option| option.starts_with("mode=")) {
             mount.data.push("mode=1777".to_owned());
         }
     }
     Ok(())
-}
-
-fn is_tmpfs(mount: &Mount) -> bool {
-    matches!(&mount.source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
 }
 
 /// A file is mounted on a file.

@@ -76,7 +76,7 @@ pub(super) fn parse(
             filesystem(mount, index)?
         };
         let mut id_map = id_map(mount, &options, &source, index, own_maps)?;
-        if options.copy_up && !is_tmpfs(&source) {
+        if options.copy_up && !source.is_tmpfs() {
             let reason = "only a tmpfs can start with a copy".to_owned();
             return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
         }
@@ -99,10 +99,6 @@ pub(super) fn parse(
         });
     }
     Ok(all)
-}
-
-fn is_tmpfs(source: &MountSource) -> bool {
-    matches!(source, MountSource::Filesystem { kind, .. } if kind == "tmpfs")
 }
 
 /// The attributes of what an earlier entry has mounted there. Its filesystem may be the guest's own as well, so what
@@ -143,7 +139,7 @@ fn id_map(
             return Err(SpecError::Missing { field: field(missing) });
         }
     };
-    if !matches!(source, MountSource::Bind { .. }) && !is_tmpfs(source) {
+    if !matches!(source, MountSource::Bind { .. }) && !source.is_tmpfs() {
         let reason = "only a bind or a tmpfs can have an id mapping".to_owned();
         return Err(SpecError::Refused { field: field("type"), reason });
     }

@@ -27,7 +27,7 @@ pub struct CommandLine {
 
 /// What every guest gets: how to end (`reboot=t` is a triple fault, which KVM reports; a panic reboots at once),
 /// and what need not be checked, or set aside for hardware, in a virtual machine.
-const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests \
+const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 \
      swiotlb=noforce";
 
 impl fmt::Display for CommandLine {
