@@ -4,6 +4,8 @@
 //! directories that were not there before are ours to remove, and `bulkhead/` itself: each has a line in the journal
 //! before it is made.
 
+pub mod limits;
+
 use std::{
     fs, io,
     path::{Component, Path, PathBuf},
@@ -31,6 +33,9 @@ pub enum CgroupError {
     Make { path: PathBuf, source: io::Error },
     #[error("put process {pid} into cgroup {}", .path.display())]
     Enter { path: PathBuf, pid: u32, source: io::Error },
+    /// A limit that the kernel does not take.
+    #[error("{field}: set {file} of its cgroup on the host to {value:?}")]
+    Limit { field: String, file: &'static str, value: String, source: io::Error },
     #[error(transparent)]
     Journal(#[from] StateError),
 }
@@ -116,7 +121,7 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
 }
 
 /// Has every cgroup above give its controllers on, as runc does, so that this one counts all and may limit all. One that
-/// has processes of its own refuses, which is the kernel's rule and no error.
+/// has processes of its own refuses, which is the kernel's rule and no error: a limit that needs them is refused later.
 fn enable_controllers(path: &Path) {
     let above: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| dir.starts_with(ROOT)).collect();
     for dir in above.into_iter().rev() {
