@@ -15,7 +15,7 @@ pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
 };
-use crate::{cpu_list::CpuList, hook::StartHooks, id::ContainerId};
+use crate::{hook::StartHooks, id::ContainerId};
 
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,9 +255,6 @@ pub struct Resources {
     pub cpu_burst: Option<u64>,
     /// cpu.idle.
     pub cpu_idle: Option<bool>,
-    /// cpuset.cpus and cpuset.mems: numbers of the guest, refused where it has no such CPU or node.
-    pub cpuset_cpus: Option<CpuList>,
-    pub cpuset_mems: Option<CpuList>,
     /// pids.max.
     pub pids_max: Option<Limit>,
     /// io.weight, 1 to 10000.

@@ -65,6 +65,20 @@ impl CpuList {
         self.0.iter().any(|range| range.contains(&number))
     }
 
+    /// How many numbers there are in it.
+    pub fn count(&self) -> u32 {
+        let mut ranges: Vec<_> = self.0.iter().collect();
+        ranges.sort_by_key(|range| *range.start());
+        let mut next = 0;
+        let mut count = 0;
+        for range in ranges {
+            let after = range.end() + 1;
+            count += after.saturating_sub(next.max(*range.start()));
+            next = next.max(after);
+        }
+        count
+    }
+
     /// The first number that is not in `other`.
     pub fn first_beyond(&self, other: &Self) -> Option<u32> {
         self.0.iter().cloned().flatten().find(|number| !other.contains(*number))

@@ -60,6 +60,11 @@ fn containers_that_share_namespaces_live_in_one_microvm() {
     // The third one sees the process of the second, and the first neither.
     assert!(seen(&third, &["busybox", "ps"]).contains("probe trap"));
     assert!(!seen(&first, &["busybox", "ps"]).contains("probe trap"));
+    // The CPUs of the host are those of the whole microVM.
+    let updated = third.command("update", ["--cpuset-cpus=0", "--cpu-share=512"]);
+    updated.success();
+    let warning = format!("linux.resources.cpu.cpus has no effect: the microVM is that of {}", first.id);
+    assert!(updated.errors().contains(&warning), "{updated:?}");
 
     // Each has its own output, signals and end.
     second.kill("USR1");

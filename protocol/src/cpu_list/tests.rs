@@ -29,3 +29,9 @@ fn the_first_number_beyond_another_list_is_found() {
     assert_eq!(list("0-1").first_beyond(&list("0-3")), None);
     assert_eq!(list("0,5-6").first_beyond(&list("0-5")), Some(6));
 }
+
+#[test]
+fn each_number_is_counted_once() {
+    let counts = ["0", "4-5", "0-2,7", "1,1,0-3,2-5", "5-9,0-7,3", "0-65535"];
+    assert_eq!(counts.map(|text| list(text).count()), [1, 2, 4, 6, 10, 65_536]);
+}

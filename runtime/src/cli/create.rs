@@ -164,22 +164,27 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
     let joined = join::resolve(&context.root, &mut bundle)?;
-    let HostPart { vm, warnings, .. } = &mut bundle.host;
+    let cgroup = cgroup_for(context, &bundle, id)?;
+    let HostPart { vm, limits, warnings, .. } = &mut bundle.host;
     let home = match joined {
         Some(joined) => {
             if *vm != Vm::default() {
                 warnings.push(format!("vm has no effect: the microVM is that of {}", joined.sandbox));
             }
+            // The VMM is not in its cgroup.
+            for field in limits.fields() {
+                warnings.push(format!("{field} has no effect: the microVM is that of {}", joined.sandbox));
+            }
             Home::Joined(joined)
         }
         None => {
             let config = sizing::artefacts(config, vm)?;
-            let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, warnings)?;
+            warnings.extend(cgroup::limits::check(cgroup.as_deref(), limits)?);
+            let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, limits, warnings)?;
             let artefacts = config.open_artefacts()?;
             Home::Own { config, sizes, artefacts }
         }
     };
-    let cgroup = cgroup_for(context, &bundle, id)?;
     let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
     Ok(Checked { id: id.clone(), bundle, terminal, home, cgroup, network })
 }
@@ -249,6 +254,7 @@ fn make(
         Home::Own { config, sizes, artefacts } => {
             let mut plan = Plan::new(root, &id, &config, sizes);
             plan.cgroup = cgroup;
+            plan.limits = bundle.host.limits.clone();
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
             plan.network.clone_from(&bundle.host.network);

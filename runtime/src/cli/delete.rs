@@ -1,6 +1,6 @@
 //! `bulkhead delete`: removes what a container has left, by its journal.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use bulkhead_protocol::id::ContainerId;
 
@@ -37,7 +37,7 @@ impl Args {
     fn delete(&self, context: &Context, id: &ContainerId) -> Result<(), Error> {
         let dir = StateDir::open(&context.root, id)?;
         if dir.stage() == Stage::Created {
-            let guests = guests(&context.root, id)?;
+            let guests = guests(context, id)?;
             let stop = |container: Container| self.stop(&container, &guests);
             match Container::open(&context.root, id).map_err(Error::from).and_then(stop) {
                 // Whatever keeps it from stopping in good order, force does not ask.
@@ -86,10 +86,14 @@ impl Args {
     }
 }
 
-/// The containers that run in the microVM of another one.
-fn guests(root: &Path, id: &ContainerId) -> Result<Vec<String>, StateError> {
+/// The containers that run in the microVM of another one. A record that cannot be read keeps nobody else from being
+/// deleted.
+fn guests(context: &Context, id: &ContainerId) -> Result<Vec<String>, StateError> {
     let lives_there = |record: &Record| record.sandbox.as_ref() == Some(id) && record.proxy.is_alive();
-    Ok(StateDir::records(root)?.into_iter().filter(lives_there).map(|record| record.id).collect())
+    let read = StateDir::records(&context.root)?
+        .into_iter()
+        .filter_map(|record| record.map_err(|error| context.log.warn(&crate::error::chain(&error))).ok());
+    Ok(read.filter(lives_there).map(|record| record.id).collect())
 }
 
 /// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes
@@ -109,3 +113,6 @@ pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! `bulkhead update`: changes limits of a container that exists.
 //!
-//!   flags, a file or standard input ─▶ JSON of `linux.resources` ─checks of create─▶ server ─▶ guest's cgroup
+//!   flags, a file or standard input ─▶ JSON of `linux.resources` ─checks of create─▶ server ─▶ cgroups of host and guest
 //!
 //! All of what is given changes, or nothing does. What is not given stays.
 
@@ -80,10 +80,10 @@ struct Limits {
     /// 1: run only when nothing else wants the CPU
     #[arg(long, value_name = "0 or 1", allow_hyphen_values = true)]
     cpu_idle: Option<i64>,
-    /// CPUs to run on: 0-2,7
+    /// CPUs of the host to run on: 0-2,7
     #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes to use: 0-1
+    /// Memory nodes of the host to use: 0-1
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
     /// Processes and threads; -1 is no limit
@@ -107,10 +107,16 @@ impl Args {
             None => self.limits.json(),
         };
         // Refused here as well as in the server: the warnings are for whoever asks.
-        for warning in &spec::parse_update(&json)?.warnings {
+        let update = spec::parse_update(&json)?;
+        for warning in &update.warnings {
             context.log.warn(warning);
         }
         let container = Container::open(&context.root, id)?;
+        if let Some(sandbox) = &container.record.sandbox {
+            for field in update.host.fields() {
+                context.log.warn(&format!("{field} has no effect: the microVM is that of {sandbox}"));
+            }
+        }
         if container.status()? == Status::Stopped {
             return Err(not_running());
         }

@@ -1,7 +1,10 @@
 //! The host cgroup of a sandbox: server, VMM and proxies together, so that a caller can account for the pod as a whole.
 //!
-//! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`. Only directories that were not there before are ours to
-//! remove, and `bulkhead/` itself: each has a line in the journal before it is made.
+//! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`, with all controllers that those above can give. Only
+//! directories that were not there before are ours to remove, and `bulkhead/` itself: each has a line in the journal
+//! before it is made.
+
+pub mod limits;
 
 use std::{
     fs, io,
@@ -30,6 +33,9 @@ pub enum CgroupError {
     Make { path: PathBuf, source: io::Error },
     #[error("put process {pid} into cgroup {}", .path.display())]
     Enter { path: PathBuf, pid: u32, source: io::Error },
+    /// A limit that the kernel does not take.
+    #[error("{field}: set {file} of its cgroup on the host to {value:?}")]
+    Limit { field: String, file: &'static str, value: String, source: io::Error },
     #[error(transparent)]
     Journal(#[from] StateError),
 }
@@ -109,7 +115,23 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
                 Err(source) => return Err(CgroupError::Make { path: dir.to_owned(), source }),
             }
         }
+        enable_controllers(path);
         return Ok(());
+    }
+}
+
+/// Has every cgroup above give its controllers on, as runc does, so that this one counts all and may limit all. One that
+/// has processes of its own refuses, which is the kernel's rule and no error: a limit that needs them is refused later.
+fn enable_controllers(path: &Path) {
+    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|dir| dir.starts_with(ROOT)).collect();
+    for dir in above.into_iter().rev() {
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let (given, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+        let enabled: Vec<&str> = enabled.split_whitespace().collect();
+        for controller in given.split_whitespace().filter(|controller| !enabled.contains(controller)) {
+            // One by one: a single refusal must not lose the others.
+            let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{share::Export, sizing::Sizes};
 use crate::{
     config::Config,
-    spec::{self, Bundle, Policy, SpecError},
+    spec::{self, Bundle, HostLimits, Policy, SpecError},
 };
 
 /// Type of the options that hold a `ContainerPlan` as JSON.
@@ -33,6 +33,8 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Where server, VMM and proxies go.
     pub cgroup: Option<PathBuf>,
+    /// To set there.
+    pub limits: HostLimits,
     /// The network namespace whose descriptor comes along.
     pub network: Option<PathBuf>,
     pub debug: bool,
@@ -48,6 +50,7 @@ impl Plan {
             vmm: config.vmm.clone(),
             sizes,
             cgroup: None,
+            limits: HostLimits::default(),
             network: None,
             debug: false,
             command_ns: 0,

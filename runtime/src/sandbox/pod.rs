@@ -8,6 +8,8 @@
 //! The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
 //! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
 
+mod update;
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -38,9 +40,9 @@ use super::{
     expose::expose,
     nics::{Found, Nics, NicsError},
     plan::{ContainerPlan, ExecPlan},
-    resize::{Machine, ResizeError},
+    resize::Machine,
     share::Share,
-    sizing::{Demand, Need},
+    sizing::Demand,
     status::{Event, Status},
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
@@ -49,7 +51,7 @@ use super::{
 };
 use crate::{
     error::chain,
-    spec::CheckedUpdate,
+    spec::HostLimits,
     state::{ExitRecord, names, write_atomically},
     time::rfc3339,
 };
@@ -83,11 +85,19 @@ pub(super) struct Pod {
     pub(super) changed: Notify,
     /// `None` when the share could not be made private to a test.
     share: Option<Share>,
-    cgroup: Option<PathBuf>,
+    cgroup: Option<Group>,
     /// Empty where there is no VMM: in tests.
     nics: OnceLock<Nics>,
     table: Mutex<Table>,
     proxies: Mutex<BTreeMap<Key, Proxy>>,
+}
+
+/// The host's cgroup of the first container: the microVM is in it.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) path: PathBuf,
+    /// Those it was made with.
+    pub(super) limits: HostLimits,
 }
 
 const SIGKILL: u32 = 9;
@@ -97,7 +107,7 @@ impl Pod {
         first: ContainerId,
         state_dir: PathBuf,
         share: Option<Share>,
-        cgroup: Option<PathBuf>,
+        cgroup: Option<Group>,
     ) -> Arc<Self> {
         Arc::new(Self {
             first,
@@ -230,7 +240,8 @@ impl Pod {
         let (agent, found) = tokio::join!(self.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
         self.enter_cgroup(key)?;
-        let demand = Demand::of(&plan.guest.resources);
+        let whole = self.cgroup.as_ref().filter(|_| key.container == self.first).map(|group| &group.limits);
+        let demand = Demand::of(&plan.guest.resources, whole.unwrap_or(&HostLimits::default()));
         if key.container != self.first {
             self.make_room(&agent, demand).await?;
         }
@@ -259,7 +270,7 @@ impl Pod {
             return Ok(());
         };
         for pid in [std::process::id(), self.host_pid(key)] {
-            cgroup::enter(cgroup, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
+            cgroup::enter(&cgroup.path, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
         }
         Ok(())
     }
@@ -376,27 +387,6 @@ impl Pod {
         self.agent().await?.resume(&key).await?;
         self.table().frozen(&key.container, Event::Resume);
         Ok(())
-    }
-
-    /// Changes limits in the guest, all that are given or none, and the machine with them: it grows before they do, and
-    /// shrinks after them.
-    pub(super) async fn update(self: Arc<Self>, key: Key, update: CheckedUpdate) -> Result<(), ttrpc::Error> {
-        self.table().check_alive(&key)?;
-        let agent = self.agent().await?;
-        let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
-        let mut machine = machine.hold().await;
-        let demand = Demand::of(&update.resources);
-        let need = self.table().need(&key.container, demand).changed_by(demand);
-        let failed = |error: ResizeError| status(Code::ABORTED, chain(&error));
-        let before = machine.size();
-        machine.resize(&agent, before.or_more(need)).await.map_err(failed)?;
-        if let Err(error) = agent.update(&key, &update.resources).await {
-            // Larger than needed does no harm; the update's own error is the one to tell.
-            let _ = machine.resize(&agent, before.or_more(Need::default())).await;
-            return Err(error.into());
-        }
-        self.table().updated(&key.container, demand);
-        machine.resize(&agent, need).await.map_err(failed)
     }
 
     pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, ttrpc::Error> {

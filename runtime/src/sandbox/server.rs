@@ -37,7 +37,7 @@ use super::{
     nics::Nics,
     packets::Packets,
     plan::Plan,
-    pod::{Boot, Pod},
+    pod::{Boot, Group, Pod},
     resize::Machine,
     services::{SandboxService, TaskService},
     share::Share,
@@ -133,6 +133,8 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     journal.append_self(Role::Server)?;
     if let Some(path) = &plan.cgroup {
         cgroup::make(path, &journal)?;
+        // Nobody goes back: a server that fails here takes the cgroup with it.
+        let _ = cgroup::limits::set(path, &plan.limits)?;
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -166,7 +168,8 @@ async fn run(
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
     let share_fd = share.open()?;
-    let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), plan.cgroup.clone());
+    let group = plan.cgroup.clone().map(|path| Group { path, limits: plan.limits.clone() });
+    let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
     let (news_sender, mut news) = mpsc::unbounded_channel();

@@ -1,6 +1,6 @@
 //! How large a microVM is made, and from what: the bundle's wishes and limits inside of what the operator allows.
 //!
-//!   vm.hwConfig ─▶ annotations ─▶ limit + overhead, ceil(quota / period) ─▶ configuration     the first that is given
+//!   vm.hwConfig ─▶ annotations ─▶ limit + overhead, ceil(quota / period), cpus ─▶ configuration     the first given
 //!
 //! A wish beyond the operator's bounds is refused by its JSON path; a limit beyond them is no wish for a machine of that
 //! size, so the machine is made as large as allowed, with a warning. `docs/sizing.md` says how the overhead was measured.
@@ -9,13 +9,14 @@ use std::path::PathBuf;
 
 use bulkhead_protocol::{
     container::{Limit, Resources},
+    cpu_list::CpuList,
     limits,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    spec::{ANNOTATIONS, Hardware, SpecError, Vm},
+    spec::{ANNOTATIONS, Hardware, HostLimits, SpecError, Vm},
 };
 
 const MIB: u64 = 1 << 20;
@@ -43,11 +44,18 @@ pub struct Demand {
     memory: Option<Limit>,
     quota: Option<Limit>,
     period: Option<u64>,
+    /// CPUs of the host that it may use.
+    cpus: Option<u32>,
 }
 
 impl Demand {
-    pub fn of(resources: &Resources) -> Self {
-        Self { memory: resources.memory_max, quota: resources.cpu_quota, period: resources.cpu_period }
+    pub fn of(resources: &Resources, host: &HostLimits) -> Self {
+        Self {
+            memory: resources.memory_max,
+            quota: resources.cpu_quota,
+            period: resources.cpu_period,
+            cpus: host.cpus.as_ref().map(CpuList::count),
+        }
     }
 
     /// What holds after an update.
@@ -57,6 +65,7 @@ impl Demand {
             memory: update.memory.or(self.memory),
             quota: update.quota.or(self.quota),
             period: update.period.or(self.period),
+            cpus: update.cpus.or(self.cpus),
         }
     }
 
@@ -71,11 +80,12 @@ impl Demand {
         }
     }
 
-    /// CPUs that the quota lets the container use, in thousandths.
+    /// CPUs that the quota and the host's CPUs let the container use, in thousandths.
     fn cpu_thousandths(self) -> Option<u64> {
-        let quota = value(self.quota)?;
         let period = self.period.unwrap_or(DEFAULT_PERIOD).max(1);
-        Some(quota.saturating_mul(1000).div_ceil(period))
+        let quota = value(self.quota).map(|quota| quota.saturating_mul(1000).div_ceil(period));
+        let cpus = self.cpus.map(|count| u64::from(count) * 1000);
+        quota.into_iter().chain(cpus).min()
     }
 }
 
@@ -108,7 +118,7 @@ impl Need {
     /// Only in what an update changes: the rest of the machine may come from a wish of the bundle.
     #[must_use]
     pub fn changed_by(self, update: Demand) -> Self {
-        let cpu = update.quota.is_some() || update.period.is_some();
+        let cpu = update.quota.is_some() || update.period.is_some() || update.cpus.is_some();
         Self {
             memory_mib: self.memory_mib.filter(|_| update.memory.is_some()),
             vcpus: self.vcpus.filter(|_| cpu),
@@ -146,10 +156,11 @@ pub fn sizes(
     config: &Config,
     vm: &Vm,
     resources: &Resources,
+    host: &HostLimits,
     warnings: &mut Vec<String>,
 ) -> Result<Sizes, SpecError> {
     check_annotations(config, vm)?;
-    let need = Need::of([Demand::of(resources)]);
+    let need = Need::of([Demand::of(resources, host)]);
     let (least, most) = (*limits::MEMORY_MIB.start(), config.max_memory_mib);
     let memory_mib = match wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS) {
         Some((mib, _)) if (least..=most).contains(&mib) => mib,
@@ -170,7 +181,7 @@ pub fn sizes(
         None => need.vcpus.map_or(u32::from(config.vcpus), |count| {
             if count > most {
                 warnings.push(format!(
-                    "linux.resources.cpu.quota wants a microVM of {count} vCPUs, max_vcpus allows {most}"
+                    "linux.resources.cpu wants a microVM of {count} vCPUs, max_vcpus allows {most}"
                 ));
             }
             count.min(most)

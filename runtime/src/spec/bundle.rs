@@ -78,6 +78,7 @@ fn split(
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
     let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
     let devices = devices::nodes(&linux.devices)?;
+    let (resources, limits) = resources::parse(&linux.resources, &devices, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
             source: share_path(id)?,
@@ -99,7 +100,7 @@ fn split(
             personality: personality::parse(linux.personality.as_ref())?,
             memory_policy: memory_policy::parse(linux.memory_policy.as_ref())?,
         },
-        resources: resources::parse(&linux.resources, &devices, &mut warnings)?,
+        resources,
         devices,
         namespaces: namespaces.0,
         join: None,
@@ -115,6 +116,7 @@ fn split(
         network: namespaces::network(&linux.namespaces)?,
         joins: namespaces::joins(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
+        limits,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,
         hooks,

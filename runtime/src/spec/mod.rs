@@ -11,6 +11,7 @@ mod capabilities;
 mod devices;
 mod error;
 mod hooks;
+mod host_limits;
 mod memory_policy;
 mod mounts;
 mod namespaces;
@@ -42,6 +43,7 @@ pub(crate) use bundle::read_capped;
 pub(crate) use capabilities::names as capability_names;
 pub use error::SpecError;
 pub(crate) use hooks::names as hook_names;
+pub use host_limits::{DeviceLimit, DeviceLimitKind, HostLimits, io_weight};
 pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub(crate) use namespaces::names as namespace_names;
 pub(crate) use options::names as mount_option_names;
@@ -82,6 +84,8 @@ pub struct HostPart {
     pub joins: Vec<Join>,
     /// As written: `/path`, `path` or `slice:prefix:name`.
     pub cgroups_path: Option<String>,
+    /// Of the microVM as a whole.
+    pub limits: HostLimits,
     pub annotations: BTreeMap<String, String>,
     /// `process.terminal`.
     pub terminal: bool,
@@ -206,6 +210,7 @@ pub fn load_process(file: &Path, policy: &Policy) -> Result<CheckedProcess, Spec
 pub struct CheckedUpdate {
     /// What is not in it stays.
     pub resources: Resources,
+    pub host: HostLimits,
     pub warnings: Vec<String>,
 }
 
@@ -216,10 +221,10 @@ pub struct CheckedUpdate {
 pub fn parse_update(json: &[u8]) -> Result<CheckedUpdate, SpecError> {
     let raw: raw::Resources = raw::parse(json, "the resources", "linux.resources")?;
     let mut warnings = Vec::new();
-    let mut resources = resources::parse(&raw, &[], &mut warnings)?;
+    let (mut resources, host) = resources::parse(&raw, &[], &mut warnings)?;
     // Callers hand over what they once created the container with; runc leaves the devices alone as well.
     resources.devices = Vec::new();
-    Ok(CheckedUpdate { resources, warnings })
+    Ok(CheckedUpdate { resources, host, warnings })
 }
 
 /// The process that `exec` with flags runs: the container's own from its `config.json`, changed by the flags.

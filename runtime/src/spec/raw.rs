@@ -403,12 +403,15 @@ pub(super) struct BlockIo {
     pub throttle_write_iops_device: Vec<BlockDevice>,
 }
 
-/// Of an entry that is refused only its device is told.
+/// With a weight or a rate, by the list that it is in.
 #[derive(Debug, Deserialize)]
-#[serde(remote = "Self", expecting = "an object")]
+#[serde(rename_all = "camelCase", remote = "Self", expecting = "an object")]
 pub(super) struct BlockDevice {
     pub major: i64,
     pub minor: i64,
+    pub weight: Option<u16>,
+    pub leaf_weight: Option<u16>,
+    pub rate: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_protocol::{
-    container::{DeviceNode, Limit, Resources},
-    cpu_list::CpuList,
-};
+use bulkhead_protocol::container::{DeviceNode, Limit, Resources};
 
-use super::{SpecError, devices, process::refuse_nul, raw};
+use super::{
+    SpecError, devices,
+    host_limits::{self, HostLimits, io_weight},
+    process::refuse_nul,
+    raw,
+};
 
 /// Controllers of cgroup2: a key of `unified` starts with one of these and a dot.
 const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
@@ -19,12 +21,12 @@ const UNIFIED_VALUE_MAX: usize = 4096;
 /// Of x86_64, as cgroup2 writes them; whether a guest has the larger one depends on the CPU, so the agent decides.
 const PAGE_SIZES: [&str; 2] = ["2MB", "1GB"];
 
-/// `nodes` are the container's devices, which the rules may name.
+/// What the guest keeps, and what the host keeps. `nodes` are the container's devices, which the rules may name.
 pub(super) fn parse(
     raw: &raw::Resources,
     nodes: &[DeviceNode],
     warnings: &mut Vec<String>,
-) -> Result<Resources, SpecError> {
+) -> Result<(Resources, HostLimits), SpecError> {
     let refused = [
         ("network", &raw.network, "network classes and priorities exist only with cgroup1"),
         ("rdma", &raw.rdma, "the microVM has no RDMA devices"),
@@ -43,10 +45,17 @@ pub(super) fn parse(
         None => None,
         Some(limit) => Some(limit_of("linux.resources.pids.limit", limit)?),
     };
-    resources.io_weight = block_io(&raw.block_io)?;
     resources.hugetlb_max = hugetlb(&raw.hugepage_limits)?;
     resources.unified = unified(&raw.unified)?;
-    Ok(resources)
+    let mut host = HostLimits {
+        cpu_weight: resources.cpu_weight,
+        cpu_idle: resources.cpu_idle,
+        ..HostLimits::default()
+    };
+    host_limits::cpu(&raw.cpu, &mut host)?;
+    host_limits::block_io(&raw.block_io, &mut host)?;
+    resources.io_weight = host.io_weight.map(|weight| io_weight(weight.into()));
+    Ok((resources, host))
 }
 
 fn memory(raw: &raw::Memory, resources: &mut Resources, warnings: &mut Vec<String>) -> Result<(), SpecError> {
@@ -98,12 +107,6 @@ fn cpu(raw: &raw::Cpu, resources: &mut Resources) -> Result<(), SpecError> {
         let reason = "cgroup2 has no limits for realtime processes".to_owned();
         return Err(SpecError::Refused { field: field(name), reason });
     }
-    let list = |name: &str, list: Option<&String>| {
-        let list = list.filter(|list| !list.is_empty()).cloned().map(CpuList::try_from);
-        list.transpose().map_err(|error| SpecError::Invalid { field: field(name), reason: error.to_string() })
-    };
-    resources.cpuset_cpus = list("cpus", raw.cpus.as_ref())?;
-    resources.cpuset_mems = list("mems", raw.mems.as_ref())?;
     resources.cpu_weight = raw.shares.filter(|shares| *shares != 0).map(weight_of);
     let quota = raw.quota.filter(|quota| *quota != 0);
     resources.cpu_quota = quota.map(|quota| limit_of(&field("quota"), quota)).transpose()?;
@@ -146,37 +149,6 @@ fn weight_of(shares: u64) -> u64 {
     let log = (shares as f64).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
     10_f64.powf(exponent).ceil() as u64
-}
-
-/// `io.weight`. What names a device is refused: the disks of the host are not in the microVM.
-fn block_io(raw: &raw::BlockIo) -> Result<Option<u64>, SpecError> {
-    let field = |name: &str| format!("linux.resources.blockIO.{name}");
-    if raw.leaf_weight.is_some_and(|weight| weight != 0) {
-        let reason = "cgroup2 has no leaf weights".to_owned();
-        return Err(SpecError::Refused { field: field("leafWeight"), reason });
-    }
-    let of_devices = [
-        ("weightDevice", &raw.weight_device),
-        ("throttleReadBpsDevice", &raw.throttle_read_bps_device),
-        ("throttleWriteBpsDevice", &raw.throttle_write_bps_device),
-        ("throttleReadIOPSDevice", &raw.throttle_read_iops_device),
-        ("throttleWriteIOPSDevice", &raw.throttle_write_iops_device),
-    ];
-    for (name, devices) in of_devices {
-        if let Some(device) = devices.first() {
-            let reason = format!("block device {}:{} is not in the microVM", device.major, device.minor);
-            return Err(SpecError::Refused { field: format!("{}[0]", field(name)), reason });
-        }
-    }
-    match raw.weight {
-        None | Some(0) => Ok(None),
-        // From 10..=1000 to 1..=10000, as runc has it.
-        Some(weight @ 10..=1000) => Ok(Some(1 + (u64::from(weight) - 10) * 9999 / 990)),
-        Some(weight) => {
-            let reason = format!("{weight} is not within 10 to 1000");
-            Err(SpecError::Invalid { field: field("weight"), reason })
-        }
-    }
 }
 
 fn hugetlb(raw: &[raw::HugepageLimit]) -> Result<BTreeMap<String, Limit>, SpecError> {

@@ -198,18 +198,17 @@ impl StateDir {
         Ok(ids)
     }
 
-    /// The records of all containers under `root` that are made.
+    /// The records of all containers under `root` that are made, with an error for each that cannot be read.
     ///
     /// # Errors
-    /// When the root or a record cannot be read.
-    pub fn records(root: &Path) -> Result<Vec<Record>, StateError> {
+    /// When the root cannot be read.
+    pub fn records(root: &Path) -> Result<Vec<Result<Record, StateError>>, StateError> {
         let mut records = Vec::new();
         for id in Self::list(root)? {
             match Self::open(root, &id).and_then(|dir| dir.record()) {
-                Ok(record) => records.push(record),
                 // Deleted meanwhile, or not complete yet.
                 Err(StateError::Missing { .. } | StateError::Creating { .. }) => {}
-                Err(error) => return Err(error),
+                record => records.push(record),
             }
         }
         Ok(records)

@@ -165,6 +165,13 @@ const ALLOWED: &[(&str, &str, &str, &str, &str)] = &[
         "bulkhead: warning: linux.seccomp.*",
         "a warning that crun does not give",
     ),
+    (
+        "cpu set",
+        "cgroup_files.cpuset.*",
+        "0",
+        "",
+        "the host's CPUs and nodes, which bound the microVM from outside",
+    ),
     // Volumes.
     ("bind*", "mount *.data.*", "*", "*", "options of the filesystem on which the host keeps them"),
     ("bind*", "mount *.type", "*", "virtiofs", "volumes are shared by virtio-fs"),

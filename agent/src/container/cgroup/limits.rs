@@ -4,7 +4,7 @@
 //!                                        ─replace()─▶ one in use: earlier values are read first, restored after a failure
 //!
 //! A value is one write, because the kernel takes it as one; a file with a line for each device is restored line by
-//! line. Refused by their JSON path are the limits that the host could not check: CPUs, nodes and page sizes.
+//! line. Refused by their JSON path are the limits that the host could not check: sizes of pages.
 
 use std::{
     fs::{self, OpenOptions},
@@ -12,10 +12,7 @@ use std::{
     path::Path,
 };
 
-use bulkhead_protocol::{
-    container::{Limit, Resources},
-    cpu_list::CpuList,
-};
+use bulkhead_protocol::container::{Limit, Resources};
 
 use crate::container::error::{ContainerError, During};
 
@@ -42,8 +39,6 @@ pub(super) fn replace(directory: &Path, resources: &Resources) -> Result<(), Con
 }
 
 fn settings(directory: &Path, resources: &Resources) -> Result<Vec<Setting>, ContainerError> {
-    check_numbers(directory, "cpu.cpus", "cpuset.cpus.effective", resources.cpuset_cpus.as_ref())?;
-    check_numbers(directory, "cpu.mems", "cpuset.mems.effective", resources.cpuset_mems.as_ref())?;
     for size in resources.hugetlb_max.keys() {
         if !plain(size) || !directory.join(format!("hugetlb.{size}.max")).exists() {
             return Err(ContainerError::refused(format_args!(
@@ -89,8 +84,6 @@ fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, Con
         }),
     );
     add("cpu.max.burst", burst);
-    add("cpuset.cpus", resources.cpuset_cpus.as_ref().map(CpuList::to_string));
-    add("cpuset.mems", resources.cpuset_mems.as_ref().map(CpuList::to_string));
     add("pids.max", resources.pids_max.map(text));
     add("io.weight", resources.io_weight.map(|weight| weight.to_string()));
     let mut files: Vec<_> = files.into_iter().map(|(file, value)| (file.to_owned(), value)).collect();
@@ -121,25 +114,6 @@ fn text(limit: Limit) -> String {
     match limit {
         Limit::Max => "max".to_owned(),
         Limit::Value(value) => value.to_string(),
-    }
-}
-
-/// `wanted` must be among what the cgroup above may use; the kernel alone would take CPUs that are not there.
-fn check_numbers(
-    directory: &Path,
-    field: &str,
-    file: &str,
-    wanted: Option<&CpuList>,
-) -> Result<(), ContainerError> {
-    let Some(wanted) = wanted else { return Ok(()) };
-    let read = directory.parent().map(|parent| fs::read_to_string(parent.join(file)));
-    let has = read.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into())).during("read", file)?;
-    let has = CpuList::try_from(has).map_err(|error| error.to_string()).during("read", file)?;
-    match wanted.first_beyond(&has) {
-        None => Ok(()),
-        Some(number) => Err(ContainerError::refused(format_args!(
-            "linux.resources.{field}: {number} is not one of the microVM's own, {has}"
-        ))),
     }
 }
 

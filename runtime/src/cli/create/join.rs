@@ -28,7 +28,7 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
     if bundle.host.joins.is_empty() {
         return Ok(None);
     }
-    let records = StateDir::records(root)?;
+    let records = StateDir::records(root)?.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut owner: Option<&Record> = None;
     let mut kinds = Vec::new();
     for join in &bundle.host.joins {

@@ -26,16 +26,21 @@ fn mib(mib: u64) -> Option<Limit> {
     Some(Limit::Value(mib * MIB))
 }
 
+fn demand(resources: &Resources) -> Demand {
+    Demand::of(resources, &HostLimits::default())
+}
+
 /// Memory and vCPUs, and what was warned about.
 fn sized(vm: &Vm, resources: &Resources) -> (u32, u8, Vec<String>) {
     let mut warnings = Vec::new();
-    let sizes = sizes(&config(), vm, resources, &mut warnings).unwrap();
+    let sizes = sizes(&config(), vm, resources, &HostLimits::default(), &mut warnings).unwrap();
     assert_eq!((sizes.max_memory_mib, sizes.max_vcpus), (4096, 4));
     (sizes.memory_mib, sizes.vcpus, warnings)
 }
 
 fn refused(vm: &Vm) -> String {
-    let error = sizes(&config(), vm, &Resources::default(), &mut Vec::new()).unwrap_err();
+    let error =
+        sizes(&config(), vm, &Resources::default(), &HostLimits::default(), &mut Vec::new()).unwrap_err();
     error.to_string()
 }
 
@@ -69,6 +74,20 @@ fn a_quota_is_rounded_up_to_whole_vcpus() {
     assert_eq!([1, 50_000, 100_000, 100_001, 250_000].map(|quota| vcpus(quota, None)), [1, 1, 1, 2, 3]);
     assert_eq!(vcpus(30_000, Some(10_000)), 3);
     assert_eq!(vcpus(1, Some(0)), 1, "no division by zero");
+}
+
+#[test]
+fn a_machine_has_a_vcpu_for_each_of_the_hosts_cpus_that_it_may_use_or_as_many_as_its_quota_needs() {
+    let vcpus = |cpus: &str, quota| {
+        let host =
+            HostLimits { cpus: Some(CpuList::try_from(cpus.to_owned()).unwrap()), ..HostLimits::default() };
+        let limits = limited(None, quota, None);
+        sizes(&config(), &Vm::default(), &limits, &host, &mut Vec::new()).unwrap().vcpus
+    };
+    assert_eq!(["6", "4-5", "0-3,3", "0-63"].map(|cpus| vcpus(cpus, None)), [1, 2, 4, 4]);
+    assert_eq!(vcpus("4-7", Some(Limit::Value(150_000))), 2);
+    assert_eq!(vcpus("4-5", Some(Limit::Value(400_000))), 2);
+    assert_eq!(vcpus("4-5", Some(Limit::Max)), 2);
 }
 
 #[test]
@@ -113,7 +132,7 @@ fn wishes_beyond_the_bounds_are_refused_by_their_field() {
 #[test]
 fn annotations_that_the_operator_does_not_allow_are_refused() {
     let config = Config { allowed_annotations: vec!["org.bulkhead.vm.vcpus".into()], ..config() };
-    let sized = |vm: &Vm| sizes(&config, vm, &Resources::default(), &mut Vec::new());
+    let sized = |vm: &Vm| sizes(&config, vm, &Resources::default(), &HostLimits::default(), &mut Vec::new());
     sized(&annotated(None, Some(2))).unwrap();
     assert_eq!(
         sized(&annotated(Some(300), None)).unwrap_err().to_string(),
@@ -127,11 +146,8 @@ fn containers_of_one_sandbox_are_added_up() {
         limited(mib(100), Some(Limit::Value(50_000)), None),
         limited(mib(220), Some(Limit::Value(70_000)), None),
     );
-    assert_eq!(
-        Need::of([Demand::of(&a), Demand::of(&b)]),
-        Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) }
-    );
-    assert_eq!(Need::of([Demand::of(&a), Demand::default()]), Need::default());
+    assert_eq!(Need::of([demand(&a), demand(&b)]), Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) });
+    assert_eq!(Need::of([demand(&a), Demand::default()]), Need::default());
     assert_eq!(Need::of([]), Need::default());
 }
 
@@ -158,13 +174,13 @@ fn programs_of_the_host_must_be_configured_or_allowed() {
 
 #[test]
 fn an_update_changes_what_it_has_and_the_machine_in_that_alone() {
-    let before = Demand::of(&limited(mib(128), Some(Limit::Value(150_000)), None));
-    let more_memory = Demand::of(&limited(mib(256), None, None));
+    let before = demand(&limited(mib(128), Some(Limit::Value(150_000)), None));
+    let more_memory = demand(&limited(mib(256), None, None));
     let after = before.updated(more_memory);
-    assert_eq!(after, Demand::of(&limited(mib(256), Some(Limit::Value(150_000)), None)));
+    assert_eq!(after, demand(&limited(mib(256), Some(Limit::Value(150_000)), None)));
     let need = Need::of([after]);
     assert_eq!(need.changed_by(more_memory), Need { memory_mib: Some(256 + 64 + 8), vcpus: None });
-    let period = Demand::of(&limited(None, None, Some(50_000)));
+    let period = demand(&limited(None, None, Some(50_000)));
     assert_eq!(
         Need::of([before.updated(period)]).changed_by(period),
         Need { memory_mib: None, vcpus: Some(3) }

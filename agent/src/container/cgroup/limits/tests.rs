@@ -12,11 +12,7 @@ fn pair(file: &str, value: &str) -> Setting {
     (file.to_owned(), value.to_owned())
 }
 
-fn cpus(list: &str) -> Option<CpuList> {
-    Some(CpuList::try_from(list.to_owned()).unwrap())
-}
-
-/// A cgroup as ordinary files, below one that may use CPUs 0 and 1.
+/// A cgroup as ordinary files.
 struct Group {
     base: TempDir,
 }
@@ -25,7 +21,6 @@ impl Group {
     fn with(files: &[(&str, &str)]) -> Self {
         let group = Self { base: TempDir::new().unwrap() };
         fs::create_dir(group.path()).unwrap();
-        fs::write(group.base.path().join("cpuset.cpus.effective"), "0-1\n").unwrap();
         for (file, value) in files {
             fs::write(group.path().join(file), value).unwrap();
         }
@@ -53,7 +48,6 @@ fn limits_become_files_in_an_order_that_works() {
         memory_swap_max: Some(Limit::Value(0)),
         cpu_quota: Some(Limit::Value(50_000)),
         cpu_period: Some(100_000),
-        cpuset_cpus: cpus("0-1"),
         pids_max: Some(Limit::Max),
         io_weight: Some(50),
         hugetlb_max: BTreeMap::from([("2MB".to_owned(), Limit::Value(0))]),
@@ -66,7 +60,6 @@ fn limits_become_files_in_an_order_that_works() {
             pair("memory.swap.max", "0"),
             pair("memory.max", "67108864"),
             pair("cpu.max", "50000 100000"),
-            pair("cpuset.cpus", "0-1"),
             pair("pids.max", "max"),
             pair("io.weight", "50"),
             pair("hugetlb.2MB.max", "0"),
@@ -114,12 +107,12 @@ fn a_failed_change_restores_what_was_changed_before() {
         ("memory.max", "max\n"),
         ("cpu.idle", "0\n"),
         ("cpu.weight", "70\n"),
-        ("cpuset.cpus", "\n"),
+        ("memory.low", "\n"),
     ]);
     let resources = Resources {
         memory_max: Some(Limit::Value(5)),
         cpu_idle: Some(true),
-        cpuset_cpus: cpus("1"),
+        memory_low: Some(Limit::Value(1)),
         pids_max: Some(Limit::Value(3)),
         ..Resources::default()
     };
@@ -131,7 +124,7 @@ fn a_failed_change_restores_what_was_changed_before() {
     std::os::unix::fs::symlink("/proc/uptime", group.path().join("pids.max")).unwrap();
     let error = replace(&group.path(), &resources).unwrap_err().chain();
     assert!(error.starts_with("set limit pids.max to 3: "), "{error}");
-    let restored = ["memory.max", "cpu.idle", "cpu.weight", "cpuset.cpus"].map(|file| group.read(file));
+    let restored = ["memory.max", "cpu.idle", "cpu.weight", "memory.low"].map(|file| group.read(file));
     assert_eq!(restored, ["max", "0", "70", "\n"]);
 }
 
@@ -141,16 +134,6 @@ fn a_change_that_works_leaves_the_rest_alone() {
     let resources = Resources { memory_max: Some(Limit::Value(5)), ..Resources::default() };
     replace(&group.path(), &resources).unwrap();
     assert_eq!((group.read("memory.max"), group.read("pids.max")), ("5".into(), "9\n".into()));
-}
-
-#[test]
-fn a_cpu_that_the_guest_lacks_is_refused_with_those_it_has() {
-    let group = Group::with(&[("cpuset.cpus", "\n")]);
-    let error = write(&group.path(), &Resources { cpuset_cpus: cpus("1-2"), ..Resources::default() });
-    let expected = "linux.resources.cpu.cpus: 2 is not one of the microVM's own, 0-1";
-    assert_eq!(error.unwrap_err().chain(), expected);
-    write(&group.path(), &Resources { cpuset_cpus: cpus("1"), ..Resources::default() }).unwrap();
-    assert_eq!(group.read("cpuset.cpus"), "1");
 }
 
 #[test]

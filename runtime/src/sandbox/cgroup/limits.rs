@@ -1,0 +1,192 @@
+//! Limits of a microVM as a whole, as files of its host cgroup.
+//!
+//!   HostLimits ─check()─▶ what this host can keep ─set()─▶ files, each value one write ─▶ Earlier: what they said before
+//!
+//! There is no cpu.max and no memory.max among them: the machine's vCPUs and memory bound it already, and whoever
+//! throttles a vCPU stops the agent as well. What was asked for and cannot hold is refused by its JSON path; where only
+//! a weight is lost, which bounds nothing, a warning does.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use bulkhead_protocol::cpu_list::CpuList;
+
+use super::CgroupError;
+use crate::spec::{DeviceLimit, DeviceLimitKind, HostLimits, SpecError, io_weight};
+
+const CPUS: &str = "linux.resources.cpu.cpus";
+const MEMS: &str = "linux.resources.cpu.mems";
+const SHARES: &str = "linux.resources.cpu.shares";
+const IDLE: &str = "linux.resources.cpu.idle";
+const IO_WEIGHT: &str = "linux.resources.blockIO.weight";
+
+/// Whether a host can keep `limits` in the cgroup at `path`, which need not exist yet. What it cannot, and does not
+/// matter as much, is warned about.
+///
+/// # Errors
+/// CPUs or nodes that the host does not have, or a limit whose controller is not there.
+pub fn check(path: Option<&Path>, limits: &HostLimits) -> Result<Vec<String>, SpecError> {
+    // Its own files say what it has now, those above what it may have.
+    let above: Vec<&Path> = path.into_iter().flat_map(|path| path.ancestors().skip(1)).collect();
+    let read = |file: &str| above.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok());
+    let controllers = read("cgroup.controllers").unwrap_or_default();
+    let has = |controller: &str| controllers.split_whitespace().any(|name| name == controller);
+    let lacks = |controller: &str| match path {
+        Some(_) => format!("the host gives its cgroup no {controller} controller"),
+        None => "it has no cgroup on the host".to_owned(),
+    };
+    let sets = [(CPUS, "cpuset.cpus.effective", &limits.cpus), (MEMS, "cpuset.mems.effective", &limits.mems)];
+    for (field, file, wanted) in sets {
+        let Some(wanted) = wanted else { continue };
+        let available = read(file).filter(|_| has("cpuset")).and_then(|list| CpuList::try_from(list).ok());
+        let Some(available) = available else {
+            return Err(SpecError::Refused { field: field.into(), reason: lacks("cpuset") });
+        };
+        if let Some(number) = wanted.first_beyond(&available) {
+            let reason = format!("{number} is not one of the host's, {available}");
+            return Err(SpecError::Invalid { field: field.into(), reason });
+        }
+    }
+    if let Some(throttle) = limits.throttles.first().filter(|_| !has("io")) {
+        return Err(SpecError::Refused { field: throttle.field.clone(), reason: lacks("io") });
+    }
+    let weights = [
+        (SHARES, "cpu", limits.cpu_weight.is_some()),
+        (IDLE, "cpu", limits.cpu_idle.is_some()),
+        (IO_WEIGHT, "io", limits.io_weight.is_some()),
+    ];
+    let of_devices = limits.device_weights.iter().map(|weight| (weight.field.as_str(), "io", true));
+    let lost = weights.into_iter().chain(of_devices).filter(|(_, name, given)| *given && !has(name));
+    Ok(lost.map(|(field, name, _)| format!("{field} does not hold on the host: {}", lacks(name))).collect())
+}
+
+/// What files of a cgroup said before they were changed, in the order of the changes.
+#[derive(Debug)]
+#[must_use]
+pub struct Earlier {
+    directory: PathBuf,
+    lines: Vec<(&'static str, String)>,
+}
+
+impl Earlier {
+    /// Writes it back; the error that led here is the one to report.
+    pub fn restore(self) {
+        for (file, line) in self.lines.iter().rev() {
+            if let Err(error) = put(&self.directory, file, line) {
+                eprintln!("{file} of {} cannot be set back to {line:?}: {error}", self.directory.display());
+            }
+        }
+    }
+
+    fn remember(&mut self, file: &'static str, value: &str) -> io::Result<()> {
+        let text = fs::read_to_string(self.directory.join(file))?;
+        self.lines.extend(line_before(&text, file, value).map(|line| (file, line)));
+        Ok(())
+    }
+}
+
+/// Sets all limits that are given, or none.
+///
+/// # Errors
+/// What the kernel refuses, by its JSON path.
+pub fn set(directory: &Path, limits: &HostLimits) -> Result<Earlier, CgroupError> {
+    let mut earlier = Earlier { directory: directory.to_owned(), lines: Vec::new() };
+    for Setting { field, file, value, needed } in settings(directory, limits) {
+        if file == "cpu.idle" {
+            // Lost with the first change of the other; without it there is no idle either.
+            let _ = earlier.remember("cpu.weight", "");
+        }
+        let done = earlier.remember(file, &value).and_then(|()| put(directory, file, &value));
+        match done {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {
+                eprintln!("{field} does not hold on the host: its cgroup has no {file}");
+            }
+            Err(source) => {
+                earlier.restore();
+                return Err(CgroupError::Limit { field: field.to_owned(), file, value, source });
+            }
+        }
+    }
+    Ok(earlier)
+}
+
+struct Setting<'a> {
+    field: &'a str,
+    file: &'static str,
+    value: String,
+    /// Refused where the file is not there.
+    needed: bool,
+}
+
+/// The values to write, in order.
+fn settings<'a>(directory: &Path, limits: &'a HostLimits) -> Vec<Setting<'a>> {
+    let mut settings = Vec::new();
+    let mut add = |field: &'a str, file, value: Option<String>, needed| {
+        settings.extend(value.map(|value| Setting { field, file, value, needed }));
+    };
+    add(IDLE, "cpu.idle", limits.cpu_idle.map(|idle| u8::from(idle).to_string()), false);
+    // An idle group has no weight, and refuses one.
+    let weight = limits.cpu_weight.filter(|_| limits.cpu_idle != Some(true));
+    add(SHARES, "cpu.weight", weight.map(|weight| weight.to_string()), false);
+    add(CPUS, "cpuset.cpus", limits.cpus.as_ref().map(CpuList::to_string), true);
+    add(MEMS, "cpuset.mems", limits.mems.as_ref().map(CpuList::to_string), true);
+    // As runc: BFQ's, which has the spec's scale, where it is there.
+    let bfq = directory.join("io.bfq.weight").exists();
+    let file = if bfq { "io.bfq.weight" } else { "io.weight" };
+    let scaled = |weight| if bfq { weight } else { io_weight(weight) };
+    add(IO_WEIGHT, file, limits.io_weight.map(|weight| scaled(weight.into()).to_string()), false);
+    for limit in &limits.device_weights {
+        let value = format!("{} {}", device(limit), scaled(limit.value));
+        add(&limit.field, file, Some(value), false);
+    }
+    for limit in &limits.throttles {
+        add(&limit.field, "io.max", Some(io_max(limit)), true);
+    }
+    settings
+}
+
+fn device(limit: &DeviceLimit) -> String {
+    format!("{}:{}", limit.major, limit.minor)
+}
+
+fn io_max(limit: &DeviceLimit) -> String {
+    let key = match limit.kind {
+        DeviceLimitKind::Weight => "weight",
+        DeviceLimitKind::ReadBytes => "rbps",
+        DeviceLimitKind::WriteBytes => "wbps",
+        DeviceLimitKind::ReadOperations => "riops",
+        DeviceLimitKind::WriteOperations => "wiops",
+    };
+    match limit.value {
+        // The kernel takes no 0.
+        0 => format!("{} {key}=max", device(limit)),
+        rate => format!("{} {key}={rate}", device(limit)),
+    }
+}
+
+/// What `text`, all that a file says, says of that which `value` changes, so that it can be written back.
+fn line_before(text: &str, file: &str, value: &str) -> Option<String> {
+    let device = value.split_once(' ').map(|(device, _)| device).filter(|device| device.contains(':'));
+    let Some(device) = device else {
+        // A file with lines for devices has its own value first.
+        let line = text.lines().next().unwrap_or_default();
+        // The weight of an idle group, which cannot be set.
+        return (file != "cpu.weight" || line != "0").then(|| line.to_owned());
+    };
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(device));
+    let unset = if file == "io.max" { "rbps=max wbps=max riops=max wiops=max" } else { "default" };
+    Some(line.map_or_else(|| format!("{device} {unset}"), str::to_owned))
+}
+
+/// One value is one write, and no bytes at all would be none.
+fn put(directory: &Path, file: &str, value: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(file))?;
+    file.write_all(if value.is_empty() { b"\n" } else { value.as_bytes() })
+}
+
+#[cfg(test)]
+mod tests;
