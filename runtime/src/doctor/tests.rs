@@ -80,6 +80,16 @@ fn memory_must_hold_one_microvm() {
 }
 
 #[test]
+fn the_network_is_slower_without_vhost_net() {
+    let (with, without) = (root(&[("dev/vhost-net", "")]), root(&[]));
+    assert!(host::network(with.path(), true).detail.contains("host kernel"));
+    assert_eq!(host::network(without.path(), true).verdict, Verdict::Warn);
+    let refused = host::network(with.path(), false);
+    assert_eq!(refused.verdict, Verdict::Ok);
+    assert!(refused.detail.contains("by the VMM"), "{}", refused.detail);
+}
+
+#[test]
 fn a_bad_configuration_fails_and_the_host_is_looked_at_all_the_same() {
     let mut findings = Vec::new();
     let error = crate::config::Config::load(Some(Path::new("/nonexistent"))).unwrap_err();

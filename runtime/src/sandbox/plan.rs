@@ -35,6 +35,8 @@ pub struct Plan {
     pub cgroup: Option<PathBuf>,
     /// The network namespace whose descriptor comes along.
     pub network: Option<PathBuf>,
+    /// Whether the host kernel shall move frames, where it can.
+    pub vhost_net: bool,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -49,6 +51,7 @@ impl Plan {
             sizes,
             cgroup: None,
             network: None,
+            vhost_net: config.vhost_net,
             debug: false,
             command_ns: 0,
         }
