@@ -91,9 +91,11 @@ pub enum Device {
     Balloon,
     /// The room between `Machine::memory_mib` and `max_memory_mib`, which `ResizeMemory` fills.
     Mem,
-    /// An Ethernet device with the given address. `tap`: attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
+    /// An Ethernet device with the given address. `tap`: attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR. `vhost`: a
+    /// fresh /dev/vhost-net; with it the host kernel moves the frames, else the VMM does.
     Net {
         tap: Fd,
+        vhost: Option<Fd>,
         mac: [u8; 6],
         mtu: u16,
     },

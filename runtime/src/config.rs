@@ -38,6 +38,8 @@ pub struct Config {
     pub vcpus: u8,
     /// The most that a sandbox is made with or grows to, 1 to 32. Default: 4, or `vcpus` if that is more.
     pub max_vcpus: u8,
+    /// Whether the host kernel moves frames between taps and guests, where it has /dev/vhost-net. Default: true.
+    pub vhost_net: bool,
     /// Annotations of ours that a bundle may use. Default: none.
     pub allowed_annotations: Vec<String>,
     /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
@@ -63,6 +65,7 @@ struct RawConfig {
     max_memory_mib: Option<u32>,
     vcpus: Option<u8>,
     max_vcpus: Option<u8>,
+    vhost_net: Option<bool>,
     #[serde(default)]
     allowed_annotations: Vec<String>,
     #[serde(default)]
@@ -237,6 +240,7 @@ impl RawConfig {
             max_memory_mib,
             vcpus,
             max_vcpus,
+            vhost_net: self.vhost_net.unwrap_or(true),
             allowed_annotations: annotations(self.allowed_annotations)
                 .map_err(|unknown| refuse("allowed_annotations", unknown))?,
             allowed_vmms: absolute(self.allowed_vmms).map_err(|path| refuse("allowed_vmms", path))?,

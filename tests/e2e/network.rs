@@ -4,6 +4,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::Command,
     thread,
 };
@@ -76,12 +77,36 @@ fn a_container_has_the_interface_of_its_namespace_and_both_sides_reach_each_othe
     assert_eq!(wire.traces(), [""; 0]);
 }
 
+/// Whether the container's VMM has left the frames to the host kernel.
+fn uses_vhost(container: &Container<'_>) -> bool {
+    let vmm = process("bulkhead-vmm", &[], &container.id).unwrap();
+    let fds = std::fs::read_dir(format!("/proc/{vmm}/fd")).unwrap();
+    fds.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/vhost-net")))
+}
+
 #[test]
 fn large_transfers_arrive_whole_in_both_directions_over_both_families() {
     let host = TestHost::new();
     let wire = Wire::connected();
     let container = running(&host, &wire);
-    for address in ["10.77.0.1", "fd77::1"] {
+    assert_eq!(uses_vhost(&container), Path::new("/dev/vhost-net").exists());
+    transfer(&container, &wire, &["10.77.0.1", "fd77::1"]);
+    container.delete_force();
+}
+
+#[test]
+fn without_vhost_net_frames_pass_through_the_vmm() {
+    let host = TestHost::configured("vhost_net = false\n");
+    let wire = Wire::connected();
+    let container = running(&host, &wire);
+    assert!(!uses_vhost(&container));
+    transfer(&container, &wire, &["10.77.0.1"]);
+    container.delete_force();
+    assert_eq!(wire.traces(), [""; 0]);
+}
+
+fn transfer(container: &Container<'_>, wire: &Wire, addresses: &[&'static str]) {
+    for &address in addresses {
         let listener = wire.outside(move || TcpListener::bind((address, 0)).unwrap());
         let port = listener.local_addr().unwrap().port();
         // Out of the guest, and back into it: what was sent comes as a checksum of what was received.
@@ -104,7 +129,6 @@ fn large_transfers_arrive_whole_in_both_directions_over_both_families() {
         let expected = finish(&mut Command::new("sha256sum"), &received, DEADLINE).success();
         assert_eq!(sum.split(' ').next(), expected.split(' ').next());
     }
-    container.delete_force();
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::{io, sync::Arc};
 use bulkhead_protocol::vmm::Slot;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
-use virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY;
+use virtio_bindings::virtio_mmio::{
+    VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_QUEUE_NOTIFY,
+};
 use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
@@ -89,24 +91,27 @@ impl Vm {
     }
 }
 
-impl Vm {
-    fn add_kick(&self, slot: Slot, queue: u32, kick: &EventFd) -> Result<(), errno::Error> {
-        self.fd.register_ioevent(kick, &notify(slot), queue)
-    }
-
-    fn remove_kicks(&self, slot: Slot, kicks: &[Arc<EventFd>]) {
-        for (queue, kick) in (0_u32..).zip(kicks) {
-            // Undoing what may not have been done.
-            let _ = self.fd.unregister_ioevent(kick, &notify(slot), queue);
-        }
-    }
+/// What a driver writes without an exit to this process: address, value, and the eventfd that hears of it.
+fn writes<'a>(
+    slot: Slot,
+    interrupt: &'a Interrupt,
+    kicks: &'a [Arc<EventFd>],
+) -> impl Iterator<Item = (IoEventAddress, u32, &'a EventFd)> {
+    let register = move |offset| IoEventAddress::Mmio(mmio::address(slot) + u64::from(offset));
+    // The doorbell: the queue's index is the datum, so each queue has its own eventfd.
+    let kicks = (0..).zip(kicks);
+    let kicks = kicks.map(move |(queue, kick)| (register(VIRTIO_MMIO_QUEUE_NOTIFY), queue, &**kick));
+    let acknowledgements = interrupt.acknowledgements();
+    kicks.chain(
+        acknowledgements.map(|event| (register(VIRTIO_MMIO_INTERRUPT_ACK), VIRTIO_MMIO_INT_VRING, event)),
+    )
 }
 
 impl Wires for Vm {
     fn connect(&self, slot: Slot, interrupt: &Interrupt, kicks: &[Arc<EventFd>]) -> io::Result<()> {
         self.fd.register_irqfd(interrupt.irqfd(), mmio::gsi(slot))?;
-        for (queue, kick) in (0_u32..).zip(kicks) {
-            if let Err(error) = self.add_kick(slot, queue, kick) {
+        for (address, value, event) in writes(slot, interrupt, kicks) {
+            if let Err(error) = self.fd.register_ioevent(event, &address, value) {
                 self.disconnect(slot, interrupt, kicks);
                 return Err(error.into());
             }
@@ -115,12 +120,10 @@ impl Wires for Vm {
     }
 
     fn disconnect(&self, slot: Slot, interrupt: &Interrupt, kicks: &[Arc<EventFd>]) {
-        self.remove_kicks(slot, kicks);
+        for (address, value, event) in writes(slot, interrupt, kicks) {
+            // Undoing what may not have been done.
+            let _ = self.fd.unregister_ioevent(event, &address, value);
+        }
         let _ = self.fd.unregister_irqfd(interrupt.irqfd(), mmio::gsi(slot));
     }
-}
-
-/// The doorbell of a slot: the queue's index is the datum, so each queue has its own eventfd.
-fn notify(slot: Slot) -> IoEventAddress {
-    IoEventAddress::Mmio(mmio::address(slot) + u64::from(VIRTIO_MMIO_QUEUE_NOTIFY))
 }

@@ -17,6 +17,7 @@ fn an_empty_file_gives_the_defaults_beside_the_executable() {
     assert_eq!(config.initramfs, Path::new("/usr/share/bulkhead/initramfs.img"));
     assert_eq!((config.memory_mib, config.max_memory_mib), (512, 16_384));
     assert_eq!((config.vcpus, config.max_vcpus), (1, 4));
+    assert!(config.vhost_net);
     assert!(config.allowed_annotations.is_empty() && config.allowed_kernels.is_empty());
 }
 
@@ -24,6 +25,12 @@ fn an_empty_file_gives_the_defaults_beside_the_executable() {
 fn the_prefix_is_two_levels_above_the_executable() {
     assert_eq!(prefix_of(Path::new("/opt/bh/bin/bulkhead")), Path::new("/opt/bh"));
     assert_eq!(prefix_of(Path::new("/bulkhead")), Path::new("/"));
+}
+
+#[test]
+fn vhost_net_is_true_or_false_and_nothing_else() {
+    assert!(!check("vhost_net = false").unwrap().vhost_net);
+    assert!(refusal("vhost_net = 'no'").contains("vhost_net"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use super::Finding;
-use crate::sandbox::cgroup;
+use crate::{network::VHOST, sandbox::cgroup};
 
 /// mount_setattr(2) came with 5.12; below it the share cannot be made.
 const KERNEL_LEAST: (u32, u32) = (5, 12);
@@ -132,5 +132,18 @@ pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
         }
         Some(mib) => Finding::ok(subject, format!("{mib} MiB available, a microVM may use {needed_mib} MiB")),
         None => Finding::warn(subject, "/proc/meminfo says nothing", "mount /proc"),
+    }
+}
+
+/// Who moves frames between a tap and a guest.
+pub(super) fn network(root: &Path, wanted: bool) -> Finding {
+    let subject = "network";
+    let there = root.join(VHOST.trim_start_matches('/')).exists();
+    match (wanted, there) {
+        (true, true) => Finding::ok(subject, "frames are moved by the host kernel: vhost-net"),
+        (true, false) => Finding::ok(subject, format!("frames are moved by the VMM: there is no {VHOST}")),
+        (false, _) => {
+            Finding::ok(subject, "frames are moved by the VMM: the configuration has vhost_net = false")
+        }
     }
 }

@@ -72,6 +72,7 @@ pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
         }
     };
     found(host::memory(root, config.memory_mib));
+    found(host::network(root, config.vhost_net));
     found(artefacts::kernel(&config.kernel));
     found(artefacts::initramfs(&config.initramfs));
     let vmm = artefacts::vmm(&config.vmm);

@@ -80,6 +80,14 @@ fn memory_must_hold_one_microvm() {
 }
 
 #[test]
+fn who_moves_the_frames_of_the_network_is_said() {
+    let (with, without) = (root(&[("dev/vhost-net", "")]), root(&[]));
+    assert!(host::network(with.path(), true).detail.contains("by the host kernel"));
+    assert!(host::network(without.path(), true).detail.contains("by the VMM: there is no /dev/vhost-net"));
+    assert!(host::network(with.path(), false).detail.contains("by the VMM: the configuration"));
+}
+
+#[test]
 fn a_bad_configuration_fails_and_the_host_is_looked_at_all_the_same() {
     let mut findings = Vec::new();
     let error = crate::config::Config::load(Some(Path::new("/nonexistent"))).unwrap_err();

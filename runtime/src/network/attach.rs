@@ -22,6 +22,8 @@ use rustix::{
 use super::{Interface, NetworkError, errno, undo::remove_qdisc};
 
 const TUN: &str = "/dev/net/tun";
+/// The device by which the host kernel moves frames between a tap and a VM.
+pub const VHOST: &str = "/dev/vhost-net";
 /// Names of our taps begin so; the kernel puts a number for `%d`.
 pub(super) const TAP_PREFIX: &str = "bhtap";
 /// The handle of an ingress qdisc, `ffff:`.
@@ -72,6 +74,11 @@ pub async fn attach(
         return Err(failed("redirect to the guest")(error));
     }
     Ok(tap)
+}
+
+/// A vhost-net for one tap; none when the host has it not, or not for us.
+pub fn open_vhost() -> Option<OwnedFd> {
+    rustix::fs::open(VHOST, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// In the namespace of the calling thread; also its index.

@@ -25,7 +25,7 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::Handle;
 use rustix::{fs::OFlags, io::Errno};
 
-pub use attach::attach;
+pub use attach::{VHOST, attach, open_vhost};
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 

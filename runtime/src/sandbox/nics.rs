@@ -56,6 +56,8 @@ pub(super) struct Found {
 pub(super) struct Nics {
     vmm: Vmm,
     journal: Journal,
+    /// Whether the host kernel shall move the frames, where it can.
+    vhost: bool,
     /// `None`: the namespace of a proxy.
     given: Option<(PathBuf, Namespace)>,
     /// Locked from a look to the end of what follows from it: that is its purpose.
@@ -72,8 +74,8 @@ struct State {
 }
 
 impl Nics {
-    pub(super) fn new(vmm: Vmm, journal: Journal, given: Option<(PathBuf, Namespace)>) -> Self {
-        Self { vmm, journal, given, state: Arc::default() }
+    pub(super) fn new(vmm: Vmm, journal: Journal, vhost: bool, given: Option<(PathBuf, Namespace)>) -> Self {
+        Self { vmm, journal, vhost, given, state: Arc::default() }
     }
 
     /// Looks at a namespace that was given by its path.
@@ -174,8 +176,10 @@ impl Nics {
     ) -> Result<(), NicsError> {
         for (Interface { index, name: interface, mac, mtu }, tap) in new {
             let slot = slots::nic(state.slots).ok_or(NicsError::TooMany)?;
-            let device = Device::Net { tap: Fd(0), mac, mtu };
-            match self.vmm.call(Request::Plug { slot, device }, vec![tap], limits::CONTROL).await {
+            let vhost = if self.vhost { network::open_vhost() } else { None };
+            let device = Device::Net { tap: Fd(0), vhost: vhost.as_ref().map(|_| Fd(1)), mac, mtu };
+            let fds = std::iter::once(tap).chain(vhost).collect();
+            match self.vmm.call(Request::Plug { slot, device }, fds, limits::CONTROL).await {
                 Ok(_) => state.slots += 1,
                 Err(source) => return Err(NicsError::Plug { interface, source }),
             }

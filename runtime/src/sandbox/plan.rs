@@ -37,6 +37,8 @@ pub struct Plan {
     pub limits: HostLimits,
     /// The network namespace whose descriptor comes along.
     pub network: Option<PathBuf>,
+    /// Whether the host kernel shall move frames, where it can.
+    pub vhost_net: bool,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -52,6 +54,7 @@ impl Plan {
             cgroup: None,
             limits: HostLimits::default(),
             network: None,
+            vhost_net: config.vhost_net,
             debug: false,
             command_ns: 0,
         }

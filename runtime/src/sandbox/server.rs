@@ -181,7 +181,7 @@ async fn run(
     let journal = dir.journal();
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
-    pod.connect(Nics::new(vmm.clone(), journal.clone(), given));
+    pod.connect(Nics::new(vmm.clone(), journal.clone(), plan.vhost_net, given));
     let vmm_processes = Arc::new(Mutex::new(vec![process]));
 
     tokio::spawn(reap());

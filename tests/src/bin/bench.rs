@@ -39,6 +39,9 @@ struct Args {
     /// Counted rounds of the start-up contest.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
+    /// The network alone.
+    #[arg(long)]
+    network: bool,
     /// What the machine is, for the report's head.
     #[arg(long, default_value = "kvm")]
     machine: String,
@@ -56,6 +59,14 @@ fn main() -> ExitCode {
 
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let host = TestHost::new();
+    if args.network {
+        let (mut ratios, mut figures) = (Vec::new(), Vec::new());
+        networks(&host, args.rounds, &mut ratios, &mut figures)?;
+        for Row { what, unit, samples, .. } in ratios.iter().chain(&figures) {
+            println!("{what}: {:.2} {unit} ({:.2} to {:.2})", samples.median(), samples.min(), samples.max());
+        }
+        return Ok(());
+    }
     let programs = Programs::copied(&["runc", "crun", QEMU], host.dir().join("programs"))?;
     let mut timeline = Timeline::default();
     let starts = starts(&host, &programs, args.rounds, &mut timeline)?;
@@ -206,48 +217,62 @@ fn running(
     Ok(())
 }
 
-/// TCP over a veth pair whose inner end is a microVM's, and over one whose inner end is a namespace's own.
+/// TCP over a veth pair whose inner end is a microVM's, with vhost-net and without, and over one whose inner end is a
+/// namespace's own.
 fn networks(
     host: &TestHost,
     rounds: usize,
     ratios: &mut Vec<Row>,
     figures: &mut Vec<Row>,
 ) -> Result<(), Box<dyn Error>> {
-    let (wire, control) = (Wire::connected(), Wire::connected());
-    let bundle = host.bundle().args(["probe", "linger"]);
-    let bundle = bundle.set("/linux/namespaces/1/path", serde_json::json!(wire.path()));
-    let ours = host.create("wire", &bundle);
-    ours.start();
-    let mut samples: [[Samples; 2]; 3] = Default::default();
+    let without = TestHost::configured("vhost_net = false\n");
+    let control = Wire::connected();
+    let microvms = [host, &without].map(|host| {
+        let wire = Wire::connected();
+        let bundle = host.bundle().args(["probe", "linger"]);
+        let bundle = bundle.set("/linux/namespaces/1/path", serde_json::json!(wire.path()));
+        let container = host.create("wire", &bundle);
+        container.start();
+        (host, wire, container)
+    });
+    let mut samples: [[Samples; 3]; 3] = Default::default();
     for _ in 0..rounds.min(5) {
-        let own = network::measure(&wire, |words| {
-            let mut command = host.bulkhead(["exec", ours.id.as_str(), "probe"]);
-            command.args(words);
-            command
-        })?;
+        let [own, plain] = microvms.each_ref().map(|(host, wire, container)| {
+            network::measure(wire, |words| {
+                let mut command = host.bulkhead(["exec", container.id.as_str(), "probe"]);
+                command.args(words);
+                command
+            })
+        });
+        let (own, plain) = (own?, plain?);
         let veth = network::measure(&control, |words| {
             let mut command = Command::new("ip");
             command.args(["netns", "exec", &control.inside]).arg(probe()).args(words);
             command
         })?;
-        let pairs = [(own.out, veth.out), (own.into, veth.into), (own.trip, veth.trip)];
-        for ([ours, theirs], (own, veth)) in samples.iter_mut().zip(pairs) {
-            ours.0.push(own);
-            theirs.0.push(veth);
+        let seconds = [
+            [own.out, plain.out, veth.out],
+            [own.into, plain.into, veth.into],
+            [own.trip, plain.trip, veth.trip],
+        ];
+        for (samples, seconds) in samples.iter_mut().flatten().zip(seconds.into_iter().flatten()) {
+            samples.0.push(seconds);
         }
     }
     let [out, into, trip] = samples;
     let whats = ["64 MiB out by TCP", "64 MiB in by TCP", "a byte there and back by TCP"];
     // Half the throughput is twice the time.
-    for (what, ([own, veth], goal)) in
+    for (what, ([own, plain, veth], goal)) in
         whats.into_iter().zip([(&out, Some(2.0)), (&into, Some(2.0)), (&trip, None)])
     {
-        ratios.push(Row {
-            what: format!("{what}: microVM / veth"),
+        let row = |name, samples: &Samples, goal| Row {
+            what: format!("{what}: {name} / veth"),
             unit: "×",
-            samples: own.ratio(veth),
+            samples: samples.ratio(veth),
             goal,
-        });
+        };
+        ratios.push(row("microVM", own, goal));
+        ratios.push(row("microVM without vhost-net", plain, None));
     }
     #[allow(clippy::cast_precision_loss)]
     let rate = |seconds: &Samples| {
@@ -262,7 +287,9 @@ fn networks(
     ] {
         figures.push(Row { what: what.to_owned(), unit, samples, goal: None });
     }
-    ours.delete_force();
+    for (_, _, container) in microvms {
+        container.delete_force();
+    }
     Ok(())
 }
 

@@ -48,6 +48,8 @@ pub struct TestHost {
     dir: tempfile::TempDir,
     name: String,
     bundles: AtomicU32,
+    /// For `--config`.
+    config: Option<PathBuf>,
 }
 
 impl TestHost {
@@ -55,7 +57,16 @@ impl TestHost {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary directory");
-        Self { dir, name, bundles: AtomicU32::new(0) }
+        Self { dir, name, bundles: AtomicU32::new(0), config: None }
+    }
+
+    /// One whose operator has written this configuration.
+    pub fn configured(text: &str) -> Self {
+        let mut host = Self::new();
+        let path = host.dir().join("config.toml");
+        std::fs::write(&path, text).expect("the configuration");
+        host.config = Some(path);
+        host
     }
 
     /// The state root (`--root`).
@@ -76,6 +87,9 @@ impl TestHost {
     /// `bulkhead --root … ARGS`, not yet started, stdin closed.
     pub fn bulkhead<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, args: I) -> Command {
         let mut command = Command::new(stage().join("bin/bulkhead"));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command.arg("--root").arg(self.root()).args(args).stdin(Stdio::null());
         command
     }

@@ -4,6 +4,10 @@
 //!   guest ── InterruptStatus read, InterruptACK write ──▶ transport ──▶ `pending` / `acknowledge`
 //!
 //! Shared by the transport (vCPU threads) and the device's worker: all fields are atomic, no lock.
+//!
+//! A device in the host kernel writes to the irqfd itself and knows nothing of the status register. For such a device
+//! "used buffers wait" always reads as set: a driver that looks in vain has lost nothing, and no thread of ours is
+//! needed. KVM then takes the driver's acknowledgement of that bit alone (`acknowledgements`), for nobody waits for it.
 
 use std::{
     io,
@@ -20,6 +24,8 @@ pub struct Interrupt {
     generation: AtomicU32,
     /// The device gave up: DEVICE_NEEDS_RESET shows in the status register until the driver resets.
     failed: AtomicBool,
+    /// The host kernel serves the queues: see above.
+    acknowledgements: Option<EventFd>,
     raised: AtomicU32,
     irqfd: EventFd,
 }
@@ -30,9 +36,16 @@ impl Interrupt {
             status: AtomicU32::new(0),
             generation: AtomicU32::new(0),
             failed: AtomicBool::new(false),
+            acknowledgements: None,
             raised: AtomicU32::new(0),
             irqfd: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
         })
+    }
+
+    /// For queues that the host kernel serves.
+    pub fn of_host_kernel() -> io::Result<Self> {
+        let acknowledgements = Some(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        Ok(Self { acknowledgements, ..Self::new()? })
     }
 
     /// Used buffers wait. Call it only when `ActiveQueue::needs_interrupt` says so.
@@ -56,7 +69,7 @@ impl Interrupt {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Interrupts raised since the device was plugged.
+    /// Interrupts raised since the device was plugged, but for those of the host kernel.
     pub fn raised(&self) -> u64 {
         self.raised.load(Ordering::Relaxed).into()
     }
@@ -66,7 +79,8 @@ impl Interrupt {
     }
 
     pub(crate) fn pending(&self) -> u32 {
-        self.status.load(Ordering::Acquire)
+        let always = if self.acknowledgements.is_some() { VIRTIO_MMIO_INT_VRING } else { 0 };
+        self.status.load(Ordering::Acquire) | always
     }
 
     pub(crate) fn acknowledge(&self, bits: u32) {
@@ -76,6 +90,11 @@ impl Interrupt {
     pub(crate) fn reset(&self) {
         self.status.store(0, Ordering::Release);
         self.failed.store(false, Ordering::Release);
+    }
+
+    /// Where acknowledgements of used buffers go, when nothing depends on them. Never read.
+    pub fn acknowledgements(&self) -> Option<&EventFd> {
+        self.acknowledgements.as_ref()
     }
 
     pub fn irqfd(&self) -> &EventFd {

@@ -44,6 +44,11 @@ pub trait VirtioDevice: Send + Debug {
     /// The largest size of each queue, a power of two.
     fn queue_sizes(&self) -> &[u16];
 
+    /// Whether the host kernel serves the queues and raises their interrupt.
+    fn in_host_kernel(&self) -> bool {
+        false
+    }
+
     /// Fills `data` from config space; what lies beyond the end of config space stays zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
@@ -133,9 +138,10 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
             let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd };
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
-        Device::Net { tap, mac, mtu } => {
+        Device::Net { tap, vhost, mac, mtu } => {
             let tap = fds.take(tap, "tap")?;
-            let net = net::Net::new(tap, mac, mtu, event_loop)
+            let vhost = vhost.map(|vhost| fds.take(vhost, "vhost-net")).transpose()?;
+            let net = net::Net::new(tap, vhost, mac, mtu, event_loop)
                 .map_err(|error| BuildError::Device { device: "net", source: Box::new(error) })?;
             Box::new(net)
         }

@@ -108,6 +108,11 @@ impl ActiveQueue {
         self.queue.size()
     }
 
+    /// Where the rings are: descriptor table, available ring, used ring.
+    pub fn rings(&self) -> [u64; 3] {
+        [self.queue.desc_table(), self.queue.avail_ring(), self.queue.used_ring()]
+    }
+
     /// Readable when the driver has rung the doorbell; non-blocking, read it empty (`clear_kick`).
     pub fn kick(&self) -> &EventFd {
         &self.kick

@@ -15,6 +15,7 @@ mod host;
 mod jail;
 mod memory;
 mod scenarios;
+mod vhost;
 mod vsock;
 
 use std::{
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let asked_for =
         |name: &str, filter: &str| if given("--exact") { name == filter } else { name.contains(filter) };
-    let chosen: Vec<_> = [scenarios::ALL, devices::ALL, memory::ALL]
+    let chosen: Vec<_> = [scenarios::ALL, devices::ALL, memory::ALL, vhost::ALL]
         .into_iter()
         .flatten()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| asked_for(name, filter)))

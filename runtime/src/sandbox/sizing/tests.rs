@@ -10,6 +10,7 @@ fn config() -> Config {
         max_memory_mib: 4096,
         vcpus: 1,
         max_vcpus: 4,
+        vhost_net: true,
         allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
         allowed_vmms: vec![],
         allowed_kernels: vec!["/opt/vmlinux".into()],

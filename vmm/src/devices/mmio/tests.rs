@@ -24,6 +24,7 @@ struct Seen {
 struct Probe {
     seen: Arc<Seen>,
     refuse: bool,
+    in_host_kernel: bool,
 }
 
 impl VirtioDevice for Probe {
@@ -35,6 +36,9 @@ impl VirtioDevice for Probe {
     }
     fn queue_sizes(&self) -> &[u16] {
         &[8, 16]
+    }
+    fn in_host_kernel(&self) -> bool {
+        self.in_host_kernel
     }
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         copy_config(b"config", offset, data);
@@ -77,14 +81,14 @@ struct Driver {
 
 impl Driver {
     fn new() -> Self {
-        Self::with(false)
+        Self::with(false, false)
     }
 
-    fn with(refuse: bool) -> Self {
+    fn with(refuse: bool, in_host_kernel: bool) -> Self {
         let (seen, wires) = (Arc::<Seen>::default(), Arc::<Log>::default());
         let memory = Memory::anonymous(HUGE_PAGE).unwrap();
         let slots = Slots::new(Box::new(Arc::clone(&wires)), memory.clone());
-        slots.plug(SLOT, Box::new(Probe { seen: Arc::clone(&seen), refuse })).unwrap();
+        slots.plug(SLOT, Box::new(Probe { seen: Arc::clone(&seen), refuse, in_host_kernel })).unwrap();
         Self { slots, seen, wires, memory }
     }
 
@@ -247,7 +251,7 @@ fn a_queue_out_of_bounds_makes_the_device_ask_for_reset() {
 
 #[test]
 fn a_device_that_refuses_activation_asks_for_reset() {
-    assert_eq!(Driver::with(true).probe(VERSION_1), 0x4f);
+    assert_eq!(Driver::with(true, false).probe(VERSION_1), 0x4f);
 }
 
 #[test]
@@ -295,6 +299,18 @@ fn interrupts_are_acknowledged_bit_by_bit() {
 }
 
 #[test]
+fn a_device_in_the_host_kernel_always_shows_used_buffers() {
+    let driver = Driver::with(false, true);
+    assert_eq!(driver.probe(VERSION_1), 0xf);
+    let interrupt = Arc::clone(&driver.seen.activation.lock().unwrap().as_ref().unwrap().interrupt);
+    assert!(interrupt.acknowledgements().is_some(), "KVM takes them");
+    interrupt.signal_config();
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), 3);
+    driver.write(VIRTIO_MMIO_INTERRUPT_ACK, 3);
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+}
+
+#[test]
 fn there_is_no_shared_memory_region() {
     let driver = Driver::new();
     assert_eq!(driver.read(VIRTIO_MMIO_SHM_LEN_LOW), u32::MAX);
@@ -324,7 +340,7 @@ fn accesses_of_any_width_and_place_are_harmless() {
 #[test]
 fn a_slot_is_filled_once_and_emptied_once() {
     let driver = Driver::new();
-    let device = || Box::new(Probe { seen: Arc::clone(&driver.seen), refuse: false });
+    let device = || Box::new(Probe { seen: Arc::clone(&driver.seen), refuse: false, in_host_kernel: false });
     assert!(matches!(driver.slots.plug(SLOT, device()), Err(SlotError::Taken(SLOT))));
     assert!(matches!(driver.slots.plug(Slot(16), device()), Err(SlotError::NoSuch(_))));
     driver.probe(VERSION_1);
@@ -350,7 +366,7 @@ fn every_slot_has_its_own_pin_of_the_ioapic() {
 fn counters_carry_the_devices_name() {
     let driver = Driver::new();
     driver.probe(VERSION_1);
-    let device = Probe { seen: Arc::default(), refuse: false };
+    let device = Probe { seen: Arc::default(), refuse: false, in_host_kernel: false };
     driver.slots.plug(Slot(9), Box::new(device)).unwrap();
     let metrics = driver.slots.metrics();
     assert!(metrics.contains(&("rng.activations".into(), 1)), "{metrics:?}");

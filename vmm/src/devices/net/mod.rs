@@ -7,14 +7,17 @@
 //! comes last: a frame may be 64 KiB. One pair of queues, no control queue: there is no filter to set, the tap's other
 //! end has none. The tap is read only while the guest has given buffers for the largest frame; else frames wait there,
 //! and the host drops what is too much, as a wire does.
+//!
+//! With a /dev/vhost-net the host kernel does all of that (`vhost`), and there is no worker.
 
 mod metrics;
 mod queue;
 mod tap;
+mod vhost;
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,6 +39,7 @@ use self::{
     metrics::NetMetrics,
     queue::{Offloads, Received, Receiver},
     tap::Tap,
+    vhost::Vhost,
 };
 use super::{
     ActivateError, Activation, VirtioDevice, interrupt::Interrupt, on_loop::OnLoop, queue::ActiveQueue,
@@ -62,6 +66,12 @@ pub enum NetError {
     Mac([u8; 6]),
     #[error("{step}")]
     Tap { step: &'static str, source: io::Error },
+    #[error("{step}")]
+    Vhost { step: &'static str, source: ::vhost::Error },
+    #[error("vhost-net lacks the features {missing:#x}")]
+    VhostFeatures { missing: u64 },
+    #[error("watch for broken rings")]
+    Watch { source: io::Error },
     #[error("the driver does not merge receive buffers")]
     NotMerging,
     #[error("the driver has other queues than a pair")]
@@ -71,6 +81,8 @@ pub enum NetError {
 #[derive(Debug)]
 pub struct Net {
     worker: OnLoop,
+    /// Serves the queues instead of a worker.
+    vhost: Option<Vhost>,
     tap: Arc<Tap>,
     mac: [u8; 6],
     mtu: u16,
@@ -79,8 +91,14 @@ pub struct Net {
 }
 
 impl Net {
-    /// `tap` has been attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR.
-    pub fn new(tap: OwnedFd, mac: [u8; 6], mtu: u16, event_loop: Handle) -> Result<Self, NetError> {
+    /// `tap` has been attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR; `vhost` is a fresh /dev/vhost-net.
+    pub fn new(
+        tap: OwnedFd,
+        vhost: Option<OwnedFd>,
+        mac: [u8; 6],
+        mtu: u16,
+        event_loop: Handle,
+    ) -> Result<Self, NetError> {
         if mtu < MTU_MIN {
             return Err(NetError::Mtu(mtu));
         }
@@ -88,8 +106,10 @@ impl Net {
             return Err(NetError::Mac(mac));
         }
         let tap = Arc::new(Tap::new(tap)?);
+        let vhost = vhost.map(Vhost::new).transpose()?;
         let link = Arc::new(AtomicBool::new(true));
-        Ok(Self { worker: OnLoop::new("net", event_loop), tap, mac, mtu, link, metrics: Arc::default() })
+        let worker = OnLoop::new("net", event_loop);
+        Ok(Self { worker, vhost, tap, mac, mtu, link, metrics: Arc::default() })
     }
 }
 
@@ -121,6 +141,10 @@ impl VirtioDevice for Net {
         &[QUEUE_SIZE, QUEUE_SIZE]
     }
 
+    fn in_host_kernel(&self) -> bool {
+        self.vhost.is_some()
+    }
+
     /// `struct virtio_net_config`: mac, status, the pairs of queues, mtu.
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 12];
@@ -137,18 +161,39 @@ impl VirtioDevice for Net {
         let failed = |error: NetError| ActivateError { device: "net", source: Box::new(error) };
         let offloads = Offloads::of(activation.features);
         self.tap.set_offloads(offloads.to_guest()).map_err(failed)?;
-        let worker =
-            Worker::new(activation, offloads, &self.tap, &self.link, &self.metrics).map_err(failed)?;
-        self.worker.start(worker)
+        match &mut self.vhost {
+            None => {
+                let worker = Worker::new(activation, offloads, &self.tap, &self.link, &self.metrics);
+                self.worker.start(worker.map_err(failed)?)
+            }
+            Some(vhost) => {
+                let watch = vhost.start(&activation, self.tap.as_fd().as_raw_fd()).map_err(failed);
+                let started = watch.and_then(|watch| self.worker.start(watch));
+                if started.is_err() {
+                    vhost.stop();
+                }
+                started
+            }
+        }
     }
 
     fn reset(&mut self) {
+        if let Some(vhost) = &mut self.vhost {
+            vhost.stop();
+        }
         self.worker.stop();
     }
 
+    /// Frames that the host kernel moves are not counted here; the tap's own counters know them.
     fn metrics(&self) -> Vec<(&'static str, u64)> {
-        self.metrics.values()
+        let vhost = [("vhost", self.vhost.is_some().into())];
+        self.metrics.values().into_iter().chain(vhost).collect()
     }
+}
+
+/// Frames of 64 KiB need it, and vhost-net and the tap must know the header's size.
+fn merging(features: u64) -> Result<(), NetError> {
+    if features & 1 << VIRTIO_NET_F_MRG_RXBUF == 0 { Err(NetError::NotMerging) } else { Ok(()) }
 }
 
 #[derive(Debug)]
@@ -174,9 +219,7 @@ impl Worker {
         metrics: &Arc<NetMetrics>,
     ) -> Result<Self, NetError> {
         let Activation { memory, queues, interrupt, features } = activation;
-        if features & 1 << VIRTIO_NET_F_MRG_RXBUF == 0 {
-            return Err(NetError::NotMerging);
-        }
+        merging(features)?;
         let [receive, transmit] = <[ActiveQueue; 2]>::try_from(queues).map_err(|_| NetError::Queues)?;
         Ok(Self {
             memory,

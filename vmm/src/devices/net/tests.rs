@@ -383,7 +383,7 @@ fn the_device_stops_at_reset() {
 fn an_address_or_mtu_that_no_station_has_is_refused() {
     let event_loop = EventLoop::spawn().unwrap();
     let fd = || UnixDatagram::pair().unwrap().0.into();
-    let refused = |mac, mtu| Net::new(fd(), mac, mtu, event_loop.handle()).unwrap_err().to_string();
+    let refused = |mac, mtu| Net::new(fd(), None, mac, mtu, event_loop.handle()).unwrap_err().to_string();
     assert_eq!(refused([2, 0, 0, 0, 0, 1], 67), "MTU 67 is below 68");
     assert!(refused([0; 6], 1500).starts_with("MAC address"));
     assert!(refused([0xff; 6], 1500).starts_with("MAC address"));
