@@ -102,9 +102,7 @@ fn writes<'a>(
     let kicks = (0..).zip(kicks);
     let kicks = kicks.map(move |(queue, kick)| (register(VIRTIO_MMIO_QUEUE_NOTIFY), queue, &**kick));
     let acknowledgements = interrupt.acknowledgements();
-    kicks.chain(
-        acknowledgements.map(|event| (register(VIRTIO_MMIO_INTERRUPT_ACK), VIRTIO_MMIO_INT_VRING, event)),
-    )
+    kicks.chain([(register(VIRTIO_MMIO_INTERRUPT_ACK), VIRTIO_MMIO_INT_VRING, acknowledgements)])
 }
 
 impl Wires for Vm {

@@ -44,11 +44,6 @@ pub trait VirtioDevice: Send + Debug {
     /// The largest size of each queue, a power of two.
     fn queue_sizes(&self) -> &[u16];
 
-    /// Whether the host kernel serves the queues and raises their interrupt.
-    fn in_host_kernel(&self) -> bool {
-        false
-    }
-
     /// Fills `data` from config space; what lies beyond the end of config space stays zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 

@@ -86,8 +86,7 @@ impl Transport {
         let kicks = (0..queues)
             .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map(Arc::new))
             .collect::<Result<_, _>>()?;
-        let kernel = device.in_host_kernel();
-        let interrupt = Arc::new(if kernel { Interrupt::of_host_kernel() } else { Interrupt::new() }?);
+        let interrupt = Arc::new(Interrupt::new()?);
         Ok(Self { device, interrupt, kicks, registers: Registers::new(queues), activations: 0 })
     }
 

@@ -141,10 +141,6 @@ impl VirtioDevice for Net {
         &[QUEUE_SIZE, QUEUE_SIZE]
     }
 
-    fn in_host_kernel(&self) -> bool {
-        self.vhost.is_some()
-    }
-
     /// `struct virtio_net_config`: mac, status, the pairs of queues, mtu.
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 12];
