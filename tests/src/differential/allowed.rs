@@ -60,7 +60,7 @@ const ALLOWED: &[(&str, &str, &str, &str, &str)] = &[
     ),
     ("!limits", "limits.Max pending signals", "*", "*", "inherited: a share of the machine's memory"),
     ("!limits", "limits.Max processes", "*", "*", "inherited: a share of the machine's memory"),
-    ("*", "status.SigQ", "0/*", "0/*", "the limit of pending signals"),
+    ("*", "status.SigQ", "*/*", "*/*", "signals that wait for any process of the user, and their limit"),
     ("*", "status.SigIgn", "*", "0000000000001000", "inherited: what the caller ignores"),
     // The rootfs.
     ("*", "mount /.type", "*", "virtiofs", "the rootfs is shared by virtio-fs"),
