@@ -1,5 +1,5 @@
-//! `state` and `spec` against the JSON schemas of the OCI runtime spec, as Debian has them: those of 1.0.2. A field that
-//! came later is ignored there; `features` came later as a whole.
+//! `state`, `spec` and `features` against the JSON schemas of the OCI runtime spec, as Debian has them: those of 1.2 in the
+//! lab. A field that came later is ignored there.
 
 use bulkhead_tests::host::{DEADLINE, TestHost, finish};
 
@@ -12,6 +12,9 @@ resolver = jsonschema.RefResolver(path.as_uri(), schema)
 errors = list(jsonschema.Draft4Validator(schema, resolver=resolver).iter_errors(json.load(sys.stdin)))
 sys.exit("\n".join(f"{list(error.path)}: {error.message}" for error in errors) or 0)
 "#;
+
+/// Architectures of seccomp that came with 1.3.
+const LATER: [&str; 4] = ["SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_SH", "SCMP_ARCH_SHEB"];
 
 fn errors(schema: &str, document: &str) -> String {
     let mut python = std::process::Command::new("/usr/bin/python3");
@@ -46,4 +49,17 @@ fn state_and_the_template_of_a_spec_fit_the_published_schemas() {
     finish(host.bulkhead(["spec", "--bundle"]).arg(&directory), b"", DEADLINE).success();
     let config = std::fs::read_to_string(directory.join("config.json")).unwrap();
     assert_eq!(errors("config-schema.json", &config), "", "{config}");
+}
+
+#[test]
+fn features_fit_the_published_schema_but_for_what_came_later() {
+    assert!(errors("features-schema.json", "{}").contains("'ociVersionMin' is a required property"));
+    let host = TestHost::new();
+    let features = finish(&mut host.bulkhead(["features"]), b"", DEADLINE).success();
+    let wrong = errors("features-schema.json", &features);
+    let later = LATER.map(|name| format!("'{name}' is not one of"));
+    let unknown = |line: &&str| {
+        !line.starts_with("['linux', 'seccomp', 'archs'") || !later.iter().any(|name| line.contains(name))
+    };
+    assert_eq!(wrong.lines().find(unknown), None, "{features}");
 }

@@ -1,7 +1,9 @@
 //! The container engines in the lab: podman and docker of Debian, unpacked beside the machine's root, not installed on it.
+//! And the schemas of the OCI runtime spec, of a newer Debian.
 //!
 //! ```text
 //!  apt-get --simulate ─▶ packages that this machine lacks ─▶ apt-get download ─▶ dpkg-deb -x ─▶ tree
+//!                                            the schemas ─▶ apt-helper ─────────────┘
 //! ```
 //!
 //! The tree is a layer of the lab's root, above the machine's own. No maintainer script runs and no service is started;
@@ -27,6 +29,10 @@ const PACKAGES: [&str; 9] = [
     "iptables",
     "curl",
 ];
+/// The first release with a schema for `features`, in the pool of a mirror: a file of the stable Debian 13 stays there.
+const SCHEMAS: &str = "pool/main/g/golang-github-opencontainers-specs/\
+    golang-github-opencontainers-specs-dev_1.2.0-2_all.deb";
+const SCHEMAS_SHA256: &str = "6c3357147c17e618486884b0678f577ca61d0ffdd9068757adbf907e9961fc7d";
 /// Names, in the tree, the packages it was made for: another list makes another tree.
 const MADE_FOR: &str = "lab/engines";
 /// What `update-alternatives` would have linked.
@@ -39,7 +45,7 @@ const ALTERNATIVES: [&str; 6] =
 /// Packages that cannot be fetched or unpacked.
 pub fn tree(cache: &Path) -> Result<PathBuf, Error> {
     let tree = cache.join("engines");
-    let wanted = PACKAGES.join(" ");
+    let wanted = format!("{} {SCHEMAS}", PACKAGES.join(" "));
     if fs::read_to_string(tree.join(MADE_FOR)).is_ok_and(|made_for| made_for == wanted) {
         return Ok(tree);
     }
@@ -69,6 +75,7 @@ fn fetch(to: &Path) -> Result<(), Error> {
     let plan = run(Command::new("apt-get")
         .args(["install", "--simulate", "--no-install-recommends"])
         .args(PACKAGES))?;
+    fetch_schemas(to)?;
     let missing = missing(&plan);
     if missing.is_empty() {
         return Ok(());
@@ -79,6 +86,32 @@ fn fetch(to: &Path) -> Result<(), Error> {
         .args(missing)
         .current_dir(to))
     .map(drop)
+}
+
+fn fetch_schemas(to: &Path) -> Result<(), Error> {
+    let targets = run(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
+    ]))?;
+    let os = Path::new("/etc/os-release");
+    let os = fs::read_to_string(os).map_err(Error::file("read", os))?;
+    let mirror = mirror(&targets, &os).ok_or_else(|| Error::Missing {
+        what: "a mirror of Debian in apt's sources".to_owned(),
+        hint: "add one to /etc/apt/sources.list.d",
+    })?;
+    run(Command::new("/usr/lib/apt/apt-helper")
+        .args(["-o", "APT::Sandbox::User=root", "download-file"])
+        .arg(format!("{}/{SCHEMAS}", mirror.trim_end_matches('/')))
+        .arg(to.join("schemas.deb"))
+        .arg(format!("SHA256:{SCHEMAS_SHA256}")))
+    .map(drop)
+}
+
+/// Where a machine gets the main component of its own release from: "bookworm main http://…".
+fn mirror<'a>(targets: &'a str, os_release: &str) -> Option<&'a str> {
+    let codename = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
+    targets.lines().find_map(|line| line.strip_prefix(codename)?.strip_prefix(" main "))
 }
 
 /// The packages that a simulated installation adds. "Inst NAME [OLD] (NEW …)" with an old version is an upgrade of one
