@@ -12,8 +12,8 @@ unset BULKHEAD_LAB
 
 passed=0 failed=0 skipped=0 failures=() second=()
 log=$(mktemp)
-# A lab that says nothing for so many seconds is stuck: no test takes as long.
-SILENCE=300
+# A lab that says nothing for so many seconds is stuck: no test takes as long, a tour of podman 330 s at most.
+SILENCE=720
 
 # check NAME COMMAND...: passes or fails as a whole
 check() {

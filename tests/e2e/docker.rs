@@ -20,7 +20,7 @@ fn the_docker_tour_prints_what_its_page_says() {
             done
         }
         trap 'docker ps -aq | xargs -r docker rm -f' EXIT";
-    tour(include_str!("../../docs/docker.md"), places, Duration::from_secs(900));
+    tour(include_str!("../../docs/docker.md"), places, Duration::from_secs(660));
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn the_podman_tour_prints_what_its_page_says() {
         mkdir -p /var/lib/containers
         mount -t tmpfs tour /var/lib/containers
         trap 'podman pod rm -fat 0; podman rm -fat 0' EXIT";
-    tour(include_str!("../../docs/podman.md"), places, Duration::from_secs(900));
+    tour(include_str!("../../docs/podman.md"), places, Duration::from_secs(660));
 }
 
 #[test]
