@@ -12,7 +12,7 @@ unset BULKHEAD_LAB
 
 passed=0 failed=0 skipped=0 failures=() second=()
 log=$(mktemp)
-# A lab that says nothing for so many seconds is stuck: no test takes as long, a tour of podman 330 s at most.
+# A lab that says nothing for so many seconds is stuck: no test takes as long, a tour of podman about 330 s.
 SILENCE=720
 
 # check NAME COMMAND...: passes or fails as a whole
