@@ -26,9 +26,10 @@ pub struct CommandLine {
 }
 
 /// What every guest gets: how to end (`reboot=t` is a triple fault, which KVM reports; a panic reboots at once),
-/// and what need not be checked, or set aside for hardware, in a virtual machine.
-const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 \
-     swiotlb=noforce";
+/// and what need not be checked, or set aside for hardware, in a virtual machine. Its tick is slow, so it does not wait
+/// for ticks to end a grace period of RCU.
+const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests \
+     swiotlb=noforce rcupdate.rcu_expedited=1";
 
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
