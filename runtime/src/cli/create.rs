@@ -171,10 +171,7 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
             if *vm != Vm::default() {
                 warnings.push(format!("vm has no effect: the microVM is that of {}", joined.sandbox));
             }
-            // The VMM is not in its cgroup.
-            for field in limits.fields() {
-                warnings.push(format!("{field} has no effect: the microVM is that of {}", joined.sandbox));
-            }
+            warnings.extend(limits.lost_in(joined.sandbox.as_str()));
             Home::Joined(joined)
         }
         None => {

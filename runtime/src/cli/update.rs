@@ -113,8 +113,8 @@ impl Args {
         }
         let container = Container::open(&context.root, id)?;
         if let Some(sandbox) = &container.record.sandbox {
-            for field in update.host.fields() {
-                context.log.warn(&format!("{field} has no effect: the microVM is that of {sandbox}"));
+            for warning in update.host.lost_in(sandbox.as_str()) {
+                context.log.warn(&warning);
             }
         }
         if container.status()? == Status::Stopped {

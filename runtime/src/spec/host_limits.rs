@@ -54,8 +54,15 @@ pub enum DeviceLimitKind {
 }
 
 impl HostLimits {
+    /// Warnings for a container that lives in the microVM of `sandbox`: the VMM is not in its cgroup, so what only the host
+    /// can keep is lost.
+    pub fn lost_in(&self, sandbox: &str) -> Vec<String> {
+        let warning = |field| format!("{field} has no effect: the microVM is that of {sandbox}");
+        self.fields().into_iter().map(warning).collect()
+    }
+
     /// The JSON paths of what only the host can keep.
-    pub fn fields(&self) -> Vec<&str> {
+    fn fields(&self) -> Vec<&str> {
         let given = [
             ("linux.resources.cpu.cpus", self.cpus.is_some()),
             ("linux.resources.cpu.mems", self.mems.is_some()),
