@@ -1,6 +1,7 @@
 //! The KVM side of a machine: the VM, its interrupt controllers, its memory and its event descriptors.
 //!
-//!   /dev/kvm ─▶ KVM_CREATE_VM ─▶ TSS address ─▶ irqchip ─▶ memory slots          (this order works; others may not)
+//!   /dev/kvm ─▶ KVM_CHECK_EXTENSION ─▶ KVM_CREATE_VM ─▶ TSS address ─▶ irqchip ─▶ limits ─▶ memory slots
+//!                                                                      (this order works; others may not)
 //!
 //! Must be made after the last fork: a VM belongs to the address space that created it. No PIT: guests get the TSC
 //! deadline timer.
@@ -16,6 +17,7 @@ use virtio_bindings::virtio_mmio::{
 use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
+    capabilities::{self, Lacking},
     devices::{
         interrupt::Interrupt,
         mmio::{self, Wires},
@@ -31,6 +33,8 @@ const API_VERSION: i32 = 12;
 pub enum VmError {
     #[error("KVM speaks API version {found}, not {API_VERSION}")]
     Version { found: i32 },
+    #[error(transparent)]
+    Lacking(#[from] Lacking),
     /// `step` names the ioctl.
     #[error("{step}")]
     Step { step: &'static str, source: errno::Error },
@@ -39,6 +43,11 @@ pub enum VmError {
 /// Names the ioctl that failed.
 pub(crate) fn step(step: &'static str) -> impl Fn(errno::Error) -> VmError {
     move |source| VmError::Step { step, source }
+}
+
+/// A list that is longer than KVM takes.
+pub(crate) fn too_many(step: &'static str) -> VmError {
+    VmError::Step { step, source: errno::Error::new(libc::E2BIG) }
 }
 
 /// A VM without vCPUs. Cheap to share: the descriptor is behind an `Arc`.
@@ -53,9 +62,11 @@ impl Vm {
         if found != API_VERSION {
             return Err(VmError::Version { found });
         }
+        capabilities::check(kvm)?;
         let fd = kvm.create_vm().map_err(step("KVM_CREATE_VM"))?;
         fd.set_tss_address(TSS_ADDRESS).map_err(step("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(step("KVM_CREATE_IRQCHIP"))?;
+        capabilities::harden(&fd)?;
         Ok(Self { fd: Arc::new(fd) })
     }
 

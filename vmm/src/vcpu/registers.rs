@@ -8,7 +8,7 @@ use kvm_ioctls::VcpuFd;
 
 use crate::{
     boot::Entry,
-    vm::{VmError, step},
+    vm::{VmError, step, too_many},
 };
 
 const CR0_PROTECTED: u64 = 1;
@@ -20,7 +20,9 @@ const RFLAGS: u64 = 2;
 const MSR_MISC_ENABLE: u32 = 0x1a0;
 const FAST_STRINGS: u64 = 1;
 const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
-const MTRR_ENABLED_WRITE_BACK: u64 = 0xc06;
+/// Enabled (bit 11), write-back (6) where no range says otherwise. The ranges below 1 MiB stay disabled: all of them are
+/// uncached after a reset.
+const MTRR_ENABLED_WRITE_BACK: u64 = 0x806;
 
 /// Offsets of the local interrupt pins in the APIC's registers, and the delivery modes they get.
 const LAPIC_LVT0: usize = 0x350;
@@ -67,8 +69,7 @@ fn flat(type_: u8, selector: u16) -> kvm_segment {
 pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), VmError> {
     let entry = |index, data| kvm_msr_entry { index, data, ..kvm_msr_entry::default() };
     let msrs = [entry(MSR_MISC_ENABLE, FAST_STRINGS), entry(MSR_MTRR_DEFAULT_TYPE, MTRR_ENABLED_WRITE_BACK)];
-    let too_many = |_| VmError::Step { step: "prepare KVM_SET_MSRS", source: errno(libc::E2BIG) };
-    let msrs = Msrs::from_entries(&msrs).map_err(too_many)?;
+    let msrs = Msrs::from_entries(&msrs).map_err(|_| too_many("prepare KVM_SET_MSRS"))?;
     let set = vcpu.set_msrs(&msrs).map_err(step("KVM_SET_MSRS"))?;
     if set < msrs.as_slice().len() {
         return Err(VmError::Step { step: "KVM_SET_MSRS (one was refused)", source: errno(libc::EINVAL) });
