@@ -66,6 +66,8 @@ pub struct Machine {
     pub devices: Vec<(Slot, Device)>,
     /// Guest kernel messages on the console, all levels; without it only errors.
     pub debug_console: bool,
+    /// The host's clock source is its TSC: the guest may rely on the TSC as well.
+    pub stable_tsc: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

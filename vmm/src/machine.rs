@@ -128,6 +128,7 @@ impl Plan {
                 max_vcpus: *max_vcpus,
                 grows: max_memory_mib > memory_mib,
                 debug: machine.debug_console,
+                stable_tsc: machine.stable_tsc,
             },
             kvm: fds.take(machine.kvm, "KVM device")?,
             kernel: fds.take(machine.kernel, "kernel")?.into(),
@@ -207,7 +208,8 @@ impl Machine {
             exits: Arc::clone(&exits),
             reporter: reporter.clone(),
         };
-        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&shared)?;
+        let vcpus =
+            ParkedVcpus::create(&kvm, &vm, vcpu_count, command_line.stable_tsc, entry)?.run(&shared)?;
         Ok(Self {
             _vcpus: vcpus,
             exits,

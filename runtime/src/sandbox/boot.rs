@@ -72,6 +72,7 @@ pub(super) struct Inputs {
     pub(super) vsock_listener: OwnedFd,
     pub(super) sizes: Sizes,
     pub(super) debug_console: bool,
+    pub(super) stable_tsc: bool,
 }
 
 /// # Errors
@@ -182,6 +183,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
             (BALLOON, Device::Balloon),
         ],
         debug_console: inputs.debug_console,
+        stable_tsc: inputs.stable_tsc,
     };
     (machine, fds)
 }

@@ -105,6 +105,7 @@ pub(super) fn inputs() -> Inputs {
         vsock_listener: null(),
         sizes: SIZES,
         debug_console: false,
+        stable_tsc: true,
     }
 }
 

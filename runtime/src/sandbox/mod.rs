@@ -13,6 +13,7 @@ mod agent;
 mod boot;
 pub mod cgroup;
 pub mod client;
+pub(crate) mod clock_source;
 mod connections;
 pub mod container;
 mod expose;

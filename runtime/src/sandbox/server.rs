@@ -9,7 +9,7 @@
 use std::{
     fs::File,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{Inputs, boot},
-    cgroup,
+    cgroup, clock_source,
     connections::Connections,
     nics::Nics,
     packets::Packets,
@@ -217,6 +217,7 @@ async fn run(
         vsock_listener: dir.bind(names::VSOCK_SOCKET)?.into(),
         sizes: plan.sizes,
         debug_console: plan.debug,
+        stable_tsc: clock_source::is_tsc(&clock_source::current(Path::new("/"))),
     };
     let bootstrap = Arc::new(Packets::new(bootstrap)?);
     tokio::spawn({

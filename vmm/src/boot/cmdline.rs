@@ -23,17 +23,24 @@ pub struct CommandLine {
     pub grows: bool,
     /// Kernel messages of all levels.
     pub debug: bool,
+    /// The host keeps time by its TSC.
+    pub stable_tsc: bool,
 }
 
-/// What every guest gets: how to end (`reboot=t` is a triple fault, which KVM reports; a panic reboots at once),
+/// What every guest gets: how to end (`reboot=p` writes the reset control register, which no crash does by chance; a
+/// panic reboots at once),
 /// and what need not be checked, or set aside for hardware, in a virtual machine. Its tick is slow, so it does not wait
 /// for ticks to end a grace period of RCU.
-const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests \
+const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 no_timer_check random.trust_cpu=on cryptomgr.notests \
      swiotlb=noforce rcupdate.rcu_expedited=1";
 
 impl fmt::Display for CommandLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(ALWAYS)?;
+        if self.stable_tsc {
+            // No watchdog compares it with another clock.
+            f.write_str(" tsc=reliable")?;
+        }
         f.write_str(if self.debug { " loglevel=8" } else { " quiet" })?;
         // After the level, which holds only for consoles that come later on the line. Ends when hvc0 is there.
         f.write_str(" earlyprintk=ttyS0")?;

@@ -50,7 +50,14 @@ fn elf(address: u64, zeroed: u64, note: bool) -> Vec<u8> {
     elf
 }
 
-const LINE: CommandLine = CommandLine { vcpus: 1, max_vcpus: 2, grows: false, debug: false };
+const LINE: CommandLine =
+    CommandLine { vcpus: 1, max_vcpus: 2, grows: false, debug: false, stable_tsc: true };
+
+#[test]
+fn a_guest_relies_on_the_tsc_only_where_the_host_does() {
+    assert!(LINE.to_string().contains(" tsc=reliable "));
+    assert!(!CommandLine { stable_tsc: false, ..LINE }.to_string().contains("tsc="));
+}
 
 #[test]
 fn the_mp_table_adds_up_and_fits_for_the_most_vcpus() {
@@ -69,13 +76,16 @@ fn the_mp_table_adds_up_and_fits_for_the_most_vcpus() {
 
 #[test]
 fn the_command_line_announces_every_slot_and_fits() {
-    let line = CommandLine { vcpus: 10, max_vcpus: limits::VCPUS, grows: true, debug: true }.to_string();
+    let line =
+        CommandLine { vcpus: 10, max_vcpus: limits::VCPUS, grows: true, debug: true, stable_tsc: true }
+            .to_string();
     assert_eq!(line.matches("virtio_mmio.device=4K@0x").count(), limits::SLOTS);
     assert!(line.len() < cmdline::MAX, "{} bytes", line.len());
     assert!(line.contains(" virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"));
     assert!(line.contains(" maxcpus=10 ") && line.contains(" loglevel=8 ") && !line.contains("quiet"));
     assert!(line.contains(" memory_hotplug.online_policy=auto-movable "));
-    let plain = CommandLine { vcpus: 2, max_vcpus: 2, grows: false, debug: false }.to_string();
+    let plain =
+        CommandLine { vcpus: 2, max_vcpus: 2, grows: false, debug: false, stable_tsc: true }.to_string();
     assert!(!plain.contains("maxcpus") && !plain.contains("memory_hotplug"));
 }
 

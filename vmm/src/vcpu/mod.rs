@@ -35,7 +35,7 @@ use vmm_sys_util::{
 use crate::{
     boot::Entry,
     devices::{console::Early, mmio::Slots},
-    vm::{Vm, VmError, step},
+    vm::{Vm, VmError, step, too_many},
 };
 
 /// How often a vCPU that should stop is signalled: a signal just before KVM_RUN is lost, the next one is not.
@@ -116,15 +116,16 @@ pub struct Shared {
 pub struct ParkedVcpus(Vec<VcpuFd>);
 
 impl ParkedVcpus {
-    /// Makes `count` vCPUs; the first starts at `entry`.
-    pub fn create(kvm: &Kvm, vm: &Vm, count: u8, entry: Entry) -> Result<Self, VcpuError> {
+    /// Makes `count` vCPUs; the first starts at `entry`. `stable_tsc`: the host keeps time by its TSC.
+    pub fn create(kvm: &Kvm, vm: &Vm, count: u8, stable_tsc: bool, entry: Entry) -> Result<Self, VcpuError> {
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(step("KVM_GET_SUPPORTED_CPUID"))
             .map_err(|source| VcpuError::Setup { id: 0, source })?;
         let vcpu = |id| -> Result<VcpuFd, VmError> {
             let vcpu = vm.fd().create_vcpu(u64::from(id)).map_err(step("KVM_CREATE_VCPU"))?;
-            let cpuid = cpuid::for_vcpu(&supported, id, count);
+            let cpuid = cpuid::for_vcpu(&supported, cpuid::Guest { id, count, stable_tsc })
+                .map_err(|_| too_many("prepare KVM_SET_CPUID2"))?;
             vcpu.set_cpuid2(&cpuid).map_err(step("KVM_SET_CPUID2"))?;
             if id == 0 {
                 registers::set_entry(&vcpu, entry)?;
@@ -282,6 +283,3 @@ impl Runner {
         GuestExit::Kvm(format!("vCPU {}: {what}", self.id))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -68,6 +68,7 @@ pub(crate) struct Spec {
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) share: tempfile::TempDir,
     pub(crate) debug: bool,
+    pub(crate) stable_tsc: bool,
 }
 
 pub(crate) fn spec(scenario: &str) -> Spec {
@@ -82,6 +83,7 @@ pub(crate) fn spec(scenario: &str) -> Spec {
         fds: Vec::new(),
         share: tempfile::tempdir().unwrap(),
         debug: false,
+        stable_tsc: true,
     }
 }
 
@@ -125,6 +127,7 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
         share: Fd(3),
         devices,
         debug_console: spec.debug,
+        stable_tsc: spec.stable_tsc,
     };
     let mut fds =
         vec![kvm.as_fd(), spec.kernel.as_fd(), spec.initramfs.as_fd(), directory.as_fd(), log.as_fd()];
@@ -297,4 +300,29 @@ impl Cpio {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         self.0.write_all(&bytes).unwrap();
     }
+}
+
+/// An ELF with one segment and a PVH note that names its start as the entry.
+pub(crate) fn elf(start: u64, image: &[u8]) -> File {
+    let headers = 64 + 2 * 56;
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend([2_u16, 62].iter().flat_map(|half| half.to_le_bytes()));
+    elf.extend(1_u32.to_le_bytes());
+    elf.extend([start, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+    elf.extend(0_u32.to_le_bytes());
+    elf.extend([64_u16, 56, 2, 0, 0, 0].iter().flat_map(|half| half.to_le_bytes()));
+    for (kind, offset, address, size) in
+        [(1_u32, headers + 20, start, image.len() as u64), (4, headers, 0, 20)]
+    {
+        elf.extend([kind, 7].iter().flat_map(|word| word.to_le_bytes()));
+        elf.extend([offset, address, address, size, size, 4].iter().flat_map(|word| word.to_le_bytes()));
+    }
+    elf.extend([4_u32, 4, 18].iter().flat_map(|word| word.to_le_bytes()));
+    elf.extend(b"Xen\0");
+    elf.extend((start as u32).to_le_bytes());
+    elf.extend(image);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&elf).unwrap();
+    file.rewind().unwrap();
+    file
 }
