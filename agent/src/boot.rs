@@ -132,7 +132,7 @@ pub fn die(error: &dyn std::error::Error) -> ! {
     reset()
 }
 
-/// Ends the VM: the kernel runs with reboot=t, and its triple fault stops the machine. Outside of a VM, the process.
+/// Ends the VM: the kernel runs with reboot=p, and its reset stops the machine. Outside of a VM, the process.
 pub fn reset() -> ! {
     if process::id() == 1 {
         // What the last lines say is worth the wait for the console to take them.

@@ -24,6 +24,8 @@ pub const LINE: usize = 512;
 pub const ENTROPY: usize = 512;
 /// Bytes of the console's tail kept and reported.
 pub const CONSOLE_TAIL: usize = 16 << 10;
+/// Bytes of the detail in a `GuestExit`.
+pub const DETAIL: usize = 1024;
 /// virtio-mmio slots of a machine.
 pub const SLOTS: usize = 16;
 /// vCPUs of a machine.

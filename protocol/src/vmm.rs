@@ -9,9 +9,11 @@
 //! The VMM opens nothing by path: kernel, initramfs, /dev/kvm, the share and all sockets are descriptors of the
 //! packet, named by their index in it. The control socket closing ends the VMM at once, and the other way round.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use crate::timeline::Stamp;
+use crate::{limits, timeline::Stamp};
 
 /// The descriptor on which `bulkhead-vmm` finds its control socket (SOCK_SEQPACKET).
 pub const CONTROL_FD: i32 = 3;
@@ -172,19 +174,60 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum GuestExit {
-    /// The guest reset itself (`reboot=t`: a triple fault): its kernel crashed without a word, or its agent gave up.
+    /// The guest asked for a reset (the reset control register, `reboot=p`): its kernel restarted, or its agent gave up.
     #[error("the guest reset itself")]
     Reset,
+    /// A triple fault (KVM_EXIT_SHUTDOWN): its kernel crashed without a word. Says what the vCPU's registers held and
+    /// what it did last.
+    #[error("the guest crashed without a word (triple fault): {0}")]
+    TripleFault(Detail),
     /// The guest kernel panicked: seen on the console before the reset.
     #[error("the guest kernel panicked")]
     Panic,
     /// KVM cannot go on (KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_FAIL_ENTRY, an unknown exit).
     #[error("KVM stopped the guest: {0}")]
-    Kvm(String),
+    Kvm(Detail),
     /// `Request::Stop`.
     #[error("stopped by the host")]
     Stopped,
     /// The VMM itself failed.
     #[error("the VMM failed: {0}")]
-    Vmm(String),
+    Vmm(Detail),
 }
+
+/// One line about a machine's end, for people: at most `limits::DETAIL` bytes, no control characters, whoever wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Detail(String);
+
+impl From<String> for Detail {
+    /// What is too long is cut, what is no text for a line becomes `?`.
+    fn from(mut text: String) -> Self {
+        text.truncate(text.floor_char_boundary(limits::DETAIL));
+        if text.contains(char::is_control) {
+            text = text.replace(char::is_control, "?");
+        }
+        Self(text)
+    }
+}
+
+impl From<Detail> for String {
+    fn from(Detail(text): Detail) -> Self {
+        text
+    }
+}
+
+impl AsRef<str> for Detail {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -230,7 +230,8 @@ async fn converse(
             Err(PacketError::Closed) => return over,
             Err(error) => {
                 // Not our protocol any more: a VMM that was taken over. Closing the socket ends it.
-                over.reason.get_or_insert_with(|| GuestExit::Vmm(format!("it sent nonsense: {error}")));
+                over.reason
+                    .get_or_insert_with(|| GuestExit::Vmm(format!("it sent nonsense: {error}").into()));
                 return over;
             }
         }

@@ -31,7 +31,7 @@ pub struct CommandLine {
 /// panic reboots at once),
 /// and what need not be checked, or set aside for hardware, in a virtual machine. Its tick is slow, so it does not wait
 /// for ticks to end a grace period of RCU.
-const ALWAYS: &str = "console=hvc0 reboot=t panic=-1 no_timer_check random.trust_cpu=on cryptomgr.notests \
+const ALWAYS: &str = "console=hvc0 reboot=p panic=-1 no_timer_check random.trust_cpu=on cryptomgr.notests \
      swiotlb=noforce rcupdate.rcu_expedited=1";
 
 impl fmt::Display for CommandLine {

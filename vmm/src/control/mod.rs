@@ -221,13 +221,16 @@ impl Control {
             State::Running(machine) => {
                 let console = machine.console();
                 let reason = match exit {
-                    GuestExit::Reset if console.panicked() => GuestExit::Panic,
+                    GuestExit::Reset | GuestExit::TripleFault(_) if console.panicked() => GuestExit::Panic,
                     other => other,
                 };
                 (reason, console.tail())
             }
             State::Jailed(_) => (exit, String::new()),
         };
+        if !matches!(reason, GuestExit::Stopped | GuestExit::Reset) {
+            eprintln!("bulkhead-vmm: {reason}");
+        }
         self.send(&Message::Event(Event::Exited { reason, console_tail }))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -3,11 +3,12 @@
 //!   KVM_RUN ─▶ exit ─┬▶ MMIO: the slot's registers        ┐
 //!                    ├▶ port: the early console, or none  ├─▶ KVM_RUN
 //!                    ├▶ EINTR/EAGAIN: stop asked?         ┘
-//!                    └▶ shutdown, KVM error ─▶ `Outcome` to the control thread, the thread ends
+//!                    └▶ reset, shutdown, KVM error ─▶ `Outcome` to the control thread, the thread ends
 //!
 //! A vCPU thread never waits for the control thread, and nobody waits for a vCPU thread without a deadline.
 
 mod cpuid;
+mod diagnosis;
 mod registers;
 
 use std::{
@@ -25,13 +26,14 @@ use bulkhead_protocol::{
     timeline::{Phase, Stamp},
     vmm::GuestExit,
 };
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use kvm_bindings::{KVM_EXIT_NOTIFY, KVM_EXIT_X86_BUS_LOCK, KVM_MAX_CPUID_ENTRIES, KVM_SYNC_X86_REGS};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
 use vmm_sys_util::{
     eventfd::EventFd,
     signal::{Killable, SIGRTMIN, register_signal_handler},
 };
 
+use self::diagnosis::{Kind, Trail};
 use crate::{
     boot::Entry,
     devices::{console::Early, mmio::Slots},
@@ -41,6 +43,14 @@ use crate::{
 /// How often a vCPU that should stop is signalled: a signal just before KVM_RUN is lost, the next one is not.
 const SIGNAL_AGAIN: Duration = Duration::from_millis(5);
 const STOP: Duration = Duration::from_secs(5);
+/// What each bus lock costs the guest, so that its host sees at most a hundred a second from one vCPU.
+const BUS_LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// EAGAIN in a row: so many are answered at once, and so many are too many, about 2 s later.
+const AGAIN_AT_ONCE: u32 = 16;
+const AGAIN_MOST: u32 = 2000;
+const AGAIN_PAUSE: Duration = Duration::from_millis(1);
+/// The first KVM_RUN makes a thread in the caller's cgroup (`vhost_task_create` in Linux 6.12).
+const STUCK: &str = "KVM_RUN: it answers \"try again\" without end: most likely pids.max of the VMM's cgroup leaves no room for KVM's own thread";
 
 #[derive(Debug, thiserror::Error)]
 pub enum VcpuError {
@@ -68,6 +78,7 @@ pub struct Exits {
     port_reads: AtomicU64,
     port_writes: AtomicU64,
     interrupted: AtomicU64,
+    bus_locks: AtomicU64,
 }
 
 impl Exits {
@@ -79,6 +90,7 @@ impl Exits {
             ("port_reads", of(&self.port_reads)),
             ("port_writes", of(&self.port_writes)),
             ("interrupted", of(&self.interrupted)),
+            ("bus_locks", of(&self.bus_locks)),
         ]
     }
 }
@@ -113,7 +125,11 @@ pub struct Shared {
 
 /// The vCPUs of a VM, set up but not running.
 #[derive(Debug)]
-pub struct ParkedVcpus(Vec<VcpuFd>);
+pub struct ParkedVcpus {
+    vcpus: Vec<VcpuFd>,
+    /// KVM leaves the registers of each exit in the shared page.
+    synced: bool,
+}
 
 impl ParkedVcpus {
     /// Makes `count` vCPUs; the first starts at `entry`. `stable_tsc`: the host keeps time by its TSC.
@@ -122,8 +138,9 @@ impl ParkedVcpus {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(step("KVM_GET_SUPPORTED_CPUID"))
             .map_err(|source| VcpuError::Setup { id: 0, source })?;
+        let synced = kvm.check_extension_int(Cap::SyncRegs) & KVM_SYNC_X86_REGS as i32 != 0;
         let vcpu = |id| -> Result<VcpuFd, VmError> {
-            let vcpu = vm.fd().create_vcpu(u64::from(id)).map_err(step("KVM_CREATE_VCPU"))?;
+            let mut vcpu = vm.fd().create_vcpu(u64::from(id)).map_err(step("KVM_CREATE_VCPU"))?;
             let cpuid = cpuid::for_vcpu(&supported, cpuid::Guest { id, count, stable_tsc })
                 .map_err(|_| too_many("prepare KVM_SET_CPUID2"))?;
             vcpu.set_cpuid2(&cpuid).map_err(step("KVM_SET_CPUID2"))?;
@@ -132,12 +149,15 @@ impl ParkedVcpus {
             }
             registers::set_msrs(&vcpu)?;
             registers::set_local_interrupts(&vcpu)?;
+            if synced {
+                vcpu.set_sync_valid_reg(SyncReg::Register);
+            }
             Ok(vcpu)
         };
         let vcpus = (0..count)
             .map(|id| vcpu(id).map_err(|source| VcpuError::Setup { id, source }))
             .collect::<Result<_, _>>()?;
-        Ok(Self(vcpus))
+        Ok(Self { vcpus, synced })
     }
 
     /// Starts all threads.
@@ -145,9 +165,18 @@ impl ParkedVcpus {
         register_signal_handler(SIGRTMIN(), on_stop_signal).map_err(|source| VcpuError::Signal { source })?;
         let stop = Arc::new(AtomicBool::new(false));
         let mut vcpus = Vcpus { stop: Arc::clone(&stop), threads: Vec::new() };
-        for (id, fd) in (0_u8..).zip(self.0) {
+        for (id, fd) in (0_u8..).zip(self.vcpus) {
             let (ended, end) = channel();
-            let runner = Runner { id, fd, shared: shared.clone(), stop: Arc::clone(&stop), _ended: ended };
+            let runner = Runner {
+                id,
+                fd,
+                shared: shared.clone(),
+                stop: Arc::clone(&stop),
+                synced: self.synced,
+                trail: Trail::new(),
+                again: Again::default(),
+                _ended: ended,
+            };
             let handle = thread::Builder::new()
                 .name(format!("vcpu{id}"))
                 .spawn(move || runner.run())
@@ -198,7 +227,19 @@ struct Runner {
     fd: VcpuFd,
     shared: Shared,
     stop: Arc<AtomicBool>,
+    /// KVM leaves the registers of each exit in the shared page.
+    synced: bool,
+    trail: Trail,
+    again: Again,
     _ended: Sender<()>,
+}
+
+/// What an exit leads to, when not back into the guest.
+enum End {
+    Reset,
+    TripleFault,
+    /// KVM cannot go on.
+    Broken(String),
 }
 
 impl Runner {
@@ -207,7 +248,8 @@ impl Runner {
             self.shared.reporter.report(Outcome::Entered(Stamp::now(Phase::KernelEntered)));
         }
         while !self.stop.load(Ordering::Acquire) {
-            if let Some(exit) = self.step() {
+            if let Some(end) = self.step() {
+                let exit = self.exit(&end);
                 self.shared.reporter.report(Outcome::Exited(exit));
                 return;
             }
@@ -215,71 +257,129 @@ impl Runner {
     }
 
     /// Enters the guest once; `Some` when the VM is over.
-    fn step(&mut self) -> Option<GuestExit> {
+    fn step(&mut self) -> Option<End> {
         let Shared { slots, ports, exits, .. } = &self.shared;
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        match self.fd.run() {
+        let ran = self.fd.run();
+        let again = self.again.take(ran.as_ref().err().map(|error| error.errno()));
+        let (kind, place, end) = match ran {
             Ok(VcpuExit::MmioRead(address, data)) => {
                 count(&exits.mmio_reads);
                 if !slots.read(address, data) {
                     data.fill(0xff);
                 }
-                None
+                (Kind::MmioRead, address, None)
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 count(&exits.mmio_writes);
                 slots.write(address, data);
-                None
+                (Kind::MmioWrite, address, None)
             }
-            Ok(VcpuExit::IoIn(_, data)) => {
+            Ok(VcpuExit::IoIn(port, data)) => {
                 // An empty bus floats high; drivers that probe for a chip see at once that there is none.
                 count(&exits.port_reads);
                 data.fill(0xff);
-                None
+                (Kind::PortRead, port.into(), None)
             }
             Ok(VcpuExit::IoOut(port, data)) => {
                 count(&exits.port_writes);
                 ports.write(port, data);
-                None
+                (Kind::PortWrite, port.into(), resets(port, data).then_some(End::Reset))
             }
-            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => None,
+            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => (Kind::Other, 0, None),
             // INIT and SIPI make KVM_RUN of a waiting vCPU return with EAGAIN; a signal with EINTR.
             Err(error) if matches!(error.errno(), libc::EAGAIN | libc::EINTR) => {
                 count(&exits.interrupted);
-                None
+                // Others than the first wait for INIT and SIPI, as often as the guest likes to send them.
+                let stuck = (again == After::Stuck && self.id == 0).then(|| End::Broken(STUCK.into()));
+                if again == After::Pause {
+                    thread::sleep(AGAIN_PAUSE);
+                }
+                (Kind::Interrupted, 0, stuck)
             }
-            Ok(VcpuExit::Shutdown) => Some(GuestExit::Reset),
-            Ok(VcpuExit::FailEntry(reason, _)) => {
-                Some(self.broken(&format!("entry refused by the hardware, reason {reason:#x}")))
+            Ok(VcpuExit::Unsupported(KVM_EXIT_X86_BUS_LOCK)) => {
+                count(&exits.bus_locks);
+                thread::sleep(BUS_LOCK_PAUSE);
+                (Kind::BusLock, 0, None)
             }
-            Ok(VcpuExit::InternalError) => {
-                let suberror = self.suberror();
-                Some(self.broken(&format!("internal error {suberror}")))
+            Ok(VcpuExit::Shutdown) => (Kind::Other, 0, Some(End::TripleFault)),
+            Ok(exit) => {
+                let end = match exit {
+                    VcpuExit::FailEntry(reason, _) => {
+                        format!("entry refused by the hardware, reason {reason:#x}")
+                    }
+                    VcpuExit::InternalError => diagnosis::internal_error(self.fd.get_kvm_run()),
+                    VcpuExit::SystemEvent(kind, _) => format!("system event {kind}"),
+                    VcpuExit::Unsupported(KVM_EXIT_NOTIFY) => {
+                        "the guest blocked the processor until its state was lost".into()
+                    }
+                    other => format!("unexpected exit {other:?}"),
+                };
+                (Kind::Other, 0, Some(End::Broken(end)))
             }
-            Ok(VcpuExit::SystemEvent(kind, _)) => Some(self.broken(&format!("system event {kind}"))),
-            Ok(other) => {
-                let exit = format!("unexpected exit {other:?}");
-                Some(self.broken(&exit))
-            }
-            Err(error) => Some(self.broken(&format!("KVM_RUN: {error}"))),
+            Err(error) => (Kind::Other, 0, Some(End::Broken(format!("KVM_RUN: {error}")))),
+        };
+        if end.is_none() {
+            let rip = self.synced.then(|| {
+                // SAFETY: with `synced`, KVM fills this member of the union at each exit; its fields are plain
+                // integers.
+                unsafe { self.fd.get_kvm_run().s.regs.regs.rip }
+            });
+            self.trail.add(kind, place, rip);
         }
+        end
     }
 
-    fn suberror(&mut self) -> String {
-        // SAFETY: KVM filled this member of the union, since the exit reason is KVM_EXIT_INTERNAL_ERROR; all its
-        // fields are plain integers.
-        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
-        match suberror {
-            kvm_bindings::KVM_INTERNAL_ERROR_EMULATION => {
-                "1 (an instruction that KVM cannot emulate: does this KVM run stock guests?)".into()
-            }
-            other => other.to_string(),
+    /// The end with all that is known of the vCPU. Asks KVM for the registers, which must be as the exit left them.
+    fn exit(&self, end: &End) -> GuestExit {
+        let line = || diagnosis::line(self.id, &self.fd, &self.trail);
+        match end {
+            End::Reset => GuestExit::Reset,
+            End::TripleFault => GuestExit::TripleFault(line().into()),
+            End::Broken(why) => GuestExit::Kvm(format!("{why}; {}", line()).into()),
         }
-    }
-
-    fn broken(&self, what: &str) -> GuestExit {
-        GuestExit::Kvm(format!("vCPU {}: {what}", self.id))
     }
 }
+
+/// Whether a write to a port is a reset: the reset control register of Intel's and AMD's chipsets, which Linux writes with
+/// `reboot=p`. Bit 2 going from 0 to 1 resets the CPU; Linux clears it first.
+fn resets(port: u16, data: &[u8]) -> bool {
+    const RESET_CONTROL: u16 = 0xcf9;
+    const RESET_CPU: u8 = 1 << 2;
+    port == RESET_CONTROL && matches!(data, [value] if value & RESET_CPU != 0)
+}
+
+/// How often KVM_RUN has answered EAGAIN in a row, without the guest having run.
+#[derive(Debug, Default)]
+struct Again(u32);
+
+/// What to do after an answer of KVM_RUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Go on.
+    Go,
+    /// Go on after a moment.
+    Pause,
+    /// It will not end.
+    Stuck,
+}
+
+impl Again {
+    fn take(&mut self, errno: Option<i32>) -> After {
+        if errno != Some(libc::EAGAIN) {
+            self.0 = 0;
+            return After::Go;
+        }
+        self.0 = self.0.saturating_add(1);
+        match self.0 {
+            0..=AGAIN_AT_ONCE => After::Go,
+            count if count < AGAIN_MOST => After::Pause,
+            _ => After::Stuck,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ pub(crate) fn init() -> ! {
             std::process::exit(7);
         }
         "online" => online(&mut console),
+        "cpu" => cpu(&mut console),
         "slots" => slots(&mut console),
         "memory" => memory(&mut console),
         "free" => free(&mut console),
@@ -77,6 +78,27 @@ fn hello(console: &mut File) {
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| sleep(Duration::from_millis(10)))).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     say(console, "slept");
+}
+
+/// What the kernel makes of its CPUs.
+fn cpu(console: &mut File) {
+    let info = read("/proc/cpuinfo");
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
+    say(console, &format!("flags {} end", flags.trim_start_matches([' ', '\t', ':'])));
+    say(console, &format!("cmdline {}", read("/proc/cmdline")));
+    let cpus = fs::read_dir("/sys/devices/system/cpu").unwrap().flatten();
+    let cpus = cpus.filter(|entry| entry.path().join("topology").exists()).count();
+    for cpu in 0..cpus {
+        let of = |what: &str| read(&format!("/sys/devices/system/cpu/cpu{cpu}/{what}"));
+        let [package, core, threads, cores] =
+            ["physical_package_id", "core_id", "thread_siblings_list", "core_siblings_list"]
+                .map(|what| of(&format!("topology/{what}")));
+        say(console, &format!("topology package {package} core {core} threads {threads} package's {cores}"));
+        let shared = (0..4).map(|cache| of(&format!("cache/index{cache}/shared_cpu_list")));
+        let shared: Vec<_> = shared.filter(|list| !list.starts_with('/')).collect();
+        say(console, &format!("caches {}", shared.join(" ")));
+    }
+    say(console, &format!("tainted {}", read("/proc/sys/kernel/tainted")));
 }
 
 fn online(console: &mut File) {

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its assumption does")]
 
+mod cpu;
 mod devices;
 mod guest;
 mod guest_devices;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let asked_for =
         |name: &str, filter: &str| if given("--exact") { name == filter } else { name.contains(filter) };
-    let chosen: Vec<_> = [scenarios::ALL, devices::ALL, memory::ALL, vhost::ALL]
+    let chosen: Vec<_> = [scenarios::ALL, cpu::ALL, devices::ALL, memory::ALL, vhost::ALL]
         .into_iter()
         .flatten()
         .filter(|(name, _)| filters.is_empty() || filters.iter().any(|filter| asked_for(name, filter)))
