@@ -33,6 +33,7 @@ use ttrpc::asynchronous::Server;
 use super::{
     boot::{Inputs, boot},
     cgroup,
+    clock::Clock,
     connections::Connections,
     nics::Nics,
     packets::Packets,
@@ -223,14 +224,18 @@ async fn run(
         let (pod, vmm, bootstrap) = (pod.clone(), vmm.clone(), bootstrap.clone());
         async move {
             match boot(&vmm, inputs, &pod.timeline).await {
-                Ok(agent) => drop(pod.boot.send_if_modified(|boot| {
-                    // The VM may have ended in this very moment.
-                    let pending = matches!(boot, Boot::Pending);
-                    if pending {
-                        *boot = Boot::Up(agent);
-                    }
-                    pending
-                })),
+                Ok(agent) => {
+                    // Nobody else sets it.
+                    let _ = pod.clock.set(Clock::follow(agent.clone()));
+                    pod.boot.send_if_modified(|boot| {
+                        // The VM may have ended in this very moment.
+                        let pending = matches!(boot, Boot::Pending);
+                        if pending {
+                            *boot = Boot::Up(agent);
+                        }
+                        pending
+                    });
+                }
                 Err(error) => {
                     let message = format!("boot sandbox: {}", chain(&error));
                     eprintln!("{message}");
