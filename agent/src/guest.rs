@@ -1,21 +1,15 @@
-//! The guest as a whole: its clock, its entropy pool, facts about it.
+//! The guest as a whole: its entropy pool, facts about it.
 //!
-//! After a restore the clock shows the snapshot's time and the pool is the same in every clone, so the host sets both
-//! before anything else runs.
+//! After a restore the pool is the same in every clone, so the host adds to it before anything else runs.
 
 use std::{fs, io, os::fd::AsRawFd};
 
 use bulkhead_protocol::limits;
-use rustix::time::{ClockId, Timespec, clock_settime};
 
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
-    #[error("{nanoseconds} nanoseconds are not less than a second")]
-    Nanoseconds { nanoseconds: u32 },
     #[error("{len} bytes of entropy, at most {max} are taken at once", max = limits::ENTROPY)]
     TooMuchEntropy { len: usize },
-    #[error("set the clock")]
-    SetClock(#[source] io::Error),
     #[error("add entropy")]
     AddEntropy(#[source] io::Error),
 }
@@ -26,15 +20,6 @@ pub struct Facts {
     pub online_cpus: u32,
     pub memory_total_bytes: u64,
     pub memory_available_bytes: u64,
-}
-
-/// Sets CLOCK_REALTIME.
-pub fn set_time(seconds: i64, nanoseconds: u32) -> Result<(), GuestError> {
-    if nanoseconds >= 1_000_000_000 {
-        return Err(GuestError::Nanoseconds { nanoseconds });
-    }
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
-    clock_settime(ClockId::Realtime, time).map_err(|error| GuestError::SetClock(error.into()))
 }
 
 /// Adds to the kernel's pool, credits it, and has the generator take it in.

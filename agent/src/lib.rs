@@ -2,12 +2,13 @@
 //!
 //!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, guest
+//!           ─▶ network, hotplug, clock, guest
 //!
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
 //! good, the VM resets: the host sees its stream close and knows within milliseconds.
 
 pub mod boot;
+pub mod clock;
 pub mod container;
 pub mod control;
 pub mod guest;

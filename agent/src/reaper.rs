@@ -18,15 +18,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, poll},
-    process::{WaitOptions, WaitStatus, wait},
-    time::Timespec,
-};
+use rustix::process::{WaitOptions, WaitStatus, wait};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
+
+use crate::process::number::has_exited;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,13 +155,6 @@ impl ExitStatus {
             (None, None) => None,
         }
     }
-}
-
-/// A pidfd is readable once its process has exited, reaped or not.
-fn has_exited(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    Ok(poll(&mut fds, Some(&now))? > 0)
 }
 
 #[cfg(test)]

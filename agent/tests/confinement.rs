@@ -8,6 +8,7 @@ use bulkhead_protocol::container::{
     Capabilities, Confinement, ContainerSpec, Cpus, ExecCpus, FilterProgram, IdMapping, IoPriority,
     MemoryPolicy, Namespace, NamespaceKind, NamespacePlace, Personality, Scheduler, Seccomp, TimeOffset,
 };
+use bulkhead_protocol::hook::{Hook, HookState, StartHooks};
 use support::{End, capabilities, host, process, remove, spec, wait};
 
 /// asm/unistd_64.h.
@@ -75,6 +76,35 @@ async fn a_filter_holds_with_and_without_no_new_privs_for_root_and_users_and_in_
         wanted.sort_unstable();
         assert_eq!(lines, wanted, "no_new_privs {no_new_privileges}, uid {uid}, nested {nested}");
     }
+}
+
+#[tokio::test]
+async fn a_filter_holds_for_start_hooks_and_need_not_allow_what_it_takes_to_run_one() {
+    let Some(host) = host() else { return };
+    // memfd_create, prctl, setpgid, pidfd_open, waitid, wait4, poll: of the process that runs the hook.
+    let runner = [319, 157, 109, 434, 247, 61, 7];
+    for (no_new_privileges, uid) in [(true, 0), (false, 0), (false, 1000)] {
+        let hook = |script: &str| Hook {
+            path: "/bin/sh".into(),
+            args: vec!["sh".into(), "-c".into(), script.into()],
+            env: vec!["PATH=/bin".into()],
+            timeout: None,
+        };
+        let mut spec = spec(&["echo"]);
+        spec.mounts.push(support::filesystem("/tmp", "tmpfs", &["mode=1777"]));
+        spec.process.no_new_privileges = no_new_privileges;
+        spec.process.user.uid = uid;
+        // The shell has no wait but wait4.
+        let denied = [&[MKDIR], &runner[..5], &runner[6..]].concat();
+        let script = "/bin/busybox mkdir /tmp/x && exit 9; grep -q '^Seccomp:.2$' /proc/self/status";
+        for (confinement, succeeds) in [(filter(EPERM, &denied), true), (Confinement::default(), false)] {
+            spec.confinement = confinement;
+            spec.start_hooks = Some(StartHooks { hooks: vec![hook(script)], state: HookState::default() });
+            let outcome = host.run(&spec).await;
+            assert_eq!(outcome.is_ok(), succeeds, "{outcome:?}, {no_new_privileges}, {uid}");
+        }
+    }
+    host.assert_clean();
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bulkhead_agent::{
@@ -28,9 +28,9 @@ use bulkhead_agent::{
 };
 use bulkhead_protocol::{
     agent::{
-        AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, ExecRequest,
-        ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest, StartContainerRequest, Stdio,
-        WaitProcessRequest, WaitProcessResponse,
+        AdjustTimeRequest, AgentClient, CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest,
+        Empty, ExecRequest, ListProcessesRequest, ResizeTtyRequest, SignalProcessRequest,
+        StartContainerRequest, Stdio, WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec},
     greeting::Greeting,
@@ -241,6 +241,19 @@ fn refusal<T: std::fmt::Debug>(result: ttrpc::Result<T>) -> (Code, String) {
         ttrpc::Error::RpcStatus(status) => (status.code(), status.message().to_owned()),
         other => panic!("not a status: {other}"),
     }
+}
+
+#[tokio::test]
+async fn the_clock_can_be_read_and_moved() {
+    let Some(container) = container().await else { return };
+    let client = &container.client;
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let before = now();
+    let time = client.get_time(deadline(), &Empty::new()).await.unwrap();
+    let seen = Duration::new(time.seconds.try_into().unwrap(), time.nanoseconds);
+    assert!(before <= seen && seen <= now(), "{time:?}");
+    // It is the clock of this machine, so by nothing.
+    client.adjust_time(deadline(), &AdjustTimeRequest::new()).await.unwrap();
 }
 
 #[tokio::test]

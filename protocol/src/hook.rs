@@ -104,7 +104,8 @@ impl HookState {
 }
 
 impl Hook {
-    /// Runs it to its end, or to its timeout, or for `longest`. `prepare` may change how it is started.
+    /// Runs it to its end, or to its timeout, or for `longest`. `prepare` may change how it is started;
+    /// what it has the process do before its exec comes last.
     ///
     /// # Errors
     /// When it cannot be started, is not done in time, or fails.
@@ -129,11 +130,11 @@ impl Hook {
             .stdout(theirs.try_clone().map_err(start)?)
             .stderr(theirs)
             .process_group(0);
-        prepare(&mut command);
         // SAFETY: prctl is a plain system call: nothing is allocated and no lock is taken between fork and exec.
         unsafe {
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
         }
+        prepare(&mut command);
         let mut child = command.spawn().map_err(start)?;
         // Our copies of the child's ends: with them the pipe would never end.
         drop(command);

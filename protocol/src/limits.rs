@@ -22,6 +22,8 @@ pub const PACKET_FDS: usize = 64;
 pub const LINE: usize = 512;
 /// Bytes of entropy in one `AddEntropy`.
 pub const ENTROPY: usize = 512;
+/// A clock that is wrong by this much is stepped, by less it is slewed: programs stand a step worse than being a little off.
+pub const CLOCK_STEP: Duration = Duration::from_millis(100);
 /// Bytes of the console's tail kept and reported.
 pub const CONSOLE_TAIL: usize = 16 << 10;
 /// Bytes of the detail in a `GuestExit`.

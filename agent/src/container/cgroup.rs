@@ -7,8 +7,10 @@
 //! they go to is the business of `limits`.
 
 mod limits;
+mod tree;
 
 use std::{
+    ffi::CStr,
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -25,8 +27,6 @@ use super::{
 
 /// The directory that holds those of all containers.
 const PARENT: &str = "bulkhead";
-/// Depth below a container's cgroup that is walked; the kernel's own default maximum is far above honest use.
-const DEPTH: usize = 64;
 /// Pids answered for one container.
 const PIDS: usize = 1 << 16;
 
@@ -63,7 +63,7 @@ impl Cgroup {
             // Left by a container that is gone, or the name would be taken in the agent's table; an empty one
             // carries old limits, so it goes first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                remove_tree(path, DEPTH).during("remove old cgroup", path.display())?;
+                tree::remove(path).during("remove old cgroup", path.display())?;
                 fs::create_dir(path).during(STEP, path.display())
             }
             made => made.during(STEP, path.display()),
@@ -110,9 +110,9 @@ impl Cgroup {
 
     /// Pids in it and below, in the root pid namespace.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
-        let mut pids = Vec::new();
-        collect(&self.path, DEPTH, &mut pids)?;
-        Ok(pids)
+        let mut listed = Listed(Vec::new());
+        tree::walk(&self.path, &mut listed)?;
+        Ok(listed.0)
     }
 
     /// How often the out-of-memory killer took a process of it.
@@ -128,7 +128,7 @@ impl Cgroup {
 
     /// Removes it and all below it. `EBUSY` while a process is left.
     pub fn remove(&self) -> io::Result<()> {
-        remove_tree(&self.path, DEPTH)
+        tree::remove(&self.path)
     }
 }
 
@@ -149,44 +149,32 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn collect(directory: &Path, depth: usize, pids: &mut Vec<u32>) -> io::Result<()> {
-    let listed = match fs::read_to_string(directory.join("cgroup.procs")) {
-        // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose domain above lists it.
-        Err(error)
-            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) =>
-        {
-            String::new()
-        }
-        listed => listed?,
-    };
-    // 0 stands for a process that our pid namespace does not show.
-    pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
-    pids.truncate(PIDS);
-    if depth == 0 {
-        return Ok(());
-    }
-    each_child(directory, |child| collect(child, depth - 1, pids))
-}
+/// Pids of the directories that were entered.
+struct Listed(Vec<u32>);
 
-fn remove_tree(directory: &Path, depth: usize) -> io::Result<()> {
-    if depth > 0 {
-        each_child(directory, |child| remove_tree(child, depth - 1))?;
+impl tree::Visitor for Listed {
+    fn enter(&mut self, directory: &OwnedFd) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let read = |file: OwnedFd| io::read_to_string(fs::File::from(file));
+        let opened = rustix::fs::openat(directory, "cgroup.procs", flags, Mode::empty());
+        let listed = match opened.map_err(io::Error::from).and_then(read) {
+            // ENODEV: removed between open and read. EOPNOTSUPP: a threaded cgroup, whose domain above lists it.
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP)) =>
+            {
+                String::new()
+            }
+            listed => listed?,
+        };
+        // 0 stands for a process that our pid namespace does not show.
+        let pids = listed.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0);
+        self.0.extend(pids.take(PIDS - self.0.len()));
+        Ok(())
     }
-    gone_is_fine(fs::remove_dir(directory))
-}
 
-fn each_child(directory: &Path, mut visit: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            visit(&entry.path())?;
-        }
+    fn leave(&mut self, _: &OwnedFd, _: &CStr) -> io::Result<()> {
+        Ok(())
     }
-    Ok(())
 }
 
 /// One counter of a flat keyed file.

@@ -51,11 +51,15 @@ pub(super) fn open(root: &Root, size: Option<(u16, u16)>) -> Result<Terminal, Co
     Ok(Terminal { master, slave })
 }
 
-/// Binds the slave on /dev/console.
+/// Binds the slave on /dev/console: on that itself, for a link there would have a file of the image's choice covered.
 pub(super) fn bind_console(root: &Root, slave: &OwnedFd) -> Result<(), ContainerError> {
     const STEP: &str = "bind terminal on";
     const CONSOLE: &str = "/dev/console";
-    let place = root.make_file(CONSOLE).during(STEP, CONSOLE)?;
+    let place = root.make_own_file(CONSOLE).during(STEP, CONSOLE)?;
+    let found = FileType::from_raw_mode(fstat(&place).during(STEP, CONSOLE)?.st_mode);
+    if !matches!(found, FileType::RegularFile | FileType::CharacterDevice) {
+        return Err("something else is there").during(STEP, CONSOLE);
+    }
     let mount = mounts::clone_tree(slave, false).during(STEP, CONSOLE)?;
     mounts::attach(mount, place).during(STEP, CONSOLE)
 }
@@ -90,3 +94,6 @@ pub(super) fn three_of(slave: &OwnedFd) -> Result<[OwnedFd; 3], ContainerError> 
     let copy = || rustix::io::fcntl_dupfd_cloexec(slave.as_fd(), 3).during("copy", "terminal");
     Ok([copy()?, copy()?, copy()?])
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,20 +105,23 @@ pub(super) fn take_capabilities(reduced: &Reduced, for_filter: bool) -> Result<(
     set_keep_capabilities(false).during("stop keeping", "capabilities")
 }
 
-/// Makes the reserve effective. It need not be given away again: execve(2) computes the new sets from the bounding, the
+/// With the reserve effective. It need not be given away again: execve(2) computes the new sets from the bounding, the
 /// inheritable and the ambient set, where it is not (capabilities(7)).
-pub(super) fn raise_for_filter(reduced: &Reduced) -> Result<(), ContainerError> {
+pub(super) fn raised_for_filter(reduced: &Reduced) -> CapabilitySets {
     let sets = reduced.0;
-    set(sets.effective | FOR_FILTER, sets.permitted | FOR_FILTER, sets.inheritable)
+    these(sets.effective | FOR_FILTER, sets.permitted | FOR_FILTER, sets.inheritable)
 }
 
 fn set(effective: u64, permitted: u64, inheritable: u64) -> Result<(), ContainerError> {
-    let sets = CapabilitySets {
+    set_capabilities(None, these(effective, permitted, inheritable)).during("set", "capabilities")
+}
+
+fn these(effective: u64, permitted: u64, inheritable: u64) -> CapabilitySets {
+    CapabilitySets {
         effective: CapabilitySet::from_bits_retain(effective),
         permitted: CapabilitySet::from_bits_retain(permitted),
         inheritable: CapabilitySet::from_bits_retain(inheritable),
-    };
-    set_capabilities(None, sets).during("set", "capabilities")
+    }
 }
 
 /// Root of a fresh user namespace: until now we are an id that it does not know.

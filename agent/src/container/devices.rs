@@ -7,12 +7,16 @@
 //! Most numbers are the same on every Linux. A device that gets its number at boot is meant by its name: the guest's
 //! number replaces the host's, in the rules as well.
 
-use std::{borrow::Cow, collections::BTreeMap, os::fd::OwnedFd};
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use bulkhead_protocol::container::{ContainerSpec, DeviceKind, DeviceNode, DeviceRule};
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmodat, chownat, fstat, major, makedev, minor,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fstat, major, makedev, minor,
         mknodat, openat, stat, symlinkat, unlinkat,
     },
     io::Errno,
@@ -130,12 +134,11 @@ pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<OwnedFd>) -> Re
     let device = makedev(node.major, node.minor);
     match mknodat(&parent, name, file_type(node.kind), Mode::from_raw_mode(node.mode & 0o7777), device) {
         Ok(()) => {
-            let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-            chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
-                .during("set owner of", path)?;
-            // A change of owner drops bits of the mode, and the creation was subject to the umask.
-            chmodat(&parent, name, Mode::from_raw_mode(node.mode & 0o7777), AtFlags::empty())
-                .during("set mode of", path)
+            let place = child(&parent, name).during(STEP, path)?;
+            if !is_node(&fstat(&place).during(STEP, path)?, node) {
+                return Err("it was replaced").during(STEP, path);
+            }
+            own(&place, node)
         }
         Err(Errno::EXIST) => {
             let found = stat_child(&parent, name).during(STEP, path)?;
@@ -159,6 +162,16 @@ pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<OwnedFd>) -> Re
     }
 }
 
+/// By descriptor: in a rootfs that is shared, something else may be in its place meanwhile.
+fn own(place: &OwnedFd, node: &DeviceNode) -> Result<(), ContainerError> {
+    let (uid, gid) = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
+    chownat(place, "", uid, gid, AtFlags::EMPTY_PATH).during("set owner of", &node.path)?;
+    // A change of owner drops bits of the mode, and the creation was subject to the umask. The call that takes a place
+    // is younger (Linux 6.6) than this way.
+    let itself = format!("/proc/self/fd/{}", place.as_raw_fd());
+    chmod(&itself, Mode::from_raw_mode(node.mode & 0o7777)).during("set mode of", &node.path)
+}
+
 fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: OwnedFd) -> Result<(), ContainerError> {
     const STEP: &str = "bind device";
     let path = node.path.as_str();
@@ -166,6 +179,9 @@ fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: OwnedFd) -> Resu
         return Err("the guest's device of this name has another number").during(STEP, path);
     }
     let place = child(parent, name).during(STEP, path)?;
+    if !is_empty_file(&fstat(&place).during(STEP, path)?) {
+        return Err("it was replaced").during(STEP, path);
+    }
     mounts::attach(guest, place).during(STEP, path)
 }
 

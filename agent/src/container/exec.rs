@@ -1,5 +1,7 @@
 //! A further process in a container: into the namespaces and the cgroup of its init, then exec.
 
+use std::os::fd::AsFd as _;
+
 use bulkhead_protocol::container::ProcessSpec;
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
     launch::{self, Orders, end, launch},
     namespaces, plan, rlimits, scheduling,
 };
+use crate::process::number::by_number;
 
 pub(super) async fn exec(
     layout: &Layout,
@@ -16,7 +19,8 @@ pub(super) async fn exec(
     cgroup: &str,
     stdio: ChildStdio,
 ) -> Result<Spawned, ContainerError> {
-    let plan = plan::join(namespaces::foreign(container.pid)?, process, &container.confinement)?;
+    let namespaces = namespaces::foreign(container.pid, container.pidfd.as_fd())?;
+    let plan = plan::join(namespaces, process, &container.confinement)?;
     let orders = Orders {
         program: &layout.program,
         plan: &plan,
@@ -25,8 +29,11 @@ pub(super) async fn exec(
         target: Some(&container.pidfd),
     };
     let launch::Launched { pid, pidfd, pty_master, gate, .. } = launch(orders).await?;
-    let limited = rlimits::apply(pid, &process.rlimits)
-        .and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling));
+    let limited = by_number(pid, pidfd.as_fd(), |pid| {
+        rlimits::apply(pid, &process.rlimits)
+            .and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling))
+    })
+    .unwrap_or(Err(ContainerError::Died));
     let released = match limited {
         Ok(()) => gate.open().await,
         Err(error) => Err(error),

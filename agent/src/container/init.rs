@@ -14,7 +14,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{Capabilities, Mount, MountSource},
+    container::{Capabilities, Mount, Seccomp},
     packet::PacketSocket,
 };
 use rustix::{
@@ -23,7 +23,8 @@ use rustix::{
 };
 
 use super::{
-    confinement, console, copy_up, credentials, devices,
+    confinement::{self, Filter},
+    console, copy_up, credentials, devices,
     error::{ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
@@ -96,11 +97,11 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
                 namespaces::join(target.as_fd(), *joined)?;
             }
         }
-        (LaunchKind::Join, Some(target)) => {
+        (LaunchKind::Join, Some(target)) if new & namespaces::MOUNT != 0 => {
             namespaces::join(target.as_fd(), new)?;
             new = 0;
         }
-        (LaunchKind::Create { .. }, _) | (LaunchKind::Join, None) => {
+        (LaunchKind::Create { .. } | LaunchKind::Join, _) => {
             return Err("it does not fit the plan").during("read", "order");
         }
     }
@@ -110,7 +111,7 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
             if let LaunchKind::Create { uid_mappings, gid_mappings, .. } = &plan.launch.kind
                 && new & namespaces::USER != 0
             {
-                namespaces::map_ids(pid, uid_mappings, gid_mappings)?;
+                namespaces::map_ids(pid, pidfd.as_fd(), uid_mappings, gid_mappings)?;
             }
             socket.send(&Report::Born { pid }, &[pidfd.as_fd()]).during("report", "birth")?;
             // On an error before this the pipe closes unwritten, and the process ends.
@@ -186,7 +187,7 @@ impl<'a> Process<'a> {
         // The agent that goes away instead takes the container with it.
         self.socket.receive::<Go>().during("wait for", "release")?;
         if let Some(hooks) = &plan.start_hooks {
-            start_hooks::run(hooks)?;
+            start_hooks::run(hooks, self.filter_of(&plan.last_steps)?.as_ref())?;
         }
         for step in &plan.last_steps {
             self.take(step)?;
@@ -257,16 +258,27 @@ impl<'a> Process<'a> {
             Step::ResetSignals => reset_signals(),
             Step::CloseDescriptors => close_descriptors(),
             Step::Filter { seccomp, privileged } => {
-                if *privileged {
-                    credentials::raise_for_filter(self.reduced()?)?;
-                }
-                confinement::filter(seccomp)
+                self.filter(seccomp, *privileged)?.set().during("set", "seccomp filter")
             }
         }
     }
 
     fn reduced(&self) -> Result<&credentials::Reduced, ContainerError> {
         self.reduced.as_ref().ok_or("the bounding set comes first").during("set", "capabilities")
+    }
+
+    fn filter(&self, seccomp: &Seccomp, privileged: bool) -> Result<Filter, ContainerError> {
+        let raised = if privileged { Some(credentials::raised_for_filter(self.reduced()?)) } else { None };
+        Ok(Filter::new(seccomp, raised))
+    }
+
+    /// The filter that is still to be set.
+    fn filter_of(&self, steps: &[Step]) -> Result<Option<Filter>, ContainerError> {
+        let filter = steps.iter().find_map(|step| match step {
+            Step::Filter { seccomp, privileged } => Some((seccomp, *privileged)),
+            _ => None,
+        });
+        filter.map(|(seccomp, privileged)| self.filter(seccomp, privileged)).transpose()
     }
 
     fn attach_rootfs(&mut self) -> Result<(), ContainerError> {
@@ -286,17 +298,14 @@ impl<'a> Process<'a> {
         let place = mounts::destination(&self.root, mount, file)?;
         mounts::outside_procfs(&place, path)?;
         mounts::dress(&fd, mount, 0)?;
-        mounts::attach(fd, place).during("bind mount on", path)
+        mounts::attach(&fd, &place).during("bind mount on", path)?;
+        self.root.hold(path, &place, fd).during("bind mount on", path)
     }
 
     fn filesystem(&mut self, mount: &Mount) -> Result<(), ContainerError> {
-        if matches!(&mount.source, MountSource::Filesystem { kind, .. } if matches!(kind.as_str(), "proc" | "sysfs"))
-        {
-            mounts::ordinary_directory(&self.root, &mount.destination)?;
-        }
         let image = mounts::directory_of_image(&self.root, mount)?;
         let fd = mounts::of_spec(mount, image.as_ref().map(|(_, mode)| *mode))?;
-        self.fill_and_attach(&fd, mount, image)
+        self.fill_and_attach(fd, mount, image)
     }
 
     /// The launcher has made it, before there was an image to look at.
@@ -311,17 +320,17 @@ impl<'a> Process<'a> {
             let mode = Mode::from_raw_mode(*mode);
             rustix::fs::chmodat(&fd, ".", mode, AtFlags::empty()).during("set mode of mount", path)?;
         }
-        self.fill_and_attach(&fd, mount, image)
+        self.fill_and_attach(fd, mount, image)
     }
 
     fn fill_and_attach(
-        &self,
-        fd: &OwnedFd,
+        &mut self,
+        fd: OwnedFd,
         mount: &Mount,
         image: Option<(OwnedFd, u32)>,
     ) -> Result<(), ContainerError> {
         if let Some((directory, _)) = image.filter(|_| mount.copy_up) {
-            copy_up::copy(&directory, fd).during("copy up", &mount.destination)?;
+            copy_up::copy(&directory, &fd).during("copy up", &mount.destination)?;
         }
         self.dress_and_attach(fd, mount, late_attributes(mount))
     }
@@ -345,13 +354,16 @@ impl<'a> Process<'a> {
             // There is one cgroup2 superblock for the whole guest: only this mount of it may turn read-only.
             mount.set |= mounts::READ_ONLY;
         }
-        self.dress_and_attach(&fd, &mount, 0)
+        self.dress_and_attach(fd, &mount, 0)
     }
 
-    fn dress_and_attach(&self, fd: &OwnedFd, mount: &Mount, late: u64) -> Result<(), ContainerError> {
+    fn dress_and_attach(&mut self, fd: OwnedFd, mount: &Mount, late: u64) -> Result<(), ContainerError> {
+        const STEP: &str = "mount on";
+        let path = mount.destination.as_str();
         let place = mounts::destination(&self.root, mount, false)?;
-        mounts::dress(fd, mount, late)?;
-        mounts::attach(fd, place).during("mount on", &mount.destination)
+        mounts::dress(&fd, mount, late)?;
+        mounts::attach(&fd, &place).during(STEP, path)?;
+        self.root.hold(path, &place, fd).during(STEP, path)
     }
 
     fn terminal(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), ContainerError> {

@@ -1,8 +1,8 @@
 //! Paths that the container sees but must not read, or not write.
 //!
 //! A masked file is replaced by the guest's null device, a masked directory by an empty read-only tmpfs; a
-//! read-only path is covered by a read-only copy of itself. What is missing needs no mask. Paths are resolved inside
-//! the rootfs after all mounts; that /proc and /sys are real directories there was checked when they were mounted.
+//! read-only path is covered by a read-only copy of itself. What is missing needs no mask. Paths are resolved after all
+//! mounts, and from the mount that they are in: that of /proc is still the same when somebody has moved the directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 

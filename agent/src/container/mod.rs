@@ -34,7 +34,10 @@ pub mod stats;
 mod sysctl;
 mod watch;
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
 use bulkhead_protocol::{
     container::{Confinement, ContainerSpec, ProcessSpec},
@@ -49,6 +52,7 @@ use self::{
     launch::{Gate, Launched, Orders, end, launch},
     plan::Places,
 };
+use crate::process::number::by_number;
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
 #[derive(Debug, Clone)]
@@ -147,11 +151,14 @@ pub async fn create_in(
         target: join,
     };
     let Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate } = launch(orders).await?;
+    let apply = |pid| {
+        rlimits::apply(pid, &spec.process.rlimits)
+            .and_then(|()| scheduling::apply(pid, &spec.process.scheduling))
+    };
     let limited = unfinished
         .cgroup
         .limit(&spec.resources)
-        .and_then(|()| rlimits::apply(pid, &spec.process.rlimits))
-        .and_then(|()| scheduling::apply(pid, &spec.process.scheduling));
+        .and_then(|()| by_number(pid, pidfd.as_fd(), apply).unwrap_or(Err(ContainerError::Died)));
     if let Err(error) = limited {
         end(&pidfd).await;
         return Err(error);

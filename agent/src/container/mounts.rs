@@ -21,7 +21,7 @@ use rustix::{
 use super::{
     error::{Cause, ContainerError, During},
     namespaces,
-    path::{Root, is_directory},
+    path::{Root, make_child_directory, open_beneath},
     plan::late_attributes,
 };
 
@@ -197,8 +197,15 @@ fn with_kernel_message(errno: Errno, context: &OwnedFd) -> Cause {
 /// The place that `mount` goes to, made where missing: a file for a file, else a directory.
 pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<OwnedFd, ContainerError> {
     let path = mount.destination.as_str();
-    let made = if file { root.make_file(path) } else { root.make_directory(path) };
-    let place = made.during("make mount point", path)?;
+    let kind = match &mount.source {
+        MountSource::Filesystem { kind, .. } => kind.as_str(),
+        MountSource::Bind { .. } | MountSource::Cgroup | MountSource::Remount => "",
+    };
+    let place = match kind {
+        "proc" | "sysfs" => ordinary_directory(root, path)?,
+        _ if file => root.make_file(path).during("make mount point", path)?,
+        _ => root.make_directory(path).during("make mount point", path)?,
+    };
     let same = |a: &rustix::fs::Stat, b: &rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
     let (found, top) = (fstat(&place), fstat(root));
     if same(&found.during("look at mount point", path)?, &top.during("look at", "/")?) {
@@ -228,16 +235,18 @@ pub(super) fn directory_of_image(
     }
 }
 
-/// procfs and sysfs go to an ordinary directory only: masked and read-only paths are given by name, and a link
-/// there would leave the real files open.
-pub(super) fn ordinary_directory(root: &Root, path: &str) -> Result<(), ContainerError> {
+/// The place for procfs or sysfs, made where missing: an ordinary directory only, as their masked and read-only paths are
+/// given by name, and a link there would leave the real files open.
+pub(super) fn ordinary_directory(root: &Root, path: &str) -> Result<OwnedFd, ContainerError> {
     const STEP: &str = "check mount point";
     let (parent, name) = root.make_parent(path).during(STEP, path)?;
-    match super::path::child(&parent, name) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno).during(STEP, path),
-        Ok(found) if is_directory(&found).during(STEP, path)? => Ok(()),
-        Ok(_) => Err("not an ordinary directory").during(STEP, path),
+    let there = match open_beneath(&parent, name, OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOENT) => make_child_directory(&parent, name),
+        there => there,
+    };
+    match there {
+        Err(Errno::LOOP | Errno::NOTDIR) => Err("not an ordinary directory").during(STEP, path),
+        there => there.during(STEP, path),
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::{
 };
 
 use super::error::{ContainerError, During};
+use crate::process::number::by_number;
 
 /// Sets of namespaces are `CLONE_NEW*` bits, as all of the kernel's calls take them.
 pub(super) const CGROUP: u32 = libc::CLONE_NEWCGROUP as u32;
@@ -54,8 +55,15 @@ const FILES: [(&str, NamespaceKind); 8] = [
     ("time", NamespaceKind::Time),
 ];
 
-/// The namespaces in which process `pid` is and we are not.
-pub(super) fn foreign(pid: u32) -> Result<u32, ContainerError> {
+/// The namespaces in which the process `pid` behind `pidfd` is and we are not.
+///
+/// # Errors
+/// It has ended: what the number says is then nothing of it.
+pub(super) fn foreign(pid: u32, pidfd: BorrowedFd<'_>) -> Result<u32, ContainerError> {
+    by_number(pid, pidfd, different).during("read namespaces of", format_args!("process {pid}"))?
+}
+
+fn different(pid: u32) -> Result<u32, ContainerError> {
     let mut bits = 0;
     for (file, kind) in FILES {
         let read = |who: &str| fs::read_link(format!("/proc/{who}/ns/{file}"));
@@ -69,7 +77,7 @@ pub(super) fn foreign(pid: u32) -> Result<u32, ContainerError> {
     Ok(bits)
 }
 
-/// Joins namespaces of the process behind `target`.
+/// Joins namespaces of the process behind `target`. None at all is no error: the late ones of a join may be none.
 pub(super) fn join(target: BorrowedFd<'_>, bits: u32) -> Result<(), ContainerError> {
     if bits == 0 {
         return Ok(());
@@ -144,12 +152,18 @@ pub(super) fn give_birth(namespaces: u32, cgroup: Option<BorrowedFd<'_>>) -> Res
     }
 }
 
-/// Writes both id maps of a new user namespace from outside.
-pub(super) fn map_ids(pid: u32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), ContainerError> {
+/// Writes both id maps of a new user namespace, in which the process `pid` behind `pidfd` is, from outside.
+pub(super) fn map_ids(
+    pid: u32,
+    pidfd: BorrowedFd<'_>,
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+) -> Result<(), ContainerError> {
+    const STEP: &str = "write id mappings to";
     for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        let path = format!("/proc/{pid}/{file}");
         // One write: the kernel takes a map once and whole.
-        fs::write(&path, map_text(mappings)).during("write id mappings to", file)?;
+        let write = |pid| fs::write(format!("/proc/{pid}/{file}"), map_text(mappings));
+        by_number(pid, pidfd, write).during(STEP, file)?.during(STEP, file)?;
     }
     Ok(())
 }
@@ -166,10 +180,11 @@ pub(super) fn for_mount(map: &IdMap) -> Result<OwnedFd, ContainerError> {
             // SAFETY: ends this process at once, so that nothing of its parent's runs twice.
             unsafe { libc::_exit(0) }
         }
-        Birth::Launcher { pid, .. } => {
-            map_ids(pid, &map.uids, &map.gids)?;
-            let path = format!("/proc/{pid}/ns/user");
-            let namespace = fs::File::open(&path).during("open", path)?;
+        Birth::Launcher { pid, pidfd } => {
+            const WHAT: &str = "user namespace of a mount";
+            map_ids(pid, pidfd.as_fd(), &map.uids, &map.gids)?;
+            let open = |pid| fs::File::open(format!("/proc/{pid}/ns/user"));
+            let namespace = by_number(pid, pidfd.as_fd(), open).during("open", WHAT)?.during("open", WHAT)?;
             drop(release);
             Ok(namespace.into())
         }

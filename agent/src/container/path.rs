@@ -3,11 +3,17 @@
 //! A `Root` is the directory that "/" means. Every path goes through openat2: symbolic links and `..` stop at the
 //! root, magic links of /proc are refused. What is made is made by name in a directory descriptor, never by a
 //! path, so a container that renames or links things meanwhile (it may share the rootfs) gains nothing.
+//!
+//! What was mounted is held, and a path below it starts there: a mount moves with the directory that it lies on, and
+//! whoever shares the rootfs may rename that and put another in its place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, mkdirat, openat2, statat},
+    fs::{
+        AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, mkdirat, openat2,
+        statat, statx,
+    },
     io::{Errno, Result},
 };
 
@@ -15,24 +21,75 @@ use rustix::{
 const TRIES: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Root(OwnedFd);
+pub(super) struct Root {
+    top: OwnedFd,
+    /// Directories that were mounted, in the order of their mounting.
+    held: Vec<Held>,
+}
+
+/// What was mounted on a path of the container.
+#[derive(Debug)]
+struct Held {
+    components: Vec<String>,
+    mounted: OwnedFd,
+}
 
 impl From<OwnedFd> for Root {
-    fn from(directory: OwnedFd) -> Self {
-        Self(directory)
+    fn from(top: OwnedFd) -> Self {
+        Self { top, held: Vec::new() }
     }
 }
 
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.top.as_fd()
     }
 }
 
 impl Root {
     /// Opens what is there; links are followed inside the root.
     pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
-        open_with(&self.0, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        if let Some((mounted, below)) = self.held(path) {
+            match open_beneath(mounted, &below, flags) {
+                // A link may lead out of the mount, which only the whole way from the root tells.
+                Err(Errno::LOOP) => {}
+                done => return done,
+            }
+        }
+        open_with(&self.top, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    }
+
+    /// Remembers what was mounted at `place`, which `path` was resolved to, unless that is a file.
+    pub(super) fn hold(&mut self, path: &str, place: &OwnedFd, mounted: OwnedFd) -> Result<()> {
+        if !is_directory(&mounted)? {
+            return Ok(());
+        }
+        // The path may have led through a link to a mount of another name, which is now covered.
+        if let Some(covered) = mount_of_root(place)? {
+            for held in &mut self.held {
+                if mount_of_root(&held.mounted)? == Some(covered) {
+                    held.mounted = rustix::io::fcntl_dupfd_cloexec(&mounted, 3)?;
+                }
+            }
+        }
+        if let Some(components) = components(path) {
+            let components = components.into_iter().map(str::to_owned).collect();
+            self.held.push(Held { components, mounted });
+        }
+        Ok(())
+    }
+
+    /// The mount that `path` is in, by its name, and the rest of the path.
+    fn held(&self, path: &str) -> Option<(&OwnedFd, String)> {
+        let components = components(path)?;
+        let has = |held: &&Held| {
+            held.components.len() <= components.len()
+                && held.components.iter().zip(&components).all(|(a, b)| a == b)
+        };
+        // Of those on one path, the last covers the others. One that was mounted above a deeper one later covers that.
+        let found = self.held.iter().rev().find(has)?;
+        let below = components[found.components.len()..].join("/");
+        Some((&found.mounted, if below.is_empty() { ".".to_owned() } else { below }))
     }
 
     /// Opens what is there as a place (O_PATH).
@@ -76,15 +133,16 @@ impl Root {
             done => return done,
         }
         let (parent, name) = self.make_parent(path)?;
-        let file = openat2(
-            &parent,
-            name,
-            OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o755),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )?;
-        drop(file);
-        child(&parent, name)
+        make_child_file(&parent, name)
+    }
+
+    /// As `make_file`, but a link at `path` itself is not followed: what is answered is then the link.
+    pub(super) fn make_own_file(&self, path: &str) -> Result<OwnedFd> {
+        let (parent, name) = self.make_parent(path)?;
+        match child(&parent, name) {
+            Err(Errno::NOENT) => make_child_file(&parent, name),
+            done => done,
+        }
     }
 
     /// The directory that holds `path`, made where missing, and the last name of `path`.
@@ -118,6 +176,12 @@ pub(super) fn open_beneath(directory: &OwnedFd, path: &str, flags: OFlags) -> Re
     )
 }
 
+/// The mount whose root this is, by its number.
+fn mount_of_root(place: &OwnedFd) -> Result<Option<u64>> {
+    let found = statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT).then_some(found.stx_mnt_id))
+}
+
 /// What `name` in `directory` is, links not followed.
 pub(super) fn stat_child(directory: &OwnedFd, name: &str) -> Result<Stat> {
     statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
@@ -127,13 +191,33 @@ pub(super) fn is_directory(file: impl AsFd) -> Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Directory)
 }
 
-fn make_child_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+/// The directory `name` of `parent`, made (mode 0755) where missing. ELOOP or ENOTDIR when a link is there.
+pub(super) fn make_child_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
     match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         // Somebody else was quicker; whatever it is, the open below decides.
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
     open_beneath(parent, name, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// A new empty file, as a place.
+fn make_child_file(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let file = openat2(
+        parent,
+        name,
+        OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o755),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )?;
+    drop(file);
+    child(parent, name)
+}
+
+/// The names of a path without `..`, which only the filesystem can resolve.
+fn components(path: &str) -> Option<Vec<&str>> {
+    let components: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    (!components.contains(&"..")).then_some(components)
 }
 
 fn open_with(directory: &OwnedFd, path: &str, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd> {

@@ -249,6 +249,10 @@ pub(super) fn join(
     process: &ProcessSpec,
     confinement: &Confinement,
 ) -> Result<Plan, ContainerError> {
+    if namespaces & namespaces::MOUNT == 0 {
+        // Every container has one: what is looked at is none, and a program would run in the guest's own tree.
+        return Err(ContainerError::refused("the process to join is in no container"));
+    }
     check_process(process)?;
     let mut steps = vec![Step::NewSession, Step::NewKeyring];
     if namespaces & namespaces::USER != 0 {

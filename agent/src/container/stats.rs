@@ -7,12 +7,14 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::Read as _,
+    os::fd::AsFd as _,
     path::Path,
 };
 
 use bulkhead_protocol::agent::{ContainerStatsResponse, HugetlbStat, InterfaceStat, IoStat};
 
 use super::Running;
+use crate::process::number::by_number;
 
 /// Bytes of one such file.
 const FILE: u64 = 256 << 10;
@@ -24,6 +26,9 @@ pub fn read(container: &Running) -> ContainerStatsResponse {
     let directory = container.cgroup.path();
     let text = |file: &str| read_text(&directory.join(file));
     let number = |file: &str| limit(&text(file));
+    let network = by_number(container.pid, container.pidfd.as_fd(), |pid| {
+        read_text(Path::new(&format!("/proc/{pid}/net/dev")))
+    });
     ContainerStatsResponse {
         cpu: keyed(&text("cpu.stat")),
         memory: keyed(&text("memory.stat")),
@@ -37,7 +42,7 @@ pub fn read(container: &Running) -> ContainerStatsResponse {
         pids_max: number("pids.max"),
         io: text("io.stat").lines().filter_map(device).take(ROWS).collect(),
         hugetlb: hugetlb(directory),
-        interfaces: interfaces(&read_text(Path::new(&format!("/proc/{}/net/dev", container.pid)))),
+        interfaces: interfaces(&network.unwrap_or_default()),
         ..ContainerStatsResponse::new()
     }
 }

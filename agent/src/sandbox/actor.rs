@@ -12,7 +12,6 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -23,16 +22,15 @@ use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     limits,
 };
-use rustix::process::{Pid, kill_process, test_kill_process};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Reply, Reservation, SandboxError, Shared, StdioRequest};
+use super::{Reply, Reservation, SandboxError, Shared, StdioRequest, members};
 use crate::{
     container::{self, ContainerError, Created, ParkedInit, Running, stats},
-    process::{Exited, Process, Role, SignalNumber, list},
+    process::{Exited, Process, Role, SignalNumber, list, number::by_number},
     reaper::Expecting,
     stdio::Wiring,
 };
@@ -396,17 +394,8 @@ impl Actor {
         if signal == SignalNumber::KILL {
             return self.container.cgroup.kill_all().map_err(SandboxError::io("kill the container's cgroup"));
         }
-        let pids =
-            self.container.cgroup.processes().map_err(SandboxError::io("list the container's processes"))?;
-        for pid in pids.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
-            // One that has just exited needs no signal. Its number cannot have gone to another process yet: the
-            // kernel gives numbers out in a circle, and this list is microseconds old.
-            let _ = match signal.get() {
-                Some(signal) => kill_process(pid, signal),
-                None => test_kill_process(pid),
-            };
-        }
-        Ok(())
+        members::signal(&self.container.cgroup, signal)
+            .map_err(SandboxError::io("list the container's processes"))
     }
 
     fn resize(&self, exec: Option<&ExecId>, columns: u16, rows: u16) -> Result<(), SandboxError> {
@@ -422,25 +411,24 @@ impl Actor {
     }
 
     fn network(&self) -> Result<File, SandboxError> {
-        if self.init.exited().is_some() {
-            return Err(SandboxError::NotRunning);
-        }
-        // Not reaped before the exit is known, so the number is still its own.
-        File::open(format!("/proc/{}/ns/net", self.init.pid))
+        self.alive()?;
+        // The exit is known only when the streams are counted: the number may be another's before.
+        let open = |pid| File::open(format!("/proc/{pid}/ns/net"));
+        by_number(self.init.pid, self.container.pidfd.as_fd(), open)
+            .map_err(|_| SandboxError::NotRunning)?
             .map_err(SandboxError::io("open the container's network namespace"))
     }
 
     fn list(&self) -> Result<Vec<(list::Info, Option<ExecId>)>, SandboxError> {
-        let pids =
-            self.container.cgroup.processes().map_err(SandboxError::io("list the container's processes"))?;
+        let infos = members::list(&self.container.cgroup)
+            .map_err(SandboxError::io("list the container's processes"))?;
         let name = |pid: u32| {
             self.execs.iter().find_map(|(id, exec)| match exec {
                 Exec::Made(process) if process.pid == pid => Some(id.clone()),
                 Exec::Made(_) | Exec::Starting => None,
             })
         };
-        let infos = pids.into_iter().filter_map(|pid| list::read(Path::new("/proc"), pid));
-        Ok(infos.map(|info| (name(info.pid), info)).map(|(name, info)| (info, name)).collect())
+        Ok(infos.into_iter().map(|info| (name(info.pid), info)).map(|(name, info)| (info, name)).collect())
     }
 
     fn delete_process(&mut self, exec: &ExecId) -> Result<(), SandboxError> {

@@ -6,6 +6,7 @@
 //! An id is reserved before anything is made and free again when the container is deleted, or was never made.
 
 pub mod actor;
+mod members;
 
 use std::{
     collections::HashMap,

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
-    boot, guest,
+    boot, clock, guest,
     hotplug::{HotplugError, Sysfs},
     network::{self, plan::Plan},
     process::{SignalNumber, list},
@@ -220,8 +220,13 @@ impl Agent for Service {
         })
     }
 
-    async fn set_time(&self, _: &TtrpcContext, request: SetTimeRequest) -> Result<Empty> {
-        guest::set_time(request.seconds, request.nanoseconds).map_err(IntoStatus::into_status)?;
+    async fn get_time(&self, _: &TtrpcContext, _: Empty) -> Result<GetTimeResponse> {
+        let (seconds, nanoseconds) = clock::now();
+        Ok(GetTimeResponse { seconds, nanoseconds, ..GetTimeResponse::new() })
+    }
+
+    async fn adjust_time(&self, _: &TtrpcContext, request: AdjustTimeRequest) -> Result<Empty> {
+        clock::adjust(request.nanoseconds).map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
     }
 

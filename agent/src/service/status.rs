@@ -8,8 +8,8 @@ use tokio::task::JoinError;
 use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
-    container::ContainerError, guest::GuestError, hotplug::HotplugError, log::chain, network::NetworkError,
-    sandbox::SandboxError,
+    clock::ClockError, container::ContainerError, guest::GuestError, hotplug::HotplugError, log::chain,
+    network::NetworkError, sandbox::SandboxError,
 };
 
 /// An error with a status of its own.
@@ -63,9 +63,15 @@ impl IntoStatus for ContainerError {
 impl IntoStatus for GuestError {
     fn code(&self) -> Code {
         match self {
-            Self::Nanoseconds { .. } | Self::TooMuchEntropy { .. } => Code::INVALID_ARGUMENT,
-            Self::SetClock(_) | Self::AddEntropy(_) => Code::INTERNAL,
+            Self::TooMuchEntropy { .. } => Code::INVALID_ARGUMENT,
+            Self::AddEntropy(_) => Code::INTERNAL,
         }
+    }
+}
+
+impl IntoStatus for ClockError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
     }
 }
 

@@ -7,11 +7,12 @@ use std::{io, time::Duration};
 
 use bulkhead_protocol::{
     agent::{
-        AgentClient, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-        DeleteContainerRequest, DeleteProcessRequest, ExecRequest, ListProcessesRequest,
-        PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest, SetOnlineCpusRequest,
-        SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio, UpdateContainerRequest,
-        UpdateNetworkRequest, WaitOomRequest, WaitProcessRequest, WaitProcessResponse,
+        AdjustTimeRequest, AgentClient, ContainerStatsRequest, ContainerStatsResponse,
+        CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
+        ListProcessesRequest, PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest,
+        SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio,
+        UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest, WaitProcessRequest,
+        WaitProcessResponse,
     },
     container::{ContainerSpec, Resources},
     limits,
@@ -177,6 +178,19 @@ impl Agent {
     pub(super) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
         let request = SetOnlineCpusRequest { count, ..Default::default() };
         self.0.set_online_cpus(bounded(limits::RPC), &request).await?;
+        Ok(())
+    }
+
+    /// The guest's CLOCK_REALTIME in nanoseconds since 1970, whatever it says.
+    pub(super) async fn time(&self, deadline: Duration) -> Result<i128, AgentError> {
+        let time = self.0.get_time(bounded(deadline), &Empty::new()).await?;
+        Ok(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds))
+    }
+
+    /// Moves the guest's CLOCK_REALTIME by so many nanoseconds.
+    pub(super) async fn adjust_time(&self, nanoseconds: i64, deadline: Duration) -> Result<(), AgentError> {
+        let request = AdjustTimeRequest { nanoseconds, ..Default::default() };
+        self.0.adjust_time(bounded(deadline), &request).await?;
         Ok(())
     }
 

@@ -5,18 +5,19 @@ use std::{
     io::Write as _,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::{
-        Agent as AgentService, ContainerStatsRequest, ContainerStatsResponse, CreateContainerRequest,
-        CreateContainerResponse, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
-        ExecResponse, ListProcessesRequest, ListProcessesResponse, PauseContainerRequest, ProcessInfo,
-        ResumeContainerRequest, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest,
-        StartContainerRequest, StartContainerResponse, UpdateContainerRequest, WaitOomRequest,
-        WaitOomResponse, WaitProcessRequest, WaitProcessResponse, create_agent,
+        AdjustTimeRequest, Agent as AgentService, ContainerStatsRequest, ContainerStatsResponse,
+        CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, DeleteProcessRequest, Empty,
+        ExecRequest, ExecResponse, GetTimeResponse, ListProcessesRequest, ListProcessesResponse,
+        PauseContainerRequest, ProcessInfo, ResumeContainerRequest, SetOnlineCpusRequest,
+        SignalProcessRequest, SlotRequest, StartContainerRequest, StartContainerResponse,
+        UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+        create_agent,
     },
     container::{
         Confinement, ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs,
@@ -235,6 +236,9 @@ pub(super) struct FakeMachine {
     pub(super) plugs_at_most: Option<u32>,
     pub(super) refuses_bind: bool,
     pub(super) refuses_cpus: bool,
+    /// The guest's clock lacks so many nanoseconds.
+    pub(super) clock_behind: i128,
+    pub(super) refuses_time: bool,
 }
 
 impl FakeMachine {
@@ -381,6 +385,25 @@ impl AgentService for FakeAgent {
     }
 
     async fn resume_container(&self, _: &TtrpcContext, _: ResumeContainerRequest) -> ttrpc::Result<Empty> {
+        self.machine().asked("resume".to_owned());
+        Ok(Empty::new())
+    }
+
+    async fn get_time(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<GetTimeResponse> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        let now = i128::try_from(now).unwrap() - self.machine().clock_behind;
+        let seconds = i64::try_from(now.div_euclid(1_000_000_000)).unwrap();
+        let nanoseconds = u32::try_from(now.rem_euclid(1_000_000_000)).unwrap();
+        Ok(GetTimeResponse { seconds, nanoseconds, ..Default::default() })
+    }
+
+    async fn adjust_time(&self, _: &TtrpcContext, request: AdjustTimeRequest) -> ttrpc::Result<Empty> {
+        let mut machine = self.machine();
+        machine.asked("adjust".to_owned());
+        if machine.refuses_time {
+            return Err(status(Code::INTERNAL, "step the clock: operation not permitted"));
+        }
+        machine.clock_behind -= i128::from(request.nanoseconds);
         Ok(Empty::new())
     }
 

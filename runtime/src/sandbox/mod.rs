@@ -2,6 +2,7 @@
 //!
 //!   launch (in the command) ─spawn─▶ server ─┬─ vmm ─▶ bulkhead-vmm
 //!   client (command, proxies) ─▶ services ─▶ pod ─┴─ boot, agent ─▶ bulkhead-agent
+//!                                             ├─ clock: the guest's time follows the host's
 //!                                             ├─ nics: the pod's network devices
 //!                                             ├─ table, status: what is known of containers and processes
 //!                                             └─ share, cgroup: what the host gives them
@@ -13,6 +14,7 @@ mod agent;
 mod boot;
 pub mod cgroup;
 pub mod client;
+mod clock;
 pub(crate) mod clock_source;
 mod connections;
 pub mod container;

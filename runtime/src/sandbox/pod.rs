@@ -37,6 +37,7 @@ use ttrpc::Code;
 use super::{
     agent::{Agent, AgentError},
     cgroup,
+    clock::Clock,
     expose::expose,
     nics::{Found, Nics, NicsError},
     plan::{ContainerPlan, ExecPlan},
@@ -79,6 +80,8 @@ pub(super) struct Pod {
     state_dir: PathBuf,
     pub(super) timeline: Timeline,
     pub(super) boot: watch::Sender<Boot>,
+    /// Set when the guest is up.
+    pub(super) clock: OnceLock<Clock>,
     /// Set when there is a VMM.
     pub(super) machine: OnceLock<Machine>,
     /// Something happened that may end the server: look again.
@@ -114,6 +117,7 @@ impl Pod {
             state_dir,
             timeline: Timeline::default(),
             boot: watch::Sender::new(Boot::Pending),
+            clock: OnceLock::new(),
             machine: OnceLock::new(),
             changed: Notify::new(),
             share,
@@ -384,7 +388,12 @@ impl Pod {
 
     pub(super) async fn resume(self: Arc<Self>, key: Key) -> Result<(), ttrpc::Error> {
         self.table().check_paused(&key.container)?;
-        self.agent().await?.resume(&key).await?;
+        let agent = self.agent().await?;
+        // Programs that stood still look at the clock first.
+        if let Some(clock) = self.clock.get() {
+            clock.correct().await;
+        }
+        agent.resume(&key).await?;
         self.table().frozen(&key.container, Event::Resume);
         Ok(())
     }

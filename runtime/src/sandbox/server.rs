@@ -32,7 +32,9 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{Inputs, boot},
-    cgroup, clock_source,
+    cgroup,
+    clock::Clock,
+    clock_source,
     connections::Connections,
     nics::Nics,
     packets::Packets,
@@ -224,14 +226,18 @@ async fn run(
         let (pod, vmm, bootstrap) = (pod.clone(), vmm.clone(), bootstrap.clone());
         async move {
             match boot(&vmm, inputs, &pod.timeline).await {
-                Ok(agent) => drop(pod.boot.send_if_modified(|boot| {
-                    // The VM may have ended in this very moment.
-                    let pending = matches!(boot, Boot::Pending);
-                    if pending {
-                        *boot = Boot::Up(agent);
-                    }
-                    pending
-                })),
+                Ok(agent) => {
+                    // Nobody else sets it.
+                    let _ = pod.clock.set(Clock::follow(agent.clone()));
+                    pod.boot.send_if_modified(|boot| {
+                        // The VM may have ended in this very moment.
+                        let pending = matches!(boot, Boot::Pending);
+                        if pending {
+                            *boot = Boot::Up(agent);
+                        }
+                        pending
+                    });
+                }
                 Err(error) => {
                     let message = format!("boot sandbox: {}", chain(&error));
                     eprintln!("{message}");

@@ -12,6 +12,7 @@ use ttrpc::Code;
 
 use super::{
     client::{CallError, Server, bounded},
+    clock::Clock,
     connections::Connections,
     fake::{FakeAgent, Guest, PATIENCE, SIZES, inputs, null, plan, process, vmm},
     plan::ExecPlan,
@@ -33,8 +34,11 @@ struct Sandbox {
 
 impl Sandbox {
     async fn new() -> Self {
+        Self::with(&FakeAgent::default()).await
+    }
+
+    async fn with(agent: &FakeAgent) -> Self {
         let sandbox = Self::booting().await;
-        let agent = FakeAgent::default();
         let (vmm, _) = vmm(Guest::Works, agent.clone());
         sandbox.pod.machine.set(Machine::new(vmm, SIZES)).unwrap();
         sandbox.pod.boot.send_replace(Boot::Up(agent.connect()));
@@ -161,6 +165,23 @@ async fn an_exec_has_its_own_exit_and_a_failed_one_leaves_its_id_free() {
     let request = ProcessesRequest { container_id: "web".into(), ..Default::default() };
     let processes = sandbox.client.sandbox.processes(bounded(), &request).await.unwrap().processes;
     assert_eq!(processes[0].command, "sleep");
+}
+
+#[tokio::test]
+async fn the_guests_clock_is_right_before_a_paused_container_goes_on() {
+    let agent = FakeAgent::default();
+    let sandbox = Sandbox::with(&agent).await;
+    sandbox.pod.clock.set(Clock::follow(agent.connect())).unwrap();
+    sandbox.create("web", &["sleep"]).await.unwrap();
+    sandbox.start("web", "").await.unwrap();
+    let task = &sandbox.client.task;
+    task.pause(bounded(), &PauseRequest { id: "web".into(), ..Default::default() }).await.unwrap();
+    agent.machine().clock_behind = 3_600_000_000_000;
+    agent.machine().asked.clear();
+    task.resume(bounded(), &ResumeRequest { id: "web".into(), ..Default::default() }).await.unwrap();
+    let asked = &agent.machine().asked;
+    assert_eq!(asked.first().map(String::as_str), Some("adjust"), "{asked:?}");
+    assert_eq!(asked.last().map(String::as_str), Some("resume"), "{asked:?}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 //!   probe pour ADDRESS PORT LENGTH   sends LENGTH zeroes by TCP
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
+//!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 
 use std::{
@@ -22,9 +23,14 @@ use std::{
 };
 
 use bulkhead_tests::probe::{bytes, calls, report};
-use nix::sys::{
-    signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
-    wait::WaitStatus,
+use nix::{
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+        time::{TimeSpec, TimeValLike},
+        timerfd::{self, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+        wait::WaitStatus,
+    },
+    time::ClockId,
 };
 
 fn main() -> ExitCode {
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
                 }
             });
         }
+        ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
         ["try", path] => match std::fs::OpenOptions::new().write(true).open(path) {
             Ok(_) => println!("ok"),
             Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
@@ -102,6 +109,37 @@ fn talk(address: &str, port: &str, work: impl FnOnce(&mut TcpStream) -> io::Resu
         Err(error) => {
             eprintln!("probe: {error}");
             ExitCode::from(4)
+        }
+    }
+}
+
+fn late(seconds: i64) -> ExitCode {
+    match be_late(seconds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+/// A timer that never expires is cancelled each time that somebody sets the clock, this program too.
+fn be_late(seconds: i64) -> nix::Result<()> {
+    let timer = TimerFd::new(timerfd::ClockId::CLOCK_REALTIME, TimerFlags::empty())?;
+    let never = Expiration::OneShot(TimeSpec::new(i64::MAX, 0));
+    timer.set(never, TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET)?;
+    let (began, right) = (std::time::Instant::now(), ClockId::CLOCK_REALTIME.now()?);
+    nix::time::clock_settime(ClockId::CLOCK_REALTIME, right - TimeSpec::new(seconds, 0))?;
+    say("late");
+    loop {
+        match timer.wait() {
+            Ok(()) | Err(nix::errno::Errno::ECANCELED) => {}
+            Err(error) => return Err(error),
+        }
+        let missing = right + TimeSpec::from(began.elapsed()) - ClockId::CLOCK_REALTIME.now()?;
+        if missing.num_seconds() < seconds / 2 {
+            say("right");
+            return Ok(());
         }
     }
 }

@@ -21,6 +21,34 @@ fn something_else_in_the_place_of_a_device_is_an_error() {
 }
 
 #[test]
+fn owner_and_mode_go_to_the_node_that_was_made_whatever_has_taken_its_name() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (directory, root) = root();
+    let mode = |name: &str| {
+        let path = directory.path().join("dev").join(name);
+        std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+    };
+    let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let fifo =
+        DeviceNode { kind: DeviceKind::Fifo, mode: 0o600, uid, gid, ..node("/dev/pipe", (0, 0), false) };
+    make(&root, &fifo, None).unwrap();
+    assert_eq!(mode("pipe"), 0o600);
+    let place = root.place("/dev/pipe").unwrap();
+    let dev = directory.path().join("dev");
+    std::fs::write(dev.join("secret"), "").unwrap();
+    std::fs::set_permissions(dev.join("secret"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::fs::rename(dev.join("pipe"), dev.join("moved")).unwrap();
+    std::os::unix::fs::symlink("secret", dev.join("pipe")).unwrap();
+    own(&place, &DeviceNode { mode: 0o666, ..fifo.clone() }).unwrap();
+    assert_eq!([mode("moved"), mode("secret")], [0o666, 0o640]);
+    // The link itself has no mode to change.
+    let link = child(&root.place("/dev").unwrap(), "pipe").unwrap();
+    own(&link, &fifo).unwrap_err();
+    assert_eq!(mode("secret"), 0o640);
+}
+
+#[test]
 fn links_that_are_there_stay_but_ptmx_is_replaced() {
     let (directory, root) = root();
     let dev = directory.path().join("dev");

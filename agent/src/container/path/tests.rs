@@ -98,3 +98,78 @@ fn a_directory_that_is_swapped_for_a_link_leads_nowhere_else() {
     swap.join().unwrap();
     assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
 }
+
+/// A mount without a mount: `hold` only needs a directory.
+fn hold(root: &mut Root, outside: &TempDir, path: &str) {
+    let place = root.make_directory(path).unwrap();
+    let mounted = outside.path().join("mounted").join(path.trim_start_matches('/'));
+    fs::create_dir_all(&mounted).unwrap();
+    root.hold(path, &place, fs::File::open(&mounted).unwrap().into()).unwrap();
+}
+
+#[test]
+fn a_path_below_a_mount_starts_there_whatever_its_directory_is_called_by_now() {
+    let (outside, mut root) = root();
+    hold(&mut root, &outside, "/proc");
+    let mounted = outside.path().join("mounted/proc");
+    fs::create_dir(mounted.join("sys")).unwrap();
+    fs::write(mounted.join("kcore"), "").unwrap();
+    // Who shares the rootfs moves the mount away and shows an empty directory instead.
+    let inside = outside.path().join("root");
+    fs::rename(inside.join("proc"), inside.join("elsewhere")).unwrap();
+    fs::create_dir(inside.join("proc")).unwrap();
+    for (path, place) in [("/proc", "."), ("/proc/", "."), ("/proc/kcore", "kcore"), ("//proc/./sys", "sys")]
+    {
+        assert_eq!(path_of(&root.place(path).unwrap()), mounted.join(place).components().as_path(), "{path}");
+    }
+    assert_eq!(root.place("/proc/absent").unwrap_err(), Errno::NOENT);
+    assert_eq!(path_of(&root.make_parent("/proc/sys/new").unwrap().0), mounted.join("sys"));
+    // Names are whole.
+    fs::create_dir(inside.join("process")).unwrap();
+    assert_eq!(path_of(&root.place("/process").unwrap()), inside.join("process"));
+}
+
+#[test]
+fn the_last_mount_that_covers_a_path_counts() {
+    let (outside, mut root) = root();
+    for path in ["/dev", "/dev/pts"] {
+        hold(&mut root, &outside, path);
+    }
+    let mounted = outside.path().join("mounted");
+    assert_eq!(path_of(&root.place("/dev/pts").unwrap()), mounted.join("dev/pts"));
+    let over = outside.path().join("over");
+    fs::create_dir_all(over.join("pts")).unwrap();
+    let place = root.place("/dev").unwrap();
+    root.hold("/dev", &place, fs::File::open(&over).unwrap().into()).unwrap();
+    assert_eq!(path_of(&root.place("/dev/pts").unwrap()), over.join("pts"));
+}
+
+#[test]
+fn a_link_in_a_mount_leads_to_where_it_led_before() {
+    let (outside, mut root) = root();
+    fs::create_dir_all(outside.path().join("root/etc/x")).unwrap();
+    let place = root.make_directory("/data").unwrap();
+    let mounted = outside.path().join("root/data");
+    symlink("/etc", mounted.join("link")).unwrap();
+    root.hold("/data", &place, fs::File::open(&mounted).unwrap().into()).unwrap();
+    assert_eq!(path_of(&root.place("/data/link/x").unwrap()), outside.path().join("root/etc/x"));
+}
+
+#[test]
+fn a_file_that_was_mounted_is_not_held() {
+    let (outside, mut root) = root();
+    let file = root.make_file("/etc/hosts").unwrap();
+    let other = outside.path().join("hosts");
+    fs::write(&other, "").unwrap();
+    root.hold("/etc/hosts", &file, fs::File::open(&other).unwrap().into()).unwrap();
+    assert_eq!(path_of(&root.place("/etc/hosts").unwrap()), outside.path().join("root/etc/hosts"));
+}
+
+#[test]
+fn a_link_itself_is_answered_for_a_file_of_ones_own() {
+    let (outside, root) = root();
+    symlink("/target", outside.path().join("root/link")).unwrap();
+    assert_eq!(path_of(&root.make_own_file("/link").unwrap()), outside.path().join("root/link"));
+    assert!(!outside.path().join("root/target").exists());
+    assert_eq!(path_of(&root.make_own_file("/new").unwrap()), outside.path().join("root/new"));
+}

@@ -225,7 +225,7 @@ fn a_process_that_contradicts_itself_is_refused() {
     let check = |change: fn(&mut ProcessSpec)| {
         let mut process = process();
         change(&mut process);
-        join(0, &process, &Confinement::default()).unwrap_err().chain()
+        join(namespaces::MOUNT, &process, &Confinement::default()).unwrap_err().chain()
     };
     assert_eq!(check(|process| process.args.clear()), "process.args is empty");
     assert_eq!(check(|process| process.cwd = "tmp".into()), r#"process.cwd "tmp" is not an absolute path"#);
@@ -234,6 +234,14 @@ fn a_process_that_contradicts_itself_is_refused() {
         process.rlimits = vec![Rlimit { resource: 7, soft: 1, hard: 1 }; 2];
     };
     assert_eq!(check(twice), "resource limit 7 is given twice");
+}
+
+#[test]
+fn a_process_joins_a_container_or_nothing() {
+    for namespaces in [0, namespaces::USER | namespaces::NETWORK] {
+        let refused = join(namespaces, &process(), &Confinement::default()).unwrap_err();
+        assert_eq!(refused.chain(), "the process to join is in no container");
+    }
 }
 
 #[test]
@@ -255,7 +263,7 @@ fn filtered() -> Confinement {
 fn a_filter_is_set_after_the_release_and_takes_a_capability_only_without_no_new_privs() {
     let last = |no_new_privileges| {
         let process = ProcessSpec { no_new_privileges, ..process() };
-        let plan = join(0, &process, &filtered()).unwrap();
+        let plan = join(namespaces::MOUNT, &process, &filtered()).unwrap();
         let reserve = plan.steps.contains(&Step::Capabilities { for_filter: true });
         (reserve, plan.last_steps)
     };
@@ -271,7 +279,7 @@ fn the_first_cpus_of_an_exec_are_not_those_of_a_new_container() {
     let mut spec = spec();
     spec.process.scheduling.exec_cpus = exec_cpus;
     assert_eq!(planned(&spec).launch.initial_cpus, None);
-    let plan = join(0, &spec.process, &Confinement::default()).unwrap();
+    let plan = join(namespaces::MOUNT, &spec.process, &Confinement::default()).unwrap();
     assert_eq!(plan.launch.initial_cpus, Cpus::new(1));
 }
 
