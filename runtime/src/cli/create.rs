@@ -252,6 +252,7 @@ fn make(
             let mut plan = Plan::new(root, &id, &config, sizes);
             plan.cgroup = cgroup;
             plan.limits = bundle.host.limits.clone();
+            plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
             plan.network.clone_from(&bundle.host.network);

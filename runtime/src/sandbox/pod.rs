@@ -39,6 +39,7 @@ use super::{
     cgroup,
     expose::expose,
     nics::{Found, Nics, NicsError},
+    oom_score,
     plan::{ContainerPlan, ExecPlan},
     resize::Machine,
     share::Share,
@@ -52,7 +53,7 @@ use super::{
 use crate::{
     error::chain,
     spec::HostLimits,
-    state::{ExitRecord, names, write_atomically},
+    state::{ExitRecord, Process, names, write_atomically},
     time::rfc3339,
 };
 
@@ -81,6 +82,8 @@ pub(super) struct Pod {
     pub(super) boot: watch::Sender<Boot>,
     /// Set when there is a VMM.
     pub(super) machine: OnceLock<Machine>,
+    /// Of the VMM: what was spawned, and what is in the jail.
+    pub(super) vmm_processes: Arc<Mutex<Vec<Process>>>,
     /// Something happened that may end the server: look again.
     pub(super) changed: Notify,
     /// `None` when the share could not be made private to a test.
@@ -115,6 +118,7 @@ impl Pod {
             timeline: Timeline::default(),
             boot: watch::Sender::new(Boot::Pending),
             machine: OnceLock::new(),
+            vmm_processes: Arc::default(),
             changed: Notify::new(),
             share,
             cgroup,
@@ -244,6 +248,7 @@ impl Pod {
         let demand = Demand::of(&plan.guest.resources, whole.unwrap_or(&HostLimits::default()));
         if key.container != self.first {
             self.make_room(&agent, demand).await?;
+            self.raise_oom_score(plan)?;
         }
         agent.create(key, &guest, stdio.for_agent()).await?;
         if let Some((nics, found)) = self.nics.get().zip(found) {
@@ -273,6 +278,13 @@ impl Pod {
             cgroup::enter(&cgroup.path, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
         }
         Ok(())
+    }
+
+    /// The pod is spared by the host's OOM killer no more than any of its containers.
+    fn raise_oom_score(&self, plan: &ContainerPlan) -> Result<(), ttrpc::Error> {
+        let Some(score) = plan.guest.process.oom_score_adj else { return Ok(()) };
+        let vmm = self.vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        oom_score::raise(score, &vmm).map_err(|e| status(Code::ABORTED, chain(&e)))
     }
 
     /// For a container that comes to a sandbox which has others.

@@ -35,6 +35,7 @@ use super::{
     cgroup,
     connections::Connections,
     nics::Nics,
+    oom_score,
     packets::Packets,
     plan::Plan,
     pod::{Boot, Group, Pod},
@@ -131,6 +132,9 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     let dir = StateDir::open(&plan.root, &plan.id)?;
     let journal = dir.journal();
     journal.append_self(Role::Server)?;
+    if let Some(score) = plan.oom_score_adj {
+        oom_score::set_own(score)?;
+    }
     if let Some(path) = &plan.cgroup {
         cgroup::make(path, &journal)?;
         // Nobody goes back: a server that fails here takes the cgroup with it.
@@ -182,7 +186,8 @@ async fn run(
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
     pod.connect(Nics::new(vmm.clone(), journal.clone(), plan.vhost_net, given));
-    let vmm_processes = Arc::new(Mutex::new(vec![process]));
+    let vmm_processes = pod.vmm_processes.clone();
+    vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
 
     tokio::spawn(reap());
     tokio::spawn({
