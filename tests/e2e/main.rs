@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cgroup;
 mod commands;
 mod confinement;
 mod death;

@@ -165,6 +165,16 @@ impl Pod {
         self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive { .. }))
     }
 
+    /// Of those that live.
+    pub(super) fn proxy_pids(&self) -> Vec<u32> {
+        let proxies = self.proxies();
+        let alive = proxies.values().filter_map(|proxy| match proxy {
+            Proxy::Alive { pid, .. } => Some(*pid),
+            Proxy::Gone => None,
+        });
+        alive.collect()
+    }
+
     /// The phases are those of the first container's start.
     fn mark(&self, key: &Key, phase: Phase) {
         if key.container == self.first {

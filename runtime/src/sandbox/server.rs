@@ -9,7 +9,7 @@
 use std::{
     fs::File,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,7 +32,7 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{Inputs, boot},
-    cgroup,
+    cgroup::{self, Claim},
     connections::Connections,
     nics::Nics,
     oom_score,
@@ -46,7 +46,9 @@ use super::{
 };
 use crate::error::chain;
 use crate::network::Namespace;
-use crate::state::{Entry, Process, Role, StateDir, Undo, names, undo, write_atomically};
+use crate::state::{
+    Entry, Journal, Process, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically,
+};
 
 /// The word after which `main` below is meant.
 pub const COMMAND: &str = "sandbox-server";
@@ -135,15 +137,17 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     if let Some(score) = plan.oom_score_adj {
         oom_score::set_own(score)?;
     }
+    let mut claim = None;
     if let Some(path) = &plan.cgroup {
-        cgroup::make(path, &journal)?;
+        claim = Some(cgroup::make(path, &journal)?);
+        journal.append(&Entry::Owned { path: path.clone() })?;
         // Nobody goes back: a server that fails here takes the cgroup with it.
         let _ = cgroup::limits::set(path, &plan.limits)?;
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3)?;
-    let complete = runtime.block_on(run(&plan, &dir, share, descriptors, bootstrap.into()))?;
+    let complete = runtime.block_on(run(&plan, &dir, share, claim, descriptors, bootstrap.into()))?;
     if !complete {
         drop(runtime);
         discard(&dir)?;
@@ -168,6 +172,7 @@ async fn run(
     plan: &Plan,
     dir: &StateDir,
     share: Share,
+    claim: Option<Claim>,
     descriptors: Descriptors,
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
@@ -179,6 +184,8 @@ async fn run(
     let (news_sender, mut news) = mpsc::unbounded_channel();
     let log = open_log(&dir.join(names::SERVER_LOG))?;
     let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
+    // It is in the cgroup, which nobody else takes from now on.
+    drop(claim);
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
@@ -257,6 +264,9 @@ async fn run(
     log.done("VM stopped");
     drop(vmm);
     end_processes(&vmm_processes);
+    if let Some(path) = &plan.cgroup {
+        leave_alone(path, &dir.journal(), &pod.proxy_pids());
+    }
     log.done("VMM gone");
     let _ = tokio::time::timeout(LAST_ANSWERS, async {
         let _ = server.shutdown().await;
@@ -364,6 +374,15 @@ fn end_processes(processes: &Mutex<Vec<Process>>) {
         if !matches!(process.wait(deadline), Ok(true)) {
             eprintln!("the VMM, {process}, does not end");
         }
+    }
+}
+
+/// Nothing that the VMM has started is left in the cgroup: whoever comes into it from now on is not killed by `delete`.
+fn leave_alone(path: &Path, journal: &Journal, proxies: &[u32]) {
+    let ours = [&[std::process::id()], proxies].concat();
+    let left = vacate(path, &ours).map_err(|e| StateError::io(format!("empty cgroup {}", path.display()), e));
+    if let Err(error) = left.and_then(|()| journal.append(&Entry::Vacated { path: path.to_owned() })) {
+        eprintln!("{}", chain(&error));
     }
 }
 
