@@ -12,7 +12,7 @@ use crate::{
     hooks,
     network::NetworkError,
     proxy,
-    sandbox::{self, PlanError, cgroup::CgroupError, client::CallError},
+    sandbox::{self, PlanError, cgroup::CgroupError, client::CallError, oom_score::OomScoreError},
     spec::SpecError,
     state::StateError,
 };
@@ -40,6 +40,8 @@ pub enum Error {
     Session(#[from] proxy::SessionError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    OomScore(#[from] OomScoreError),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -89,6 +91,7 @@ impl Error {
             | Self::Server(_)
             | Self::Proxy(_)
             | Self::Session(_)
+            | Self::OomScore(_)
             | Self::Plan(_)
             | Self::Hook(_)
             | Self::Call(_)

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cgroup;
 mod clock;
 mod commands;
 mod confinement;
@@ -15,6 +16,7 @@ mod docker;
 mod engine;
 mod exec;
 mod hooks;
+mod host_memory;
 mod isolation;
 mod lifecycle;
 mod memory;

@@ -165,6 +165,9 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
     let joined = join::resolve(&context.root, &mut bundle)?;
     let cgroup = cgroup_for(context, &bundle, id)?;
+    if let Some(path) = &cgroup {
+        cgroup::refuse_taken(path, &context.root, id)?;
+    }
     let HostPart { vm, limits, warnings, .. } = &mut bundle.host;
     let home = match joined {
         Some(joined) => {
@@ -252,6 +255,7 @@ fn make(
             let mut plan = Plan::new(root, &id, &config, sizes);
             plan.cgroup = cgroup;
             plan.limits = bundle.host.limits.clone();
+            plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
             plan.network.clone_from(&bundle.host.network);
@@ -262,10 +266,8 @@ fn make(
         Home::Joined(Joined { sandbox, server }) => {
             dir.share(names::SERVER_SOCKET, &sandbox)?;
             dir.share(names::VSOCK_SOCKET, &sandbox)?;
-            if let Some(path) = &cgroup {
-                cgroup::make(path, &dir.journal())?;
-            }
-            own_cgroup = cgroup;
+            let claim = |path: PathBuf| cgroup::make(&path, &dir.journal()).map(|claim| (path, claim));
+            own_cgroup = cgroup.map(claim).transpose()?;
             (None, Some(sandbox), server)
         }
     };
@@ -282,7 +284,7 @@ fn make(
     };
     let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
     wait_ready(&mut proxy, server.as_ref())?;
-    if let Some(path) = own_cgroup {
+    if let Some((path, _claim)) = own_cgroup {
         cgroup::enter(&path, proxy.process.pid)?;
     }
 

@@ -24,6 +24,7 @@ use crate::{
     sandbox::{
         ExecPlan,
         container::{Container, not_running},
+        oom_score,
         status::Status,
     },
     spec::{self, CheckedProcess, ExecFlags, Policy},
@@ -199,6 +200,9 @@ impl Args {
     }
 
     fn stay(&self, container: &Container, plan: &proxy::Plan) -> Result<u8, Error> {
+        if let Some(score) = plan.work.oom_score_adj() {
+            oom_score::set_own(score)?;
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -38,7 +38,10 @@ pub use signals::{FORWARDED, Relay};
 pub use streams::random_hex;
 
 use crate::{
-    sandbox::{ContainerPlan, ExecPlan},
+    sandbox::{
+        ContainerPlan, ExecPlan,
+        oom_score::{self, OomScoreError},
+    },
     state::{Role, StateDir, StateError},
 };
 
@@ -78,6 +81,13 @@ impl Work {
             Self::Exec { .. } => None,
         }
     }
+
+    pub(crate) fn oom_score_adj(&self) -> Option<i32> {
+        match self {
+            Self::Create(container) => container.guest.process.oom_score_adj,
+            Self::Exec { plan, .. } => plan.process.oom_score_adj,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +123,8 @@ enum ProxyError {
     #[error(transparent)]
     Session(#[from] SessionError),
     #[error(transparent)]
+    OomScore(#[from] OomScoreError),
+    #[error(transparent)]
     Isolate(#[from] IsolateError),
 }
 
@@ -147,6 +159,9 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     let dir = StateDir::open(&plan.root, &plan.id)?;
     if matches!(plan.work, Work::Create(_)) {
         dir.journal().append_self(Role::Proxy)?;
+    }
+    if let Some(score) = plan.work.oom_score_adj() {
+        oom_score::set_own(score)?;
     }
     if plan.detach {
         rustix::process::setsid().map_err(|e| start(e.into()))?;

@@ -4,6 +4,7 @@
 //! directories that were not there before are ours to remove, and `bulkhead/` itself: each has a line in the journal
 //! before it is made.
 
+mod claim;
 pub mod limits;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use bulkhead_protocol::id::ContainerId;
 
+pub use self::claim::{Claim, refuse_taken};
 use crate::state::{Entry, Journal, StateError};
 
 /// Where the unified hierarchy is mounted.
@@ -31,6 +33,12 @@ pub enum CgroupError {
     Systemd { path: String },
     #[error("make cgroup {}", .path.display())]
     Make { path: PathBuf, source: io::Error },
+    #[error("linux.cgroupsPath: {} is not empty", .path.display())]
+    Populated { path: PathBuf },
+    #[error("linux.cgroupsPath: {} is that of container {id}", .path.display())]
+    Taken { path: PathBuf, id: ContainerId },
+    #[error("keep others out of cgroup {}", .path.display())]
+    Claim { path: PathBuf, source: io::Error },
     #[error("put process {pid} into cgroup {}", .path.display())]
     Enter { path: PathBuf, pid: u32, source: io::Error },
     /// A limit that the kernel does not take.
@@ -93,11 +101,11 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
     Ok(expanded + &unit)
 }
 
-/// Makes the directory and its missing parents.
+/// Makes the directory and its missing parents, and keeps others out until the claim is dropped.
 ///
 /// # Errors
-/// The first that cannot be made; those before it are in the journal.
-pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
+/// The first that cannot be made, with those before it in the journal; or the cgroup is in use.
+pub fn make(path: &Path, journal: &Journal) -> Result<Claim, CgroupError> {
     let mut tries = MAKE_TRIES;
     'again: loop {
         tries -= 1;
@@ -108,7 +116,10 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
             journal.append(&Entry::Cgroup { path: dir.to_owned() })?;
             match fs::create_dir(dir) {
                 Ok(()) => {}
-                // Another container has just made the same parent.
+                // Another one has just made the same.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir == path => {
+                    journal.append(&Entry::Foreign { path: dir.to_owned() })?;
+                }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 // Another container has just removed the parent, as the last in it.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && tries > 0 => continue 'again,
@@ -116,7 +127,7 @@ pub fn make(path: &Path, journal: &Journal) -> Result<(), CgroupError> {
             }
         }
         enable_controllers(path);
-        return Ok(());
+        return Claim::take(path);
     }
 }
 

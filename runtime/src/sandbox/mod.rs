@@ -5,7 +5,7 @@
 //!                                             ├─ clock: the guest's time follows the host's
 //!                                             ├─ nics: the pod's network devices
 //!                                             ├─ table, status: what is known of containers and processes
-//!                                             └─ share, cgroup: what the host gives them
+//!                                             └─ share, cgroup, oom_score: what the host gives them
 //!
 //! The server is the only owner of a pod's state; everybody else asks it. Nothing it makes survives it but the state
 //! directory and the cgroup, which `delete` removes by the journal.
@@ -23,6 +23,7 @@ mod id_map;
 mod launch;
 mod mount_points;
 mod nics;
+pub mod oom_score;
 mod packets;
 mod plan;
 mod pod;

@@ -35,6 +35,8 @@ pub struct Plan {
     pub cgroup: Option<PathBuf>,
     /// To set there.
     pub limits: HostLimits,
+    /// For server and VMM; `None` leaves what they inherit.
+    pub oom_score_adj: Option<i32>,
     /// The network namespace whose descriptor comes along.
     pub network: Option<PathBuf>,
     /// Whether the host kernel shall move frames, where it can.
@@ -53,6 +55,7 @@ impl Plan {
             sizes,
             cgroup: None,
             limits: HostLimits::default(),
+            oom_score_adj: None,
             network: None,
             vhost_net: config.vhost_net,
             debug: false,

@@ -40,6 +40,7 @@ use super::{
     clock::Clock,
     expose::expose,
     nics::{Found, Nics, NicsError},
+    oom_score,
     plan::{ContainerPlan, ExecPlan},
     resize::Machine,
     share::Share,
@@ -53,7 +54,7 @@ use super::{
 use crate::{
     error::chain,
     spec::HostLimits,
-    state::{ExitRecord, names, write_atomically},
+    state::{ExitRecord, Process, names, write_atomically},
     time::rfc3339,
 };
 
@@ -84,6 +85,8 @@ pub(super) struct Pod {
     pub(super) clock: OnceLock<Clock>,
     /// Set when there is a VMM.
     pub(super) machine: OnceLock<Machine>,
+    /// Of the VMM: what was spawned, and what is in the jail.
+    pub(super) vmm_processes: Arc<Mutex<Vec<Process>>>,
     /// Something happened that may end the server: look again.
     pub(super) changed: Notify,
     /// `None` when the share could not be made private to a test.
@@ -119,6 +122,7 @@ impl Pod {
             boot: watch::Sender::new(Boot::Pending),
             clock: OnceLock::new(),
             machine: OnceLock::new(),
+            vmm_processes: Arc::default(),
             changed: Notify::new(),
             share,
             cgroup,
@@ -163,6 +167,16 @@ impl Pod {
     /// True when nobody is left who still takes output or wants an answer.
     pub(super) fn has_proxies(&self) -> bool {
         self.proxies().values().any(|proxy| matches!(proxy, Proxy::Alive { .. }))
+    }
+
+    /// Of those that live.
+    pub(super) fn proxy_pids(&self) -> Vec<u32> {
+        let proxies = self.proxies();
+        let alive = proxies.values().filter_map(|proxy| match proxy {
+            Proxy::Alive { pid, .. } => Some(*pid),
+            Proxy::Gone => None,
+        });
+        alive.collect()
     }
 
     /// The phases are those of the first container's start.
@@ -248,6 +262,7 @@ impl Pod {
         let demand = Demand::of(&plan.guest.resources, whole.unwrap_or(&HostLimits::default()));
         if key.container != self.first {
             self.make_room(&agent, demand).await?;
+            self.raise_oom_score(plan)?;
         }
         agent.create(key, &guest, stdio.for_agent()).await?;
         if let Some((nics, found)) = self.nics.get().zip(found) {
@@ -277,6 +292,13 @@ impl Pod {
             cgroup::enter(&cgroup.path, pid).map_err(|e| status(Code::INTERNAL, chain(&e)))?;
         }
         Ok(())
+    }
+
+    /// The pod is spared by the host's OOM killer no more than any of its containers.
+    fn raise_oom_score(&self, plan: &ContainerPlan) -> Result<(), ttrpc::Error> {
+        let Some(score) = plan.guest.process.oom_score_adj else { return Ok(()) };
+        let vmm = self.vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        oom_score::raise(score, &vmm).map_err(|e| status(Code::ABORTED, chain(&e)))
     }
 
     /// For a container that comes to a sandbox which has others.

@@ -32,11 +32,12 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{Inputs, boot},
-    cgroup,
+    cgroup::{self, Claim},
     clock::Clock,
     clock_source,
     connections::Connections,
     nics::Nics,
+    oom_score,
     packets::Packets,
     plan::Plan,
     pod::{Boot, Group, Pod},
@@ -47,7 +48,9 @@ use super::{
 };
 use crate::error::chain;
 use crate::network::Namespace;
-use crate::state::{Entry, Process, Role, StateDir, Undo, names, undo, write_atomically};
+use crate::state::{
+    Entry, Journal, Process, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically,
+};
 
 /// The word after which `main` below is meant.
 pub const COMMAND: &str = "sandbox-server";
@@ -133,15 +136,20 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     let dir = StateDir::open(&plan.root, &plan.id)?;
     let journal = dir.journal();
     journal.append_self(Role::Server)?;
+    if let Some(score) = plan.oom_score_adj {
+        oom_score::set_own(score)?;
+    }
+    let mut claim = None;
     if let Some(path) = &plan.cgroup {
-        cgroup::make(path, &journal)?;
+        claim = Some(cgroup::make(path, &journal)?);
+        journal.append(&Entry::Owned { path: path.clone() })?;
         // Nobody goes back: a server that fails here takes the cgroup with it.
         let _ = cgroup::limits::set(path, &plan.limits)?;
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3)?;
-    let complete = runtime.block_on(run(&plan, &dir, share, descriptors, bootstrap.into()))?;
+    let complete = runtime.block_on(run(&plan, &dir, share, claim, descriptors, bootstrap.into()))?;
     if !complete {
         drop(runtime);
         discard(&dir)?;
@@ -166,6 +174,7 @@ async fn run(
     plan: &Plan,
     dir: &StateDir,
     share: Share,
+    claim: Option<Claim>,
     descriptors: Descriptors,
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
@@ -177,6 +186,8 @@ async fn run(
     let (news_sender, mut news) = mpsc::unbounded_channel();
     let log = open_log(&dir.join(names::SERVER_LOG))?;
     let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
+    // It is in the cgroup, which nobody else takes from now on.
+    drop(claim);
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
@@ -184,7 +195,8 @@ async fn run(
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
     pod.connect(Nics::new(vmm.clone(), journal.clone(), plan.vhost_net, given));
-    let vmm_processes = Arc::new(Mutex::new(vec![process]));
+    let vmm_processes = pod.vmm_processes.clone();
+    vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
 
     tokio::spawn(reap());
     tokio::spawn({
@@ -259,6 +271,9 @@ async fn run(
     log.done("VM stopped");
     drop(vmm);
     end_processes(&vmm_processes);
+    if let Some(path) = &plan.cgroup {
+        leave_alone(path, &dir.journal(), &pod.proxy_pids());
+    }
     log.done("VMM gone");
     let _ = tokio::time::timeout(LAST_ANSWERS, async {
         let _ = server.shutdown().await;
@@ -366,6 +381,15 @@ fn end_processes(processes: &Mutex<Vec<Process>>) {
         if !matches!(process.wait(deadline), Ok(true)) {
             eprintln!("the VMM, {process}, does not end");
         }
+    }
+}
+
+/// Nothing that the VMM has started is left in the cgroup: whoever comes into it from now on is not killed by `delete`.
+fn leave_alone(path: &Path, journal: &Journal, proxies: &[u32]) {
+    let ours = [&[std::process::id()], proxies].concat();
+    let left = vacate(path, &ours).map_err(|e| StateError::io(format!("empty cgroup {}", path.display()), e));
+    if let Err(error) = left.and_then(|()| journal.append(&Entry::Vacated { path: path.to_owned() })) {
+        eprintln!("{}", chain(&error));
     }
 }
 

@@ -28,6 +28,12 @@ pub enum Entry {
     /// A directory of the cgroup2 hierarchy that did not exist before. Its parents, when we made them, have lines
     /// of their own before this one.
     Cgroup { path: PathBuf },
+    /// The directory of an earlier line was there after all: another one has made it.
+    Foreign { path: PathBuf },
+    /// All that is in this cgroup, from now on, was started by the VMM or is one of our processes.
+    Owned { path: PathBuf },
+    /// The VMM and all that it has started have left the cgroup: what is in it from now on is not ours.
+    Vacated { path: PathBuf },
     /// The redirect on an interface of a network namespace that others made: its ingress qdisc.
     Redirect { namespace: PathBuf, id: NamespaceId, interface: u32 },
 }

@@ -7,6 +7,7 @@
 //! its creation was cut off. Whoever holds the lock decides which. Every object outside this directory has a line in
 //! `journal` before it is made, so that the directory alone is enough to remove all of it.
 
+mod cgroups;
 mod journal;
 mod process;
 mod record;
@@ -31,6 +32,7 @@ use std::{
 use bulkhead_protocol::id::ContainerId;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+pub use cgroups::{held as cgroups_held, vacate};
 pub use journal::{Entry, Journal, Role};
 pub use process::Process;
 pub use record::{ExitRecord, Record, read_json, write_atomically};

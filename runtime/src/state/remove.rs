@@ -1,26 +1,24 @@
 //! Removes a directory tree that a guest may have written to, and that host directories may be mounted in.
 //!
 //! Never follows a symlink and never crosses a mount (openat2 with NO_XDEV): if a bind mount of somebody's data is
-//! still there, removal stops at it with EXDEV instead of emptying it.
+//! still there, removal stops at it with EXDEV or EBUSY instead of emptying it.
 
 use std::{
+    ffi::{CStr, CString},
     io,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, unlinkat},
+    fs::{AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, openat2, renameat_with, unlinkat},
     io::Errno,
 };
-
-/// Directories inside directories: far above ours, and it bounds the recursion.
-const DEPTH_MAX: u32 = 64;
 
 pub(super) fn tree(path: &Path) -> io::Result<()> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(dir) => empty(dir.as_fd(), DEPTH_MAX)?,
+        Ok(dir) => empty(dir.as_fd())?,
         Err(Errno::NOENT) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     }
@@ -30,34 +28,63 @@ pub(super) fn tree(path: &Path) -> io::Result<()> {
     }
 }
 
-fn empty(dir: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
-    if depth == 0 {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "directories nested too deeply"));
+/// Directories in directories are moved up beside them first, so that no depth takes a stack or descriptors.
+fn empty(top: BorrowedFd<'_>) -> io::Result<()> {
+    let mut moved = 0;
+    loop {
+        let full = remove_entries(top)?;
+        if full.is_empty() {
+            return Ok(());
+        }
+        for name in full {
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
+            let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+            let dir = openat2(top, &name, flags, Mode::empty(), resolve)?;
+            for child in remove_entries(dir.as_fd())? {
+                move_up(dir.as_fd(), &child, top, &mut moved)?;
+            }
+            unlinkat(top, &name, AtFlags::REMOVEDIR)?;
+        }
     }
+}
+
+/// Removes all but directories that are not empty, and names those.
+fn remove_entries(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     // Names first: removing while reading may skip entries.
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push((entry.file_name().to_owned(), entry.file_type()));
+            names.push(entry.file_name().to_owned());
         }
     }
-    for (name, kind) in names {
-        let unlinked = match kind {
-            FileType::Directory => Err(Errno::ISDIR),
-            _ => unlinkat(dir, &name, AtFlags::empty()),
+    let mut full = Vec::new();
+    for name in names {
+        let removed = match unlinkat(dir, &name, AtFlags::empty()) {
+            Err(Errno::ISDIR) => unlinkat(dir, &name, AtFlags::REMOVEDIR),
+            other => other,
         };
-        match unlinked {
+        match removed {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR) => {
-                let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
-                let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-                let child = openat2(dir, &name, flags, Mode::empty(), resolve)?;
-                empty(child.as_fd(), depth - 1)?;
-                unlinkat(dir, &name, AtFlags::REMOVEDIR)?;
-            }
+            Err(Errno::NOTEMPTY | Errno::EXIST) => full.push(name),
             Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(())
+    Ok(full)
 }
+
+/// A mount point is not moved: EBUSY.
+fn move_up(from: BorrowedFd<'_>, name: &CStr, top: BorrowedFd<'_>, moved: &mut u64) -> io::Result<()> {
+    loop {
+        *moved += 1;
+        let target = format!(".removed-{moved}");
+        match renameat_with(from, name, top, target, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

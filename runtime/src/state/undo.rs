@@ -1,25 +1,18 @@
 //! Removes all that a container has left anywhere, from its journal alone.
 //!
-//!   processes: SIGKILL to all, then wait for each ─▶ cgroups and redirects, newest first ─▶ the state directory
+//!   processes: SIGKILL to all, then wait for each ─▶ redirects ─▶ cgroups, newest first ─▶ the state directory
 //!
 //! Safe to repeat at any point: the directory goes last, and what is already gone is no error. Mounts need no undoing:
 //! they live in the server's mount namespace and end with it.
 
-use std::{
-    fs, io,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::network;
 
-use super::{Entry, Locked, Process, StateError, remove};
+use super::{Entry, Locked, Process, StateError, cgroups, remove};
 
 /// For a process to end after SIGKILL: it may be in the middle of a large munmap.
 const KILL_WAIT: Duration = Duration::from_secs(10);
-/// For a cgroup to notice that its last process is gone.
-const CGROUP_WAIT: Duration = Duration::from_secs(2);
-const CGROUP_POLL: Duration = Duration::from_millis(5);
 
 /// How far to go.
 #[derive(Debug, Clone)]
@@ -43,7 +36,7 @@ pub fn undo(dir: &Locked, how: &Undo) -> Result<(), StateError> {
         .iter()
         .filter_map(|entry| match entry {
             Entry::Process { process, .. } if Some(*process) != how.spare => Some(*process),
-            Entry::Process { .. } | Entry::Cgroup { .. } | Entry::Redirect { .. } => None,
+            _ => None,
         })
         .collect();
     for process in &processes {
@@ -57,45 +50,15 @@ pub fn undo(dir: &Locked, how: &Undo) -> Result<(), StateError> {
         }
     }
     for entry in entries.iter().rev() {
-        match entry {
-            Entry::Process { .. } => {}
-            Entry::Cgroup { path } => {
-                remove_cgroup(path)
-                    .map_err(|e| StateError::io(format!("remove cgroup {}", path.display()), e))?;
-            }
-            Entry::Redirect { namespace, id, interface } => {
-                network::undo(namespace, *id, *interface).map_err(|e| {
-                    let what = format!("undo the redirect in network namespace {}", namespace.display());
-                    StateError::io(what, std::io::Error::other(e))
-                })?;
-            }
+        if let Entry::Redirect { namespace, id, interface } = entry {
+            network::undo(namespace, *id, *interface).map_err(|e| {
+                let what = format!("undo the redirect in network namespace {}", namespace.display());
+                StateError::io(what, std::io::Error::other(e))
+            })?;
         }
     }
+    cgroups::remove_all(&entries)
+        .map_err(|(path, e)| StateError::io(format!("remove cgroup {}", path.display()), e))?;
     remove::tree(dir.path())
         .map_err(|e| StateError::io(format!("remove state directory {}", dir.path().display()), e))
-}
-
-/// Kills what is left in it, then removes it. A parent that others use meanwhile (`bulkhead/` of several containers)
-/// stays: the last of them removes it.
-fn remove_cgroup(path: &Path) -> io::Result<()> {
-    let has_children = || {
-        fs::read_dir(path).is_ok_and(|mut entries| {
-            entries.any(|entry| entry.is_ok_and(|entry| entry.file_type().is_ok_and(|t| t.is_dir())))
-        })
-    };
-    let deadline = Instant::now() + CGROUP_WAIT;
-    loop {
-        match fs::remove_dir(path) {
-            Ok(()) => return Ok(()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
-            Err(_) if has_children() => return Ok(()),
-            Err(e) if Instant::now() >= deadline => return Err(e),
-            Err(_) => {
-                // Before Linux 5.14 there is no such file; then the processes of the journal were all there are.
-                let _ = fs::write(path.join("cgroup.kill"), "1");
-                std::thread::sleep(CGROUP_POLL);
-            }
-        }
-    }
 }

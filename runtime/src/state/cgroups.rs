@@ -1,0 +1,141 @@
+//! The cgroups that a container leaves: emptied of what its VMM has started, then removed, newest first.
+//!
+//! `Owned` says that all in a cgroup is the container's, from then on until `Vacated`. Without it, only the processes of the
+//! journal are killed: others may have moved into the directory since.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{Entry, Process};
+
+/// For what a VMM has left to end, after SIGKILL.
+const GONE: Duration = Duration::from_secs(5);
+/// For a cgroup to notice that its last process is gone.
+const EMPTY: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(5);
+
+/// What a journal says of cgroups.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Leftovers {
+    /// All that is in them is to be killed.
+    pub(super) owned: Vec<PathBuf>,
+    /// Directories that were made, the last one first.
+    pub(super) made: Vec<PathBuf>,
+}
+
+impl Leftovers {
+    pub(super) fn of(entries: &[Entry]) -> Self {
+        let mut left = Self::default();
+        for entry in entries {
+            match entry {
+                Entry::Cgroup { path } => left.made.push(path.clone()),
+                Entry::Foreign { path } => left.made.retain(|made| made != path),
+                Entry::Owned { path } => left.owned.push(path.clone()),
+                Entry::Vacated { path } => left.owned.retain(|owned| owned != path),
+                Entry::Process { .. } | Entry::Redirect { .. } => {}
+            }
+        }
+        left.made.reverse();
+        left
+    }
+}
+
+/// The directories that a container has made or runs in.
+pub fn held(entries: &[Entry]) -> impl Iterator<Item = PathBuf> {
+    let Leftovers { owned, made } = Leftovers::of(entries);
+    owned.into_iter().chain(made)
+}
+
+/// Kills what is in the cgroup itself beside `ours`, which end on their own. Cgroups below it were made by others.
+///
+/// # Errors
+/// When a process does not end.
+pub fn vacate(path: &Path, ours: &[u32]) -> io::Result<()> {
+    let deadline = Instant::now() + GONE;
+    // What is born meanwhile is found in the next round.
+    loop {
+        let known: Vec<Process> = strangers(path, ours)?.filter_map(|pid| Process::of(pid).ok()).collect();
+        // Those that are still in it have the start times that were read.
+        let still: Vec<u32> = strangers(path, ours)?.collect();
+        if still.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<_> = known.iter().filter(|process| still.contains(&process.pid)).collect();
+        for process in &known {
+            process.kill()?;
+        }
+        for process in &known {
+            if !process.wait(deadline)? {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{process} does not end")));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "processes in it make others"));
+        }
+    }
+}
+
+fn strangers(path: &Path, ours: &[u32]) -> io::Result<impl Iterator<Item = u32>> {
+    let text = match fs::read_to_string(path.join("cgroup.procs")) {
+        Ok(text) => text,
+        // Without a directory there is nobody in it.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => String::new(),
+        Err(e) => return Err(e),
+    };
+    let pids: Vec<u32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
+    // 0 is a process outside of this one's pid namespace, which it could not kill.
+    Ok(pids.into_iter().filter(|pid| *pid != 0 && !ours.contains(pid)))
+}
+
+/// Removes all that the journal names.
+///
+/// # Errors
+/// A cgroup of the container that is not empty; the step says which.
+pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, io::Error)> {
+    let Leftovers { owned, made } = Leftovers::of(entries);
+    for path in owned {
+        if !has_children(&path) {
+            // At once and with what they fork meanwhile, since Linux 5.14.
+            let _ = fs::write(path.join("cgroup.kill"), "1");
+        }
+        vacate(&path, &[]).map_err(|e| (path.clone(), e))?;
+    }
+    // The last one is that of the processes, the others only lead to it.
+    for (index, path) in made.into_iter().enumerate() {
+        match remove(&path) {
+            Err(e) if index == 0 || e.kind() != io::ErrorKind::ResourceBusy => return Err((path, e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A directory that others use meanwhile (`bulkhead/` of several containers) stays: the last of them removes it.
+fn remove(path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + EMPTY;
+    loop {
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
+            Err(_) if has_children(path) => return Ok(()),
+            Err(_) if Instant::now() >= deadline => {
+                let reason = "processes that are not this container's are in it";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, reason));
+            }
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+fn has_children(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())))
+    })
+}
+
+#[cfg(test)]
+mod tests;
