@@ -51,6 +51,7 @@ use super::{
 };
 use crate::{
     error::chain,
+    log::note,
     spec::HostLimits,
     state::{ExitRecord, names, write_atomically},
     time::rfc3339,
@@ -469,7 +470,7 @@ impl Pod {
             write_atomically(&dir.join(names::EXIT), &json).map_err(|e| chain(&e))
         });
         if let Err(why) = written {
-            eprintln!("record the exit: {why}");
+            note(&format!("record the exit: {why}"));
         }
     }
 
