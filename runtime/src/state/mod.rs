@@ -32,7 +32,7 @@ use bulkhead_protocol::id::ContainerId;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 pub use journal::{Entry, Journal, Role};
-pub use process::Process;
+pub use process::{Held, Process};
 pub use record::{ExitRecord, Record, read_json, write_atomically};
 pub use undo::{Undo, undo};
 
