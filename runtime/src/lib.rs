@@ -13,6 +13,7 @@ pub mod error;
 pub mod hooks;
 pub mod log;
 pub mod network;
+pub mod printable;
 pub mod proxy;
 pub mod sandbox;
 pub mod spec;

@@ -4,14 +4,18 @@
 //! append, never truncated, and each entry is one `write`. Errors go to both places; the rest goes to the file, or
 //! to standard error when there is none. A log that cannot be written stops nothing.
 
+mod bounded;
+
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
+    sync::{Mutex, OnceLock, PoisonError},
     time::SystemTime,
 };
 
+pub use self::bounded::Bounded;
 use crate::time::rfc3339;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -99,6 +103,27 @@ impl Log {
             let _ = io::stderr().write_all(for_a_person(level, message, fields).as_bytes());
         }
     }
+}
+
+/// Where `note` writes, when not to standard error.
+static NOTES: OnceLock<Mutex<Bounded>> = OnceLock::new();
+
+/// Sends all further notes, and the message of a panic, to a file. For a process that lives long.
+pub fn note_in(log: Bounded) {
+    let _ = NOTES.set(Mutex::new(log));
+    std::panic::set_hook(Box::new(|panic| note(&panic.to_string())));
+}
+
+/// A line of a process that nobody watches. That it cannot be written is no reason to end, as it is for `eprintln`.
+pub fn note(message: &str) {
+    note_bytes(format!("{message}\n").as_bytes());
+}
+
+pub fn note_bytes(bytes: &[u8]) {
+    let _ = match NOTES.get() {
+        Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),
+        None => io::stderr().write_all(bytes),
+    };
 }
 
 fn for_a_person(level: Level, message: &str, fields: &[(&str, &str)]) -> String {

@@ -29,6 +29,7 @@ use super::{
     plan::ExecPlan,
     table::{Key, status},
 };
+use crate::printable::printable;
 
 /// Bytes of an error text that are kept.
 const MESSAGE_MAX: usize = 16 << 10;
@@ -51,10 +52,7 @@ impl From<ttrpc::Error> for AgentError {
     fn from(error: ttrpc::Error) -> Self {
         match error {
             ttrpc::Error::RpcStatus(status) => {
-                let mut message = status.message;
-                if message.len() > MESSAGE_MAX {
-                    message.truncate(message.floor_char_boundary(MESSAGE_MAX));
-                }
+                let message = printable(status.message, MESSAGE_MAX);
                 let code = status.code.enum_value().unwrap_or(Code::UNKNOWN);
                 Self::Refused { code, message }
             }

@@ -21,8 +21,9 @@ use super::{
     sizing::Sizes,
     slots::{BALLOON, CONSOLE, FS, RNG, VSOCK},
     timeline::Timeline,
-    vmm::{Over, Vmm, VmmError},
+    vmm::{Over, Vmm, VmmError, processes::AdoptError},
 };
+use crate::state::StateError;
 
 const KVM: &str = "/dev/kvm";
 /// The tag that the agent mounts.
@@ -38,6 +39,10 @@ pub(super) enum BootError {
     Vmm(#[from] VmmError),
     #[error(transparent)]
     Over(#[from] Over),
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    #[error("name the VMM's process in the journal")]
+    Journal { source: StateError },
     #[error(transparent)]
     Greeting(#[from] GreetingError),
     #[error("guest agent silent for {waited:?}; {end}")]
@@ -58,7 +63,7 @@ impl BootError {
             Self::Vmm(_) | Self::Over(_) | Self::AgentSilent { .. } => {
                 Some("`bulkhead doctor` checks whether this machine can run microVMs")
             }
-            Self::Socket { .. } | Self::Greeting(_) => None,
+            Self::Socket { .. } | Self::Adopt(_) | Self::Journal { .. } | Self::Greeting(_) => None,
         }
     }
 }
@@ -149,8 +154,7 @@ async fn end_of(vmm: &Vmm) -> Over {
         let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
         vmm.wait_over().await
     };
-    let nothing = || Over { reason: None, console_tail: String::new() };
-    tokio::time::timeout(limits::CONTROL, stop).await.unwrap_or_else(|_| nothing())
+    tokio::time::timeout(limits::CONTROL, stop).await.unwrap_or_else(|_| Over::died())
 }
 
 fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedFd>) {

@@ -35,13 +35,7 @@ use ttrpc::{
 };
 
 use super::{
-    agent::Agent,
-    boot::Inputs,
-    packets::Packets,
-    plan::ContainerPlan,
-    sizing::Sizes,
-    table::status,
-    vmm::{News, Vmm},
+    agent::Agent, boot::Inputs, packets::Packets, plan::ContainerPlan, sizing::Sizes, table::status, vmm::Vmm,
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -132,13 +126,13 @@ pub(super) const CONSOLE: &str = "Kernel panic - not syncing: VFS";
 /// Starts a fake VMM; `agent` is served once the guest is up.
 pub(super) fn vmm(guest: Guest, agent: FakeAgent) -> (Vmm, tokio::task::JoinHandle<()>) {
     let (ours, theirs) = PacketSocket::pair().unwrap();
-    let (news, _) = tokio::sync::mpsc::unbounded_channel::<News>();
-    let vmm = Vmm::over(ours, news).unwrap();
+    let (vmm, _) = Vmm::over(ours).unwrap();
     (vmm, tokio::spawn(serve_vmm(Packets::new(theirs).unwrap(), guest, agent)))
 }
 
 async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
     let mut held = Vec::new();
+    send(&packets, Message::Event(Event::Started { pid: std::process::id() })).await;
     loop {
         let (request, mut fds) = match packets.receive::<Request>().await {
             Ok(packet) => packet,

@@ -49,12 +49,13 @@ use super::{
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
-    vmm::{Over, Vmm},
+    vmm::{Over, Vmm, processes::Processes},
 };
 use crate::{
     error::chain,
+    log::note,
     spec::HostLimits,
-    state::{ExitRecord, Process, names, write_atomically},
+    state::{ExitRecord, names, write_atomically},
     time::rfc3339,
 };
 
@@ -86,7 +87,7 @@ pub(super) struct Pod {
     /// Set when there is a VMM.
     pub(super) machine: OnceLock<Machine>,
     /// Of the VMM: what was spawned, and what is in the jail.
-    pub(super) vmm_processes: Arc<Mutex<Vec<Process>>>,
+    pub(super) vmm_processes: OnceLock<Processes>,
     /// Something happened that may end the server: look again.
     pub(super) changed: Notify,
     /// `None` when the share could not be made private to a test.
@@ -122,7 +123,7 @@ impl Pod {
             boot: watch::Sender::new(Boot::Pending),
             clock: OnceLock::new(),
             machine: OnceLock::new(),
-            vmm_processes: Arc::default(),
+            vmm_processes: OnceLock::new(),
             changed: Notify::new(),
             share,
             cgroup,
@@ -297,7 +298,7 @@ impl Pod {
     /// The pod is spared by the host's OOM killer no more than any of its containers.
     fn raise_oom_score(&self, plan: &ContainerPlan) -> Result<(), ttrpc::Error> {
         let Some(score) = plan.guest.process.oom_score_adj else { return Ok(()) };
-        let vmm = self.vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let vmm = self.vmm_processes.get().map(Processes::all).unwrap_or_default();
         oom_score::raise(score, &vmm).map_err(|e| status(Code::ABORTED, chain(&e)))
     }
 
@@ -500,7 +501,7 @@ impl Pod {
             write_atomically(&dir.join(names::EXIT), &json).map_err(|e| chain(&e))
         });
         if let Err(why) = written {
-            eprintln!("record the exit: {why}");
+            note(&format!("record the exit: {why}"));
         }
     }
 

@@ -10,11 +10,12 @@ use std::{
     fs::File,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bulkhead_protocol::{
+    limits,
     packet::{PacketError, PacketSocket},
     timeline::{Phase, Stamp},
 };
@@ -26,12 +27,12 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc},
+    sync::Notify,
 };
 use ttrpc::asynchronous::Server;
 
 use super::{
-    boot::{Inputs, boot},
+    boot::{BootError, Inputs, boot},
     cgroup::{self, Claim},
     clock::Clock,
     clock_source,
@@ -44,12 +45,13 @@ use super::{
     resize::Machine,
     services::{SandboxService, TaskService},
     share::Share,
-    vmm::{News, Vmm},
+    vmm::{Vmm, processes::Processes},
 };
-use crate::error::chain;
-use crate::network::Namespace;
-use crate::state::{
-    Entry, Journal, Process, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically,
+use crate::{
+    error::chain,
+    log::note,
+    network::Namespace,
+    state::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
 };
 
 /// The word after which `main` below is meant.
@@ -103,14 +105,14 @@ pub fn main() -> u8 {
     let socket = match take_bootstrap() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("sandbox server: {error}");
+            note(&format!("sandbox server: {error}"));
             return 1;
         }
     };
     match serve(&socket) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("sandbox server: {}", chain(error.as_ref()));
+            note(&format!("sandbox server: {}", chain(error.as_ref())));
             let failed = Failed { message: chain(error.as_ref()), hint: None };
             let _ = socket.send(&failed, &[]);
             1
@@ -183,42 +185,37 @@ async fn run(
     let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
-    let (news_sender, mut news) = mpsc::unbounded_channel();
     let log = open_log(&dir.join(names::SERVER_LOG))?;
-    let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
+    let (vmm, processes, mut stamps) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref())?;
     // It is in the cgroup, which nobody else takes from now on.
     drop(claim);
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
     let journal = dir.journal();
-    journal.append(&Entry::Process { role: Role::Vmm, process })?;
+    journal.append(&Entry::Process { role: Role::Vmm, process: processes.outer() })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
     pod.connect(Nics::new(vmm.clone(), journal.clone(), plan.vhost_net, given));
-    let vmm_processes = pod.vmm_processes.clone();
-    vmm_processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
+    // Nobody else sets them.
+    let _ = pod.vmm_processes.set(processes.clone());
 
     tokio::spawn(reap());
     tokio::spawn({
-        let (pod, processes) = (pod.clone(), vmm_processes.clone());
+        let pod = pod.clone();
         async move {
-            while let Some(item) = news.recv().await {
-                match item {
-                    News::Stamp(stamp) => pod.timeline.add(stamp),
-                    News::Started(process) => {
-                        let entry = Entry::Process { role: Role::Vmm, process };
-                        if let Err(error) = journal.append(&entry) {
-                            pod.fail(&chain(&error));
-                        }
-                        processes.lock().unwrap_or_else(PoisonError::into_inner).push(process);
-                    }
-                }
+            while let Some(stamp) = stamps.recv().await {
+                pod.timeline.add(stamp);
             }
         }
     });
     tokio::spawn({
-        let (pod, vmm) = (pod.clone(), vmm.clone());
-        async move { pod.over(&vmm.wait_over().await) }
+        let (pod, vmm, processes) = (pod.clone(), vmm.clone(), processes.clone());
+        async move {
+            let over = vmm.wait_over().await;
+            // What it does now, nobody can control.
+            processes.kill();
+            pod.over(&over);
+        }
     });
 
     let shutdown = Arc::new(Notify::new());
@@ -236,8 +233,13 @@ async fn run(
     let bootstrap = Arc::new(Packets::new(bootstrap)?);
     tokio::spawn({
         let (pod, vmm, bootstrap) = (pod.clone(), vmm.clone(), bootstrap.clone());
+        let processes = processes.clone();
         async move {
-            match boot(&vmm, inputs, &pod.timeline).await {
+            let booted = async {
+                hold(&vmm, &processes, &journal).await?;
+                boot(&vmm, inputs, &pod.timeline).await
+            };
+            match booted.await {
                 Ok(agent) => {
                     // Nobody else sets it.
                     let _ = pod.clock.set(Clock::follow(agent.clone()));
@@ -252,7 +254,7 @@ async fn run(
                 }
                 Err(error) => {
                     let message = format!("boot sandbox: {}", chain(&error));
-                    eprintln!("{message}");
+                    note(&message);
                     let failed = Failed { message: message.clone(), hint: error.hint().map(Into::into) };
                     let _ = bootstrap.send(&failed, &[]).await;
                     pod.fail(&message);
@@ -265,12 +267,12 @@ async fn run(
     let mut log = Steps::new(plan.debug);
     let timeline = serde_json::to_vec(&pod.timeline.stamps())?;
     if complete && let Err(error) = write_atomically(&dir.join(names::TIMELINE), &timeline) {
-        eprintln!("write the timeline: {}", chain(&error));
+        note(&format!("write the timeline: {}", chain(&error)));
     }
     pod.stop(&vmm).await;
     log.done("VM stopped");
     drop(vmm);
-    end_processes(&vmm_processes);
+    processes.end(Instant::now() + VMM_GONE);
     if let Some(path) = &plan.cgroup {
         leave_alone(path, &dir.journal(), &pod.proxy_pids());
     }
@@ -301,7 +303,7 @@ impl Steps {
     fn done(&mut self, step: &str) {
         let now = Instant::now();
         if self.shown {
-            eprintln!("{step} after {:?}", now - self.last);
+            note(&format!("{step} after {:?}", now - self.last));
         }
         self.last = now;
     }
@@ -339,7 +341,7 @@ async fn until_over(pod: &Pod, bootstrap: &Packets, shutdown: &Notify) -> bool {
             Ok((Order::Complete, _)) => true,
             Ok((Order::Plan(_), _)) | Err(PacketError::Closed) => false,
             Err(error) => {
-                eprintln!("bootstrap socket: {error}");
+                note(&format!("bootstrap socket: {error}"));
                 false
             }
         }
@@ -368,20 +370,14 @@ async fn until_over(pod: &Pod, bootstrap: &Packets, shutdown: &Notify) -> bool {
     true
 }
 
-/// Whatever a VMM does with its control socket closed, it does not survive this.
-fn end_processes(processes: &Mutex<Vec<Process>>) {
-    let processes = std::mem::take(&mut *processes.lock().unwrap_or_else(PoisonError::into_inner));
-    let deadline = Instant::now() + VMM_GONE;
-    for process in &processes {
-        if let Err(error) = process.kill() {
-            eprintln!("kill the VMM, {process}: {error}");
-        }
+/// Takes hold of the jailed process before the VMM knows of a guest, so that it can be ended whatever becomes of it.
+async fn hold(vmm: &Vmm, processes: &Processes, journal: &Journal) -> Result<(), BootError> {
+    let pid = vmm.started(limits::CONTROL).await?;
+    if let Some(process) = processes.adopt(pid)? {
+        let entry = Entry::Process { role: Role::Vmm, process };
+        journal.append(&entry).map_err(|source| BootError::Journal { source })?;
     }
-    for process in &processes {
-        if !matches!(process.wait(deadline), Ok(true)) {
-            eprintln!("the VMM, {process}, does not end");
-        }
-    }
+    Ok(())
 }
 
 /// Nothing that the VMM has started is left in the cgroup: whoever comes into it from now on is not killed by `delete`.
@@ -389,7 +385,7 @@ fn leave_alone(path: &Path, journal: &Journal, proxies: &[u32]) {
     let ours = [&[std::process::id()], proxies].concat();
     let left = vacate(path, &ours).map_err(|e| StateError::io(format!("empty cgroup {}", path.display()), e));
     if let Err(error) = left.and_then(|()| journal.append(&Entry::Vacated { path: path.to_owned() })) {
-        eprintln!("{}", chain(&error));
+        note(&chain(&error));
     }
 }
 

@@ -3,11 +3,14 @@
 //!   Vmm::call ─mpsc─▶ the task `converse` ◀─packets─▶ bulkhead-vmm
 //!                         └─▶ stamps ─▶ timeline      └─ the socket closes ─▶ `Over`
 //!
-//! One task owns the control socket. Replies come in the order of the requests. When the socket closes, for whatever
-//! reason, the VM is over: requests that wait are answered with that, and so is everybody who watches `over`.
+//! One task owns the control socket. `conversation` says what may come over it; a VMM that says anything else is ended. When
+//! the socket closes, for whatever reason, the VM is over: requests that wait are answered with that, and so is everybody
+//! who watches `over`.
+
+mod conversation;
+pub(super) mod processes;
 
 use std::{
-    collections::VecDeque,
     fs::File,
     io::{self, Write as _},
     os::{
@@ -16,20 +19,27 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bulkhead_protocol::{
     packet::{PacketError, PacketSocket},
-    vmm::{CONTROL_FD, Event, Failure, GuestExit, Message, Reply, Request},
+    timeline::Stamp,
+    vmm::{CONTROL_FD, Failure, GuestExit, Message, Reply, Request},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use self::{
+    conversation::{Answer, Conversation, Heard, Violation, Wanted},
+    processes::Processes,
+};
 use super::packets::Packets;
-use crate::state::Process;
 
 /// Requests that may wait for the task.
 const QUEUE: usize = 8;
+/// For a VMM that is told to end to say what the console said last.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum VmmError {
@@ -48,32 +58,40 @@ pub(super) enum VmmError {
 /// A VM that is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Over {
-    /// `None`: the VMM died without a word.
-    pub reason: Option<GuestExit>,
+    pub reason: Reason,
     pub console_tail: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Reason {
+    #[error(transparent)]
+    Exited(GuestExit),
+    /// Without a word.
+    #[error("the VMM died")]
+    Died,
+    #[error("the VMM broke the protocol: {0}")]
+    Violated(#[from] Violation),
+    /// Ended by the server, which says why.
+    #[error("{0}")]
+    Ended(String),
+}
+
+impl Over {
+    /// What there is to say of one that says nothing.
+    pub(super) fn died() -> Self {
+        Self { reason: Reason::Died, console_tail: String::new() }
+    }
 }
 
 impl std::error::Error for Over {}
 
 impl std::fmt::Display for Over {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.reason {
-            Some(reason) => write!(f, "{reason}")?,
-            None => write!(f, "the VMM died")?,
-        }
+        write!(f, "{}", self.reason)?;
         let tail = self.console_tail.trim_end();
         if tail.is_empty() { Ok(()) } else { write!(f, "; the console ended with:\n{tail}") }
     }
 }
-
-/// News that are not replies.
-#[derive(Debug)]
-pub(super) enum News {
-    Started(Process),
-    Stamp(bulkhead_protocol::timeline::Stamp),
-}
-
-type Answer = oneshot::Sender<Result<Reply, VmmError>>;
 
 struct Call {
     request: Request,
@@ -85,8 +103,22 @@ struct Call {
 #[derive(Debug, Clone)]
 pub(super) struct Vmm {
     calls: mpsc::Sender<Call>,
+    started: watch::Receiver<Option<Result<u32, Failure>>>,
     over: watch::Receiver<Option<Over>>,
+    force: Arc<Force>,
 }
+
+/// How the server ends a VMM that does not end by itself.
+#[derive(Debug, Default)]
+struct Force {
+    /// The first reason counts.
+    why: OnceLock<String>,
+    /// Not to be waited for any longer.
+    now: Notify,
+}
+
+/// What a VMM has to tell while it boots, beside its replies: at most `conversation::PHASES`.
+pub(super) type Stamps = mpsc::Receiver<Stamp>;
 
 impl Vmm {
     /// Starts the VMM in a cgroup, with one end of a control socket; `log` takes its standard error. It opens no device:
@@ -96,8 +128,7 @@ impl Vmm {
         debug: bool,
         log: &File,
         cgroup: Option<&Path>,
-        news: mpsc::UnboundedSender<News>,
-    ) -> Result<(Self, Process), VmmError> {
+    ) -> Result<(Self, Processes, Stamps), VmmError> {
         let failed = |e: io::Error| VmmError::Spawn { path: path.to_owned(), reason: e.to_string() };
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
         let mut command = Command::new(path);
@@ -113,22 +144,48 @@ impl Vmm {
         let child = command.spawn().map_err(failed)?;
         // The command holds their end; ours must be the only one left, or its closing would go unseen.
         drop(command);
-        let process = Process::of(child.id()).map_err(failed)?;
-        Ok((Self::over(ours, news).map_err(failed)?, process))
+        let processes = Processes::of(child.id()).map_err(failed)?;
+        let (vmm, stamps) = Self::over(ours).map_err(failed)?;
+        Ok((vmm, processes, stamps))
     }
 
-    /// Speaks over a control socket whose other end is a VMM.
-    pub(super) fn over(socket: PacketSocket, news: mpsc::UnboundedSender<News>) -> io::Result<Self> {
+    /// Speaks over a control socket whose other end is a VMM that has just started.
+    pub(super) fn over(socket: PacketSocket) -> io::Result<(Self, Stamps)> {
         let packets = Packets::new(socket)?;
         let (calls, queue) = mpsc::channel(QUEUE);
         let (over_sender, over) = watch::channel(None);
+        let (started_sender, started) = watch::channel(None);
+        // Each comes once, so there is always room.
+        let (stamps_sender, stamps) = mpsc::channel(conversation::PHASES.len());
+        let force = Arc::new(Force::default());
+        let forced = Arc::clone(&force);
         tokio::spawn(async move {
-            let end = converse(&packets, queue, &news).await;
+            let told = Told { started: started_sender, stamps: stamps_sender };
+            let mut end = tokio::select! {
+                biased;
+                end = converse(&packets, queue, &told) => end,
+                () = forced.now.notified() => Over::died(),
+            };
+            if let Some(why) = forced.why.get() {
+                end.reason = Reason::Ended(why.clone());
+            }
             // The socket closes before anybody hears of it: a VMM that still lives ends now.
             drop(packets);
             over_sender.send_replace(Some(end));
         });
-        Ok(Self { calls, over })
+        Ok((Self { calls, started, over, force }, stamps))
+    }
+
+    /// The pid of its jailed process, as it tells it before it takes requests.
+    pub(super) async fn started(&self, deadline: Duration) -> Result<u32, VmmError> {
+        let mut started = self.started.clone();
+        let told = async {
+            match started.wait_for(Option::is_some).await.map(|told| told.clone()) {
+                Ok(Some(told)) => Ok(told?),
+                Ok(None) | Err(_) => Err(self.wait_over().await.into()),
+            }
+        };
+        tokio::time::timeout(deadline, told).await.unwrap_or(Err(VmmError::Silent { waited: deadline }))
     }
 
     pub(super) async fn call(
@@ -150,13 +207,27 @@ impl Vmm {
         tokio::time::timeout(deadline, asked).await.unwrap_or(Err(VmmError::Silent { waited: deadline }))
     }
 
+    /// Ends the VM for a reason of the server's, which is that of its end. One that does not end when it is told to is not
+    /// waited for: whoever watches `over` kills it.
+    pub(super) async fn end(&self, why: String) {
+        let _ = self.force.why.set(why);
+        let told = async {
+            let _ = self.call(Request::Stop, Vec::new(), LAST_WORDS).await;
+            self.wait_over().await
+        };
+        if tokio::time::timeout(LAST_WORDS, told).await.is_err() {
+            self.force.now.notify_one();
+            self.wait_over().await;
+        }
+    }
+
     /// When the VM is no more.
     pub(super) async fn wait_over(&self) -> Over {
         let mut over = self.over.clone();
         // A sender that is dropped without a word means that the task itself was dropped: the runtime ends.
         match over.wait_for(Option::is_some).await.map(|over| over.clone()) {
             Ok(Some(over)) => over,
-            Ok(None) | Err(_) => Over { reason: None, console_tail: String::new() },
+            Ok(None) | Err(_) => Over::died(),
         }
     }
 }
@@ -185,13 +256,15 @@ pub(crate) fn pass_as(command: &mut Command, fd: OwnedFd, number: i32) {
     unsafe { command.pre_exec(pass) };
 }
 
-async fn converse(
-    packets: &Packets,
-    mut queue: mpsc::Receiver<Call>,
-    news: &mpsc::UnboundedSender<News>,
-) -> Over {
-    let mut waiting: VecDeque<Answer> = VecDeque::new();
-    let mut over = Over { reason: None, console_tail: String::new() };
+/// Where the task leaves what it hears.
+struct Told {
+    started: watch::Sender<Option<Result<u32, Failure>>>,
+    stamps: mpsc::Sender<Stamp>,
+}
+
+async fn converse(packets: &Packets, mut queue: mpsc::Receiver<Call>, told: &Told) -> Over {
+    let mut conversation = Conversation::new();
+    let mut over = Over::died();
     loop {
         let packet = tokio::select! {
             biased;
@@ -200,7 +273,7 @@ async fn converse(
                 Some(Call { request, fds, answer }) => {
                     let fds: Vec<_> = fds.iter().map(|fd| fd.as_fd()).collect();
                     match packets.send(&request, &fds).await {
-                        Ok(()) => waiting.push_back(answer),
+                        Ok(()) => conversation.asked(Wanted::by(&request), answer),
                         // A VMM that is gone has left its reason in the socket: it is read next.
                         Err(PacketError::Send { .. } | PacketError::Closed) => drop(answer),
                         Err(error) => drop(answer.send(Err(VmmError::Socket(error.to_string())))),
@@ -211,29 +284,19 @@ async fn converse(
                 None => return over,
             },
         };
-        match packet.map(|(message, _fds)| message) {
-            Ok(Message::Reply(reply)) => {
-                // A reply that nobody waits for is the VMM's mistake, and harmless.
-                if let Some(answer) = waiting.pop_front() {
-                    let _ = answer.send(reply.map_err(VmmError::from));
-                }
-            }
-            Ok(Message::Event(Event::Started { pid })) => {
-                if let Ok(process) = Process::of(pid) {
-                    let _ = news.send(News::Started(process));
-                }
-            }
-            Ok(Message::Event(Event::Stamp(stamp))) => drop(news.send(News::Stamp(stamp))),
-            Ok(Message::Event(Event::Exited { reason, console_tail })) => {
-                over = Over { reason: Some(reason), console_tail };
-            }
+        let heard = match packet {
+            Ok((message, _fds)) => conversation.hear(message),
             Err(PacketError::Closed) => return over,
-            Err(error) => {
-                // Not our protocol any more: a VMM that was taken over. Closing the socket ends it.
-                over.reason
-                    .get_or_insert_with(|| GuestExit::Vmm(format!("it sent nonsense: {error}").into()));
-                return over;
-            }
+            Err(error) => Err(Violation::Nonsense(error.to_string())),
+        };
+        match heard {
+            Ok(Heard::Started(pid)) => drop(told.started.send_replace(Some(Ok(pid)))),
+            Ok(Heard::NotJailed(failure)) => drop(told.started.send_replace(Some(Err(failure)))),
+            Ok(Heard::Stamp(stamp)) => drop(told.stamps.try_send(stamp)),
+            Ok(Heard::Reply(answer, reply)) => drop(answer.send(reply.map_err(VmmError::from))),
+            Ok(Heard::Exited(exited)) => over = exited,
+            // A VMM that was taken over. Closing the socket ends it.
+            Err(violation) => return Over { reason: violation.into(), ..over },
         }
     }
 }

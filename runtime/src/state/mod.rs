@@ -34,7 +34,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 pub use cgroups::{held as cgroups_held, vacate};
 pub use journal::{Entry, Journal, Role};
-pub use process::Process;
+pub use process::{Held, Process};
 pub use record::{ExitRecord, Record, read_json, write_atomically};
 pub use undo::{Undo, undo};
 

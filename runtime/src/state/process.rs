@@ -39,31 +39,60 @@ impl Process {
 
     /// The process that has `pid` now.
     pub fn of(pid: u32) -> io::Result<Self> {
-        let (start_ticks, _) = stat(pid)?;
-        Ok(Self { pid, start_ticks })
+        Ok(Self { pid, start_ticks: Stat::of(pid)?.start_ticks })
     }
 
     /// False also for a zombie: nothing of it can be signalled or runs.
     pub fn is_alive(&self) -> bool {
-        matches!(stat(self.pid), Ok((start, state)) if start == self.start_ticks && !b"ZX".contains(&state))
+        matches!(Stat::of(self.pid), Ok(stat) if stat.start_ticks == self.start_ticks && stat.is_alive())
     }
 
     /// `None` when it is gone.
-    pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
+    pub fn hold(&self) -> io::Result<Option<Held>> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
         match pidfd_open(pid, PidfdFlags::empty()) {
             // If the start time fits now, the descriptor, opened before, names this process too.
-            Ok(fd) => Ok(self.is_alive().then_some(fd)),
+            Ok(pidfd) => Ok(self.is_alive().then_some(Held { process: *self, pidfd })),
             // EINVAL: found, but reaped before the kernel looked for its task.
             Err(Errno::SRCH | Errno::INVAL) => Ok(None),
             Err(errno) => Err(errno.into()),
         }
     }
 
+    /// `None` when it is gone.
+    pub fn pidfd(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(self.hold()?.map(|held| held.pidfd))
+    }
+
     /// SIGKILL, without waiting.
     pub fn kill(&self) -> io::Result<()> {
-        let Some(pidfd) = self.pidfd()? else { return Ok(()) };
-        match pidfd_send_signal(&pidfd, Signal::KILL) {
+        self.hold()?.map_or(Ok(()), |held| held.kill())
+    }
+
+    /// True when it has ended before the deadline.
+    pub fn wait(&self, deadline: Instant) -> io::Result<bool> {
+        self.hold()?.map_or(Ok(true), |held| held.wait(deadline))
+    }
+}
+
+/// A process and a descriptor of it, which names it whatever becomes of its pid.
+#[derive(Debug)]
+pub struct Held {
+    pub process: Process,
+    pidfd: OwnedFd,
+}
+
+impl Held {
+    /// The pid of its parent. `None` when it has ended.
+    pub fn parent(&self) -> io::Result<Option<u32>> {
+        let stat = Stat::of(self.process.pid);
+        // Whatever was read was of this process if that still runs: until then nobody else has its pid.
+        if self.wait(Instant::now())? { Ok(None) } else { Ok(Some(stat?.parent)) }
+    }
+
+    /// SIGKILL, without waiting; one that has ended is as good.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -71,10 +100,9 @@ impl Process {
 
     /// True when it has ended before the deadline.
     pub fn wait(&self, deadline: Instant) -> io::Result<bool> {
-        let Some(pidfd) = self.pidfd()? else { return Ok(true) };
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
             match poll(&mut fds, Some(&timespec(left))) {
                 Ok(0) => return Ok(false),
                 Ok(_) => return Ok(true),
@@ -92,19 +120,35 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// Start time and state letter: fields 22 and 3. The second field, the name, may hold anything, `)` included.
-fn stat(pid: u32) -> io::Result<(u64, u8)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/PID/stat"))
+/// Of `/proc/<pid>/stat` (proc_pid_stat(5)).
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: u8,
+    parent: u32,
+    start_ticks: u64,
 }
 
-fn parse_stat(text: &[u8]) -> Option<(u64, u8)> {
-    let name_end = text.iter().rposition(|&b| b == b')')?;
-    let rest = std::str::from_utf8(text.get(name_end + 1..)?).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    Some((start, state))
+impl Stat {
+    fn of(pid: u32) -> io::Result<Self> {
+        let text = std::fs::read(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/PID/stat"))
+    }
+
+    /// Fields 3, 4 and 22. The second field, the name, may hold anything, `)` included.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let name_end = text.iter().rposition(|&b| b == b')')?;
+        let rest = std::str::from_utf8(text.get(name_end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
+        let parent = fields.next()?.parse().ok()?;
+        let start_ticks = fields.nth(17)?.parse().ok()?;
+        Some(Self { state, parent, start_ticks })
+    }
+
+    fn is_alive(&self) -> bool {
+        !b"ZX".contains(&self.state)
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use std::{
 use bulkhead_protocol::cpu_list::CpuList;
 
 use super::CgroupError;
-use crate::spec::{DeviceLimit, DeviceLimitKind, HostLimits, SpecError, io_weight};
+use crate::{
+    log::note,
+    spec::{DeviceLimit, DeviceLimitKind, HostLimits, SpecError, io_weight},
+};
 
 const CPUS: &str = "linux.resources.cpu.cpus";
 const MEMS: &str = "linux.resources.cpu.mems";
@@ -76,7 +79,10 @@ impl Earlier {
     pub fn restore(self) {
         for (file, line) in self.lines.iter().rev() {
             if let Err(error) = put(&self.directory, file, line) {
-                eprintln!("{file} of {} cannot be set back to {line:?}: {error}", self.directory.display());
+                note(&format!(
+                    "{file} of {} cannot be set back to {line:?}: {error}",
+                    self.directory.display()
+                ));
             }
         }
     }
@@ -103,7 +109,7 @@ pub fn set(directory: &Path, limits: &HostLimits) -> Result<Earlier, CgroupError
         match done {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {
-                eprintln!("{field} does not hold on the host: its cgroup has no {file}");
+                note(&format!("{field} does not hold on the host: its cgroup has no {file}"));
             }
             Err(source) => {
                 earlier.restore();

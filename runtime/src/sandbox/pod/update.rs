@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     error::chain,
+    log::note,
     spec::{CheckedUpdate, HostLimits},
 };
 
@@ -63,7 +64,7 @@ impl Pod {
         let path = self.cgroup.as_ref().map(|group| group.path.as_path());
         let lost = check(path, limits).map_err(|e| status(Code::INVALID_ARGUMENT, chain(&e)))?;
         for warning in &lost {
-            eprintln!("{warning}");
+            note(warning);
         }
         let earlier = path.map(|path| set(path, limits));
         earlier.transpose().map_err(|e| status(Code::INVALID_ARGUMENT, chain(&e)))
