@@ -1,4 +1,4 @@
-use bulkhead_protocol::vmm::FailureKind;
+use bulkhead_protocol::vmm::{FailureKind, GuestExit};
 
 use super::*;
 
