@@ -27,6 +27,7 @@ use crate::{
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
+    fault,
     jail::{Inner, JailError},
     memory::{Memory, MemoryError},
     vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
@@ -177,6 +178,7 @@ impl Machine {
         stamp(Stamp::now(Phase::VmCreated));
 
         let memory = Memory::growing(bytes(memory_mib), bytes(max_memory_mib - memory_mib))?;
+        fault::watch(&memory);
         vm.set_memory(&memory)?;
         let vcpu_count = command_line.max_vcpus;
         let entry = boot::load(&memory, &mut kernel, &mut initramfs, &command_line, vcpu_count)?;
