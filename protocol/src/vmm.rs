@@ -38,6 +38,9 @@ pub enum Request {
     /// The guest's memory in MiB, `Machine::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
     /// what it has plugged is `mem.plugged_bytes` of `Metrics`.
     ResizeMemory { mib: u32 },
+    /// Raises every device's interrupt once, after the set of online vCPUs has changed: while Linux moves an interrupt from
+    /// a CPU that goes away, KVM may drop it, and its device would wait for ever. One too many does no harm.
+    Nudge,
     /// Counters of the machine and its devices.
     Metrics,
     /// Ends the VM at once; the reply comes before the exit event.

@@ -252,6 +252,11 @@ impl Machine {
         Ok(())
     }
 
+    /// Raises every device's interrupt once.
+    pub fn nudge(&self) {
+        self.slots.nudge();
+    }
+
     pub fn metrics(&self) -> Vec<(String, u64)> {
         let exits =
             self.exits.values().into_iter().map(|(counter, value)| (format!("vcpu.{counter}"), value));

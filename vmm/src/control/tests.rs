@@ -99,6 +99,7 @@ fn what_needs_a_machine_is_refused_before_boot() {
     let server = Server::new();
     for request in [
         Request::Metrics,
+        Request::Nudge,
         Request::Unplug { slot: Slot(1) },
         Request::Plug { slot: Slot(1), device: Device::Rng },
     ] {
