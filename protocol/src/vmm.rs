@@ -71,8 +71,21 @@ pub struct Machine {
     pub devices: Vec<(Slot, Device)>,
     /// Guest kernel messages on the console, all levels; without it only errors.
     pub debug_console: bool,
+    /// How the host may back guest memory.
+    pub huge_pages: HugePages,
     /// The host's clock source is its TSC: the guest may rely on the TSC as well.
     pub stable_tsc: bool,
+}
+
+/// Whether guest memory is backed by pages of 2 MiB (transparent huge pages of the host).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HugePages {
+    /// Wherever the host finds one: faster, and memory is taken in steps of 2 MiB.
+    #[default]
+    Always,
+    /// Nowhere, whatever the host's own setting is.
+    Never,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

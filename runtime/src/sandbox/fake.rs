@@ -24,7 +24,7 @@ use bulkhead_protocol::{
     },
     greeting::Greeting,
     packet::{PacketError, PacketSocket},
-    vmm::{Device, Event, Failure, FailureKind, GuestExit, Message, Reply, Request},
+    vmm::{Device, Event, Failure, FailureKind, GuestExit, HugePages, Message, Reply, Request},
 };
 use futures::{StreamExt as _, stream};
 use tokio::{net::UnixStream, sync::watch};
@@ -105,6 +105,7 @@ pub(super) fn inputs() -> Inputs {
         vsock_listener: null(),
         sizes: SIZES,
         debug_console: false,
+        huge_pages: HugePages::Always,
         stable_tsc: true,
     }
 }

@@ -49,6 +49,7 @@ fn machine() -> vmm::Machine {
         share: Fd(3),
         devices: vec![(Slot(0), Device::Rng)],
         debug_console: false,
+        huge_pages: vmm::HugePages::Always,
         stable_tsc: true,
     }
 }
