@@ -38,6 +38,9 @@ pub enum Request {
     /// The guest's memory in MiB, `Machine::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
     /// what it has plugged is `mem.plugged_bytes` of `Metrics`.
     ResizeMemory { mib: u32 },
+    /// Raises every device's interrupt once, after the set of online vCPUs has changed: while Linux moves an interrupt from
+    /// a CPU that goes away, KVM may drop it, and its device would wait for ever. One too many does no harm.
+    Nudge,
     /// Counters of the machine and its devices.
     Metrics,
     /// Ends the VM at once; the reply comes before the exit event.
@@ -68,8 +71,21 @@ pub struct Machine {
     pub devices: Vec<(Slot, Device)>,
     /// Guest kernel messages on the console, all levels; without it only errors.
     pub debug_console: bool,
+    /// How the host may back guest memory.
+    pub huge_pages: HugePages,
     /// The host's clock source is its TSC: the guest may rely on the TSC as well.
     pub stable_tsc: bool,
+}
+
+/// Whether guest memory is backed by pages of 2 MiB (transparent huge pages of the host).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HugePages {
+    /// Wherever the host finds one: faster, and memory is taken in steps of 2 MiB.
+    #[default]
+    Always,
+    /// Nowhere, whatever the host's own setting is.
+    Never,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

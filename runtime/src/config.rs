@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::limits;
+use bulkhead_protocol::{limits, vmm::HugePages};
 use serde::Deserialize;
 
 use crate::spec::{self, Apparmor, Policy};
@@ -40,6 +40,8 @@ pub struct Config {
     pub max_vcpus: u8,
     /// Whether the host kernel moves frames between taps and guests, where it has /dev/vhost-net. Default: true.
     pub vhost_net: bool,
+    /// Whether the host backs guest memory with pages of 2 MiB: "always" or "never". Default: always.
+    pub huge_pages: HugePages,
     /// Annotations of ours that a bundle may use. Default: none.
     pub allowed_annotations: Vec<String>,
     /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
@@ -66,6 +68,8 @@ struct RawConfig {
     vcpus: Option<u8>,
     max_vcpus: Option<u8>,
     vhost_net: Option<bool>,
+    #[serde(default)]
+    huge_pages: HugePages,
     #[serde(default)]
     allowed_annotations: Vec<String>,
     #[serde(default)]
@@ -241,6 +245,7 @@ impl RawConfig {
             vcpus,
             max_vcpus,
             vhost_net: self.vhost_net.unwrap_or(true),
+            huge_pages: self.huge_pages,
             allowed_annotations: annotations(self.allowed_annotations)
                 .map_err(|unknown| refuse("allowed_annotations", unknown))?,
             allowed_vmms: absolute(self.allowed_vmms).map_err(|path| refuse("allowed_vmms", path))?,

@@ -11,6 +11,7 @@ pub mod capabilities;
 pub mod control;
 pub mod devices;
 pub mod event_loop;
+pub mod fault;
 pub mod jail;
 pub mod kvm_probe;
 pub mod log;

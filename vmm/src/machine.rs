@@ -13,7 +13,7 @@ use std::{
 use bulkhead_protocol::{
     limits,
     timeline::{Phase, Stamp},
-    vmm::{self, Device, FailureKind, Slot},
+    vmm::{self, Device, FailureKind, HugePages, Slot},
 };
 use kvm_ioctls::Kvm;
 
@@ -27,6 +27,7 @@ use crate::{
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
+    fault,
     jail::{Inner, JailError},
     memory::{Memory, MemoryError},
     vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
@@ -86,6 +87,7 @@ impl MachineError {
 pub struct Plan {
     memory_mib: u32,
     max_memory_mib: u32,
+    huge_pages: HugePages,
     command_line: CommandLine,
     kvm: OwnedFd,
     kernel: File,
@@ -123,6 +125,7 @@ impl Plan {
         Ok(Self {
             memory_mib: *memory_mib,
             max_memory_mib: *max_memory_mib,
+            huge_pages: machine.huge_pages,
             command_line: CommandLine {
                 vcpus: *vcpus,
                 max_vcpus: *max_vcpus,
@@ -164,7 +167,7 @@ impl Machine {
         reporter: &Reporter,
         mut stamp: impl FnMut(Stamp),
     ) -> Result<Self, MachineError> {
-        let Plan { memory_mib, max_memory_mib, command_line, devices, mut fds, .. } = plan;
+        let Plan { memory_mib, max_memory_mib, huge_pages, command_line, devices, mut fds, .. } = plan;
         let Plan { kvm, mut kernel, mut initramfs, share, .. } = plan;
         let proc_self_fd = jail.close(&share)?;
         drop(share);
@@ -177,6 +180,8 @@ impl Machine {
         stamp(Stamp::now(Phase::VmCreated));
 
         let memory = Memory::growing(bytes(memory_mib), bytes(max_memory_mib - memory_mib))?;
+        memory.advise(huge_pages);
+        fault::watch(&memory);
         vm.set_memory(&memory)?;
         let vcpu_count = command_line.max_vcpus;
         let entry = boot::load(&memory, &mut kernel, &mut initramfs, &command_line, vcpu_count)?;
@@ -248,6 +253,11 @@ impl Machine {
             room.resize(bytes(mib - memory_mib) as u64);
         }
         Ok(())
+    }
+
+    /// Raises every device's interrupt once.
+    pub fn nudge(&self) {
+        self.slots.nudge();
     }
 
     pub fn metrics(&self) -> Vec<(String, u64)> {

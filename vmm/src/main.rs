@@ -12,6 +12,7 @@ use bulkhead_protocol::{
 };
 use bulkhead_vmm::{
     control::{self, Control, ControlError},
+    fault::{self, FaultError},
     jail::{self, JailError, Side},
     kvm_probe,
     log::chain,
@@ -31,6 +32,8 @@ enum Error {
     Jail(#[from] JailError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Fault(#[from] FaultError),
 }
 
 fn main() -> ExitCode {
@@ -68,7 +71,10 @@ fn main() -> ExitCode {
 fn run() -> Result<ExitCode, Error> {
     let socket = control_socket()?;
     match jail::enter() {
-        Ok(Side::Inner(inner)) => Ok(Control::new(socket, inner)?.serve()?),
+        Ok(Side::Inner(inner)) => {
+            fault::handle(&socket)?;
+            Ok(Control::new(socket, inner)?.serve()?)
+        }
         Ok(Side::Outer { inner }) => {
             // The server's end may be closed already; then the inner process finds out by itself.
             let _ = socket.send(&Message::Event(Event::Started { pid: inner }), &[]);

@@ -1,6 +1,6 @@
 //! Guest memory: one anonymous private mapping, aligned so that the host can back it with 2 MiB pages.
 //!
-//!   reserve size + 2 MiB (PROT_NONE) ─▶ map what the boot has at the first 2 MiB boundary ─▶ MADV_HUGEPAGE
+//!   reserve size + 2 MiB (PROT_NONE) ─▶ map what the boot has at the first 2 MiB boundary ─▶ `advise`
 //!
 //!   guest:    0 … low … 3 GiB   slots, APIC   4 GiB … high …   128 MiB boundary … hotplug …
 //!   mapping:  low, high, hotplug, one after the other; those of size 0 are not there
@@ -15,6 +15,7 @@
 
 use std::{io, ops::Deref, ptr, sync::Arc};
 
+use bulkhead_protocol::vmm::HugePages;
 use vm_memory::{
     GuestAddress, GuestMemoryMmap, GuestRegionMmap,
     bitmap::Bitmap,
@@ -164,6 +165,18 @@ impl<B: Bitmap> Memory<B> {
         self.shared.mapping.layout.regions().map(move |region| (region, start + region.offset as u64))
     }
 
+    /// Says how the host may back all of it. Best effort: a host kernel without transparent huge pages answers EINVAL,
+    /// and small pages work too.
+    pub fn advise(&self, huge_pages: HugePages) {
+        let advice = match huge_pages {
+            HugePages::Always => libc::MADV_HUGEPAGE,
+            HugePages::Never => libc::MADV_NOHUGEPAGE,
+        };
+        let mapping = &self.shared.mapping;
+        // SAFETY: the range is all of the mapping, which `self` keeps mapped; the advice changes no contents.
+        unsafe { libc::madvise(mapping.address, mapping.layout.size, advice) };
+    }
+
     /// Gives the whole pages of a range back to the host; the guest finds zeros there. The range may be the guest's
     /// claim.
     pub fn discard(&self, address: u64, len: u64) -> Result<u64, MemoryError> {
@@ -275,11 +288,8 @@ impl Mapping {
             return Err(failed());
         }
         mapping.address = address;
-        // Best effort: a host kernel without transparent huge pages answers EINVAL, and small pages work too.
-        // SAFETY: the range is the mapping just made and the rest of its reservation; the advice changes no contents.
-        unsafe { libc::madvise(address, size, libc::MADV_HUGEPAGE) };
         // Guest memory has no place in a core file.
-        // SAFETY: as above.
+        // SAFETY: the range is the mapping just made and the rest of its reservation; the advice changes no contents.
         unsafe { libc::madvise(address, size, libc::MADV_DONTDUMP) };
         Ok(mapping)
     }

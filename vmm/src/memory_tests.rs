@@ -112,3 +112,37 @@ fn room_to_grow_is_not_accessible_until_it_is_given() {
     memory.set_accessible(block(1), HUGE_PAGE as u64, false).unwrap();
     assert!(!accessible(&memory, block(1)));
 }
+
+/// What the kernel was told of the mapping at an address: two letters each (proc_pid_smaps(5), VmFlags).
+fn flags(host: u64) -> Vec<String> {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in maps.lines() {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        if let Some((start, end)) = range.and_then(|(start, end)| Some((number(start)?, number(end)?))) {
+            inside = (start..end).contains(&host);
+        } else if let Some(flags) = line.strip_prefix("VmFlags:")
+            && inside
+        {
+            return flags.split_whitespace().map(str::to_owned).collect();
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn huge_pages_are_asked_for_or_forbidden_in_all_of_memory() {
+    if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return;
+    }
+    for (huge_pages, told, not) in [(HugePages::Always, "hg", "nh"), (HugePages::Never, "nh", "hg")] {
+        let memory = Memory::growing(HUGE_PAGE, MEMORY_BLOCK).unwrap();
+        memory.advise(huge_pages);
+        for (_, host) in memory.regions() {
+            let flags = flags(host);
+            assert!(flags.iter().any(|flag| flag == told), "{flags:?}");
+            assert!(flags.iter().all(|flag| flag != not), "{flags:?}");
+        }
+    }
+}

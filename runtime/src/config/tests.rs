@@ -34,6 +34,13 @@ fn vhost_net_is_true_or_false_and_nothing_else() {
 }
 
 #[test]
+fn huge_pages_are_always_or_never_and_nothing_else() {
+    assert_eq!(check("").unwrap().huge_pages, HugePages::Always);
+    assert_eq!(check("huge_pages = 'never'").unwrap().huge_pages, HugePages::Never);
+    assert!(refusal("huge_pages = 'sometimes'").contains("huge_pages"));
+}
+
+#[test]
 fn vmm_is_taken_when_absolute_and_refused_when_not() {
     assert_eq!(check("vmm = '/x/vmm'").unwrap().vmm, Path::new("/x/vmm"));
     assert!(refusal("vmm = 'x/vmm'").ends_with("vmm: x/vmm is not an absolute path"));

@@ -11,7 +11,7 @@ use bulkhead_protocol::{
     greeting::{Greeting, GreetingError},
     limits, ports,
     timeline::Phase,
-    vmm::{Device, Fd, GuestPort, Machine, Reply, Request},
+    vmm::{Device, Fd, GuestPort, HugePages, Machine, Reply, Request},
 };
 use rustix::fs::{Mode, OFlags};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
@@ -77,6 +77,7 @@ pub(super) struct Inputs {
     pub(super) vsock_listener: OwnedFd,
     pub(super) sizes: Sizes,
     pub(super) debug_console: bool,
+    pub(super) huge_pages: HugePages,
     pub(super) stable_tsc: bool,
 }
 
@@ -187,6 +188,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
             (BALLOON, Device::Balloon),
         ],
         debug_console: inputs.debug_console,
+        huge_pages: inputs.huge_pages,
         stable_tsc: inputs.stable_tsc,
     };
     (machine, fds)

@@ -25,7 +25,7 @@ use bulkhead_protocol::{
     },
     greeting::Greeting,
     packet::{PacketError, PacketSocket},
-    vmm::{Device, Event, Failure, FailureKind, GuestExit, Message, Reply, Request},
+    vmm::{Device, Event, Failure, FailureKind, GuestExit, HugePages, Message, Reply, Request},
 };
 use futures::{StreamExt as _, stream};
 use tokio::{net::UnixStream, sync::watch};
@@ -100,6 +100,7 @@ pub(super) fn inputs() -> Inputs {
         vsock_listener: null(),
         sizes: SIZES,
         debug_console: false,
+        huge_pages: HugePages::Always,
         stable_tsc: true,
     }
 }
@@ -199,6 +200,10 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 // In whole blocks, as the device.
                 agent.machine().mib = (mib - SIZES.memory_mib).next_multiple_of(2);
                 agent.machine().asked(format!("memory {mib}"));
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
+            Request::Nudge => {
+                agent.machine().asked("nudge".to_owned());
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
             Request::Metrics => {

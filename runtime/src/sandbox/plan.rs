@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bulkhead_protocol::{
     container::{ContainerSpec, ProcessSpec},
     id::ContainerId,
+    vmm::HugePages,
 };
 use protobuf::well_known_types::any::Any;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,7 @@ pub struct Plan {
     pub network: Option<PathBuf>,
     /// Whether the host kernel shall move frames, where it can.
     pub vhost_net: bool,
+    pub huge_pages: HugePages,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -58,6 +60,7 @@ impl Plan {
             oom_score_adj: None,
             network: None,
             vhost_net: config.vhost_net,
+            huge_pages: config.huge_pages,
             debug: false,
             command_ns: 0,
         }

@@ -128,6 +128,14 @@ impl Machine {
         self.call("resize the guest's memory", Request::ResizeMemory { mib }).await.map(drop)
     }
 
+    /// Also when it fails, interrupts may have been moved between vCPUs, and one that came meanwhile is lost.
+    async fn set_online(&self, agent: &Agent, vcpus: u8) -> Result<(), AgentError> {
+        let set = agent.set_online_cpus(vcpus.into()).await;
+        // A VMM that does not answer shows itself at the next request.
+        let _ = self.call("nudge the guest's devices", Request::Nudge).await;
+        set
+    }
+
     /// Back to the size that was, as far as it goes; the error that led here is the one to report.
     async fn undo(&self, before: Size) {
         let _ = self.ask(before.memory_mib).await;
@@ -168,9 +176,9 @@ impl Held<'_> {
         }
         if wanted.vcpus != before.vcpus {
             let step = "bring the guest's vCPUs on or off line";
-            if let Err(source) = agent.set_online_cpus(wanted.vcpus.into()).await {
+            if let Err(source) = machine.set_online(agent, wanted.vcpus).await {
                 // It may have come half-way.
-                let _ = agent.set_online_cpus(before.vcpus.into()).await;
+                let _ = machine.set_online(agent, before.vcpus).await;
                 machine.undo(before).await;
                 return Err(ResizeError::Agent { step, source });
             }

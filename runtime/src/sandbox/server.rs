@@ -228,6 +228,7 @@ async fn run(
         vsock_listener: dir.bind(names::VSOCK_SOCKET)?.into(),
         sizes: plan.sizes,
         debug_console: plan.debug,
+        huge_pages: plan.huge_pages,
         stable_tsc: clock_source::is_tsc(&clock_source::current(Path::new("/"))),
     };
     let bootstrap = Arc::new(Packets::new(bootstrap)?);

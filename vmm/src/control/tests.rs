@@ -49,6 +49,7 @@ fn machine() -> vmm::Machine {
         share: Fd(3),
         devices: vec![(Slot(0), Device::Rng)],
         debug_console: false,
+        huge_pages: vmm::HugePages::Always,
         stable_tsc: true,
     }
 }
@@ -99,6 +100,7 @@ fn what_needs_a_machine_is_refused_before_boot() {
     let server = Server::new();
     for request in [
         Request::Metrics,
+        Request::Nudge,
         Request::Unplug { slot: Slot(1) },
         Request::Plug { slot: Slot(1), device: Device::Rng },
     ] {

@@ -43,7 +43,7 @@ impl Interrupt {
         })
     }
 
-    /// Used buffers wait. Call it only when `ActiveQueue::needs_interrupt` says so.
+    /// Used buffers wait. Call it only when `ActiveQueue::needs_interrupt` says so, or an earlier one may be lost.
     pub fn signal_queue(&self) {
         self.raise();
     }

@@ -1,7 +1,7 @@
 //! The tests of the guest's CPUs: what a Linux guest makes of their CPUID, what a hostile guest's kernel can not turn on,
 //! and what is known of a vCPU at its end.
 
-use bulkhead_protocol::vmm::GuestExit;
+use bulkhead_protocol::vmm::{Device, GuestExit, Reply, Request, Slot};
 
 use crate::host::{Vmm, boot, elf, spec};
 
@@ -16,6 +16,7 @@ tests![
     a_guest_cannot_turn_on_nested_virtualisation,
     a_write_to_the_reset_control_register_is_a_reset,
     a_triple_fault_is_told_apart_from_a_reset_with_what_led_to_it,
+    a_nudge_reaches_the_drivers_of_all_devices,
 ];
 
 fn linux_finds_one_package_of_cores_with_one_thread_each() {
@@ -134,4 +135,22 @@ fn a_triple_fault_is_told_apart_from_a_reset_with_what_led_to_it() {
     assert!(detail.contains(" rip=0x100004 ") || detail.contains("registers lost"), "{detail}");
     let trail = detail.split_once("last exits: ").unwrap().1;
     assert!(trail.contains("port write 0x80 "), "{detail}");
+}
+
+/// What the server asks for after the set of online vCPUs has changed.
+fn a_nudge_reaches_the_drivers_of_all_devices() {
+    let mut machine = spec("idle");
+    machine.devices = vec![(Slot(3), Device::Rng), (Slot(4), Device::Balloon)];
+    let mut vmm = boot(&machine).unwrap();
+    vmm.hear("idle");
+    let interrupts = |vmm: &mut Vmm| -> Vec<(String, u64)> {
+        vmm.metrics().into_iter().filter(|(name, _)| name.ends_with(".interrupts")).collect()
+    };
+    let before = interrupts(&mut vmm);
+    assert_eq!(vmm.ask(&Request::Nudge, &[]), Ok(Reply::Done));
+    let after = interrupts(&mut vmm);
+    assert_eq!(before.len(), 3);
+    assert!(before.iter().zip(&after).all(|(before, after)| after.1 > before.1), "{before:?} {after:?}");
+    assert_eq!(vmm.ask(&Request::Stop, &[]), Ok(Reply::Done));
+    assert_eq!(vmm.exit().0, GuestExit::Stopped);
 }

@@ -15,7 +15,9 @@ use std::{
 use bulkhead_protocol::{
     packet::{PacketError, PacketSocket},
     timeline::{Phase, Stamp},
-    vmm::{CONTROL_FD, Device, Event, Failure, Fd, GuestExit, Machine, Message, Reply, Request, Slot},
+    vmm::{
+        CONTROL_FD, Device, Event, Failure, Fd, GuestExit, HugePages, Machine, Message, Reply, Request, Slot,
+    },
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -68,6 +70,7 @@ pub(crate) struct Spec {
     pub(crate) fds: Vec<OwnedFd>,
     pub(crate) share: tempfile::TempDir,
     pub(crate) debug: bool,
+    pub(crate) huge_pages: HugePages,
     pub(crate) stable_tsc: bool,
 }
 
@@ -83,6 +86,7 @@ pub(crate) fn spec(scenario: &str) -> Spec {
         fds: Vec::new(),
         share: tempfile::tempdir().unwrap(),
         debug: false,
+        huge_pages: HugePages::Always,
         stable_tsc: true,
     }
 }
@@ -127,6 +131,7 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
         share: Fd(3),
         devices,
         debug_console: spec.debug,
+        huge_pages: spec.huge_pages,
         stable_tsc: spec.stable_tsc,
     };
     let mut fds =

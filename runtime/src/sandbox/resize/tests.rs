@@ -39,11 +39,11 @@ fn size(memory_mib: u32, vcpus: u8) -> Size {
 async fn a_machine_grows_and_shrinks_in_memory_and_vcpus() {
     let test = Test::new();
     assert_eq!(test.resize(Some(200), Some(2)).await.unwrap(), size(200, 2));
-    assert_eq!(test.asked(), ["plug 5", "bind 5", "memory 200", "cpus 2"]);
+    assert_eq!(test.asked(), ["plug 5", "bind 5", "memory 200", "cpus 2", "nudge"]);
     assert_eq!(test.resize(Some(250), None).await.unwrap(), size(250, 2));
     assert_eq!(test.asked(), ["memory 250"]);
     assert_eq!(test.resize(Some(100), Some(1)).await.unwrap(), size(100, 1));
-    assert_eq!(test.asked(), ["cpus 1", "memory 100"]);
+    assert_eq!(test.asked(), ["cpus 1", "nudge", "memory 100"]);
 }
 
 #[tokio::test]
@@ -71,10 +71,13 @@ async fn vcpus_that_fail_take_the_memory_back() {
     test.fake.machine().refuses_cpus = true;
     let error = test.resize(Some(128), Some(2)).await.unwrap_err();
     assert!(matches!(error, ResizeError::Agent { .. }), "{error}");
-    assert_eq!(test.asked(), ["plug 5", "bind 5", "memory 128", "cpus 2", "cpus 1", "memory 64"]);
+    assert_eq!(
+        test.asked(),
+        ["plug 5", "bind 5", "memory 128", "cpus 2", "nudge", "cpus 1", "nudge", "memory 64"]
+    );
     test.fake.machine().refuses_cpus = false;
     assert_eq!(test.resize(Some(128), Some(2)).await.unwrap(), size(128, 2));
-    assert_eq!(test.asked(), ["memory 128", "cpus 2"]);
+    assert_eq!(test.asked(), ["memory 128", "cpus 2", "nudge"]);
 }
 
 #[tokio::test]

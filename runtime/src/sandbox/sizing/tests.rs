@@ -1,3 +1,5 @@
+use bulkhead_protocol::vmm::HugePages;
+
 use super::*;
 use crate::spec::Policy;
 
@@ -11,6 +13,7 @@ fn config() -> Config {
         vcpus: 1,
         max_vcpus: 4,
         vhost_net: true,
+        huge_pages: HugePages::Always,
         allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
         allowed_vmms: vec![],
         allowed_kernels: vec!["/opt/vmlinux".into()],

@@ -98,6 +98,16 @@ impl Slots {
         Ok(())
     }
 
+    /// Raises the interrupt of each plugged device once. "Used buffers wait" always reads as set, so its driver looks.
+    pub fn nudge(&self) {
+        for place in &self.slots {
+            let guard = place.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(transport) = &*guard {
+                transport.interrupt().signal_queue();
+            }
+        }
+    }
+
     /// Serves a read by a vCPU; false when no slot is there.
     pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
         let Some((slot, offset)) = place(address) else { return false };

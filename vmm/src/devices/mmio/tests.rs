@@ -358,3 +358,16 @@ fn counters_carry_the_devices_name() {
     assert!(metrics.contains(&("rng.activations".into(), 1)), "{metrics:?}");
     assert!(metrics.contains(&("rng9.activations".into(), 0)), "{metrics:?}");
 }
+
+#[test]
+fn a_nudge_raises_the_interrupt_of_each_device_and_the_driver_finds_it() {
+    let driver = Driver::new();
+    driver.slots.plug(Slot(9), Box::new(Probe { seen: Arc::default(), refuse: false })).unwrap();
+    driver.slots.nudge();
+    for slot in [SLOT, Slot(9)] {
+        let guard = driver.slots.lock(slot).unwrap();
+        let interrupt = guard.as_ref().unwrap().interrupt();
+        assert_eq!(interrupt.irqfd().read().unwrap(), 1);
+    }
+    assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+}
