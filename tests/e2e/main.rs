@@ -14,6 +14,7 @@ mod docker;
 mod engine;
 mod exec;
 mod hooks;
+mod host;
 mod isolation;
 mod lifecycle;
 mod memory;
