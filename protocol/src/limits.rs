@@ -39,6 +39,11 @@ pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=65_536;
 pub const BOOT: Duration = Duration::from_secs(60);
 /// For one RPC that does bounded work in the guest.
 pub const RPC: Duration = Duration::from_secs(60);
+/// From SIGKILL to the process's exit, after which the VM is ended. Half of it may pass while a terminal's last output is not
+/// taken.
+pub const KILL: Duration = Duration::from_secs(20);
+/// For the guest to delete a container: to kill what is left of it, and to remove its cgroup.
+pub const DELETE: Duration = Duration::from_secs(30);
 /// For a container to stop when it is paused, or to go on again.
 pub const FREEZE: Duration = Duration::from_secs(20);
 /// How long one `WaitOom` waits; who still wants to know asks again.

@@ -66,3 +66,22 @@ fn a_guest_kernel_that_panics_is_reported_with_its_last_words() {
     let finished = host.run(&bundle);
     finished.failure(137, &["the guest kernel panicked", "sysrq triggered crash"]);
 }
+
+#[test]
+fn a_guest_that_stands_still_is_ended_by_kill_and_by_delete_force() {
+    let host = TestHost::new();
+    let killed = running(&host);
+    // What a guest that is stuck or hostile looks like from outside: it does not answer.
+    let stop =
+        |container: &Container<'_>| kill(pid("bulkhead-vmm", &[], &container.id), Signal::SIGSTOP).unwrap();
+    stop(&killed);
+    killed.kill("KILL");
+    assert_eq!(killed.wait(), 137);
+    assert!(killed.stderr().contains("the guest's agent did not answer a kill"), "{}", killed.stderr());
+    killed.until_status("stopped", SOON);
+    killed.delete();
+    let deleted = running(&host);
+    stop(&deleted);
+    deleted.delete_force();
+    assert_eq!(deleted.wait(), 137);
+}

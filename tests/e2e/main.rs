@@ -16,6 +16,7 @@ mod docker;
 mod engine;
 mod exec;
 mod hooks;
+mod host;
 mod host_memory;
 mod isolation;
 mod lifecycle;

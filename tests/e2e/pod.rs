@@ -7,7 +7,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 /// A bundle that shares these namespaces with `first`, and has the rest of its own.
-fn sharing(host: &TestHost, first: &Container<'_>, shared: &[&str]) -> Bundle {
+pub(crate) fn sharing(host: &TestHost, first: &Container<'_>, shared: &[&str]) -> Bundle {
     let kinds = [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("mount", "mnt")];
     let namespaces: Vec<_> = kinds
         .into_iter()
@@ -22,14 +22,14 @@ fn sharing(host: &TestHost, first: &Container<'_>, shared: &[&str]) -> Bundle {
     host.bundle().remove("", "hostname").set("/linux/namespaces", json!(namespaces))
 }
 
-fn running<'host>(host: &'host TestHost, name: &str, bundle: &Bundle) -> Container<'host> {
+pub(crate) fn running<'host>(host: &'host TestHost, name: &str, bundle: &Bundle) -> Container<'host> {
     let container = host.create(name, bundle);
     container.start();
     container.until_stdout("ready");
     container
 }
 
-fn seen(container: &Container<'_>, words: &[&str]) -> String {
+pub(crate) fn seen(container: &Container<'_>, words: &[&str]) -> String {
     container.exec(words).success()
 }
 

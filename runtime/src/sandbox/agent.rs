@@ -33,6 +33,8 @@ use crate::printable::printable;
 
 /// Bytes of an error text that are kept.
 const MESSAGE_MAX: usize = 16 << 10;
+/// What the guest may take beyond a call's deadline before it drops the call.
+const GRACE: Duration = Duration::from_secs(5);
 /// Processes of a listing that are passed on.
 const PROCESSES_MAX: usize = 65_536;
 
@@ -44,6 +46,8 @@ pub(super) enum AgentError {
     /// The stream is broken: the sandbox is dying, and its end will say why.
     #[error("the connection to the guest's agent broke: {0}")]
     Broken(String),
+    #[error("the guest's agent did not answer for {waited:?}")]
+    Silent { waited: Duration },
     #[error("{what} is larger than {} bytes", limits::CONTAINER_SPEC)]
     TooLarge { what: &'static str },
 }
@@ -68,6 +72,7 @@ impl From<AgentError> for ttrpc::Error {
             AgentError::Refused { code: Code::OK, .. } => status(Code::UNKNOWN, message),
             AgentError::Refused { code, .. } => status(code, message),
             AgentError::Broken(_) => status(Code::UNAVAILABLE, message),
+            AgentError::Silent { .. } => status(Code::DEADLINE_EXCEEDED, message),
             AgentError::TooLarge { .. } => status(Code::INVALID_ARGUMENT, message),
         }
     }
@@ -100,12 +105,12 @@ impl Agent {
             stdio: Some(stdio).into(),
             ..Default::default()
         };
-        Ok(self.0.create_container(bounded(limits::RPC), &request).await?.pid)
+        Ok(within(limits::RPC, async |context| self.0.create_container(context, &request).await).await?.pid)
     }
 
     pub(super) async fn start(&self, key: &Key) -> Result<u32, AgentError> {
         let request = StartContainerRequest { container_id: key.container.to_string(), ..Default::default() };
-        Ok(self.0.start_container(bounded(limits::RPC), &request).await?.pid)
+        Ok(within(limits::RPC, async |context| self.0.start_container(context, &request).await).await?.pid)
     }
 
     pub(super) async fn exec(&self, key: &Key, plan: &ExecPlan, stdio: Stdio) -> Result<u32, AgentError> {
@@ -117,7 +122,7 @@ impl Agent {
             stdio: Some(stdio).into(),
             ..Default::default()
         };
-        Ok(self.0.exec(bounded(limits::RPC), &request).await?.pid)
+        Ok(within(limits::RPC, async |context| self.0.exec(context, &request).await).await?.pid)
     }
 
     pub(super) async fn signal(&self, key: &Key, signal: u32, all: bool) -> Result<(), AgentError> {
@@ -128,7 +133,7 @@ impl Agent {
             all,
             ..Default::default()
         };
-        self.0.signal_process(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.signal_process(context, &request).await).await?;
         Ok(())
     }
 
@@ -150,13 +155,16 @@ impl Agent {
             rows,
             ..Default::default()
         };
-        self.0.resize_tty(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.resize_tty(context, &request).await).await?;
         Ok(())
     }
 
     pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, AgentError> {
         let request = ListProcessesRequest { container_id: key.container.to_string(), ..Default::default() };
-        let mut processes = self.0.list_processes(bounded(limits::RPC), &request).await?.processes;
+        let mut processes =
+            within(limits::RPC, async |context| self.0.list_processes(context, &request).await)
+                .await?
+                .processes;
         processes.truncate(PROCESSES_MAX);
         Ok(processes)
     }
@@ -164,44 +172,44 @@ impl Agent {
     /// Has the guest's kernel take the device that the VMM has put into a slot.
     pub(super) async fn bind_slot(&self, slot: Slot) -> Result<(), AgentError> {
         let request = SlotRequest { slot: slot.0.into(), ..Default::default() };
-        self.0.bind_slot(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.bind_slot(context, &request).await).await?;
         Ok(())
     }
 
     pub(super) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
-        self.0.update_network(bounded(limits::RPC), request).await?;
+        within(limits::RPC, async |context| self.0.update_network(context, request).await).await?;
         Ok(())
     }
 
     pub(super) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
         let request = SetOnlineCpusRequest { count, ..Default::default() };
-        self.0.set_online_cpus(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.set_online_cpus(context, &request).await).await?;
         Ok(())
     }
 
     /// The guest's CLOCK_REALTIME in nanoseconds since 1970, whatever it says.
     pub(super) async fn time(&self, deadline: Duration) -> Result<i128, AgentError> {
-        let time = self.0.get_time(bounded(deadline), &Empty::new()).await?;
+        let time = within(deadline, async |context| self.0.get_time(context, &Empty::new()).await).await?;
         Ok(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds))
     }
 
     /// Moves the guest's CLOCK_REALTIME by so many nanoseconds.
     pub(super) async fn adjust_time(&self, nanoseconds: i64, deadline: Duration) -> Result<(), AgentError> {
         let request = AdjustTimeRequest { nanoseconds, ..Default::default() };
-        self.0.adjust_time(bounded(deadline), &request).await?;
+        within(deadline, async |context| self.0.adjust_time(context, &request).await).await?;
         Ok(())
     }
 
     pub(super) async fn pause(&self, key: &Key) -> Result<(), AgentError> {
         let request = PauseContainerRequest { container_id: key.container.to_string(), ..Default::default() };
-        self.0.pause_container(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.pause_container(context, &request).await).await?;
         Ok(())
     }
 
     pub(super) async fn resume(&self, key: &Key) -> Result<(), AgentError> {
         let request =
             ResumeContainerRequest { container_id: key.container.to_string(), ..Default::default() };
-        self.0.resume_container(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.resume_container(context, &request).await).await?;
         Ok(())
     }
 
@@ -211,20 +219,22 @@ impl Agent {
             resources: json("the resources", resources)?,
             ..Default::default()
         };
-        self.0.update_container(bounded(limits::RPC), &request).await?;
+        within(limits::RPC, async |context| self.0.update_container(context, &request).await).await?;
         Ok(())
     }
 
     pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, AgentError> {
         let request = ContainerStatsRequest { container_id: key.container.to_string(), ..Default::default() };
-        Ok(self.0.container_stats(bounded(limits::RPC), &request).await?)
+        within(limits::RPC, async |context| self.0.container_stats(context, &request).await).await
     }
 
     /// The kills so far, at the latest after `limits::OOM_POLL`.
     pub(super) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, AgentError> {
         let container_id = key.container.to_string();
         let request = WaitOomRequest { container_id, seen, ..Default::default() };
-        Ok(self.0.wait_oom(bounded(limits::OOM_POLL + limits::RPC), &request).await?.kills)
+        Ok(within(limits::OOM_POLL + limits::RPC, async |context| self.0.wait_oom(context, &request).await)
+            .await?
+            .kills)
     }
 
     pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {
@@ -232,20 +242,30 @@ impl Agent {
         match &key.exec {
             None => {
                 let request = DeleteContainerRequest { container_id, ..Default::default() };
-                self.0.delete_container(bounded(limits::RPC), &request).await?;
+                within(limits::DELETE, async |context| self.0.delete_container(context, &request).await)
+                    .await?;
             }
             Some(exec) => {
                 let exec_id = exec.to_string();
                 let request = DeleteProcessRequest { container_id, exec_id, ..Default::default() };
-                self.0.delete_process(bounded(limits::RPC), &request).await?;
+                within(limits::DELETE, async |context| self.0.delete_process(context, &request).await)
+                    .await?;
             }
         }
         Ok(())
     }
 }
 
-fn bounded(deadline: Duration) -> context::Context {
-    context::with_duration(deadline)
+/// One call; the guest is given a little longer than it is waited for, so that it is here that the time is up.
+async fn within<T>(
+    deadline: Duration,
+    call: impl AsyncFnOnce(context::Context) -> Result<T, ttrpc::Error>,
+) -> Result<T, AgentError> {
+    let context = context::with_duration(deadline + GRACE);
+    match tokio::time::timeout(deadline, call(context)).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(AgentError::Silent { waited: deadline }),
+    }
 }
 
 fn json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<Vec<u8>, AgentError> {

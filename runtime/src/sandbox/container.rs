@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::id::ContainerId;
+use bulkhead_protocol::{id::ContainerId, limits};
 use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest, Status as TaskStatus};
 use ttrpc::{Code, context};
 
@@ -26,8 +26,8 @@ use crate::{
 const STATE: Duration = Duration::from_secs(10);
 /// For a server whose socket has just closed to be gone.
 const GOING: Duration = Duration::from_secs(2);
-/// For a killed container to be known as stopped.
-const KILLED: Duration = Duration::from_secs(5);
+/// For a killed container to be known as stopped; longer than the server waits before it ends the VM.
+const KILLED: Duration = limits::KILL.saturating_add(Duration::from_secs(5));
 /// Between two looks at a container that is to stop.
 const POLL: Duration = Duration::from_millis(10);
 

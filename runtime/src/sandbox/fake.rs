@@ -28,7 +28,10 @@ use bulkhead_protocol::{
     vmm::{Device, Event, Failure, FailureKind, GuestExit, HugePages, Message, Reply, Request},
 };
 use futures::{StreamExt as _, stream};
-use tokio::{net::UnixStream, sync::watch};
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, watch},
+};
 use ttrpc::{
     Code,
     asynchronous::{Server, TtrpcContext, transport::Listener},
@@ -224,6 +227,8 @@ async fn send(packets: &Packets, message: Message) {
 pub(super) struct FakeAgent {
     processes: Arc<Mutex<BTreeMap<String, FakeProcess>>>,
     machine: Arc<Mutex<FakeMachine>>,
+    /// It lets go of its streams, and the VM goes on.
+    pub(super) hang_up: Arc<Notify>,
 }
 
 /// What VMM and guest would do to the machine.
@@ -238,6 +243,10 @@ pub(super) struct FakeMachine {
     /// The guest's clock lacks so many nanoseconds.
     pub(super) clock_behind: i128,
     pub(super) refuses_time: bool,
+    /// Signals are answered, and nothing comes of them.
+    pub(super) spares_processes: bool,
+    /// Signals and deletions are not answered.
+    pub(super) silent: bool,
 }
 
 impl FakeMachine {
@@ -262,11 +271,13 @@ impl FakeAgent {
         let stream = UnixStream::from_std(stream).unwrap();
         tokio::spawn(async move {
             let accepted = stream::iter([Ok(stream)]).chain(stream::pending());
+            let hang_up = self.hang_up.clone();
             let mut server = Server::new()
                 .add_listener(Listener::new(accepted))
                 .register_service(create_agent(Arc::new(self)));
             server.start().await.unwrap();
-            std::future::pending::<()>().await;
+            hang_up.notified().await;
+            server.disconnect().await;
         });
     }
 
@@ -280,6 +291,13 @@ impl FakeAgent {
 
     pub(super) fn machine(&self) -> MutexGuard<'_, FakeMachine> {
         self.machine.lock().unwrap()
+    }
+
+    /// Does not return when there is to be none.
+    async fn silence(&self) {
+        if self.machine().silent {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn add(&self, name: String, args: &[String]) {
@@ -336,10 +354,13 @@ impl AgentService for FakeAgent {
     }
 
     async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> ttrpc::Result<Empty> {
+        self.silence().await;
         let processes = self.processes.lock().unwrap();
         let process = processes.get(&name(&request.container_id, &request.exec_id));
         let process = process.ok_or_else(|| status(Code::NOT_FOUND, "no such process"))?;
-        process.exit.send_replace(Some((0, request.signal)));
+        if !self.machine().spares_processes {
+            process.exit.send_replace(Some((0, request.signal)));
+        }
         Ok(Empty::new())
     }
 
@@ -431,6 +452,7 @@ impl AgentService for FakeAgent {
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> ttrpc::Result<Empty> {
+        self.silence().await;
         self.processes.lock().unwrap().remove(&name(&request.container_id, &request.exec_id));
         Ok(Empty::new())
     }
@@ -440,6 +462,7 @@ impl AgentService for FakeAgent {
         _: &TtrpcContext,
         request: DeleteContainerRequest,
     ) -> ttrpc::Result<Empty> {
+        self.silence().await;
         self.processes.lock().unwrap().remove(&name(&request.container_id, ""));
         Ok(Empty::new())
     }

@@ -16,7 +16,7 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, kill_process, waitpid},
 };
 
-use super::share::set_attributes;
+use super::share::{Attributes, set_attributes};
 
 /// What the child says when it lives in its namespace.
 const MADE: [u8; 1] = [1];
@@ -25,7 +25,8 @@ const MADE: [u8; 1] = [1];
 pub(super) fn apply(tree: BorrowedFd<'_>, map: &IdMap) -> io::Result<()> {
     let namespace = namespace(map)?;
     let descriptor = u64::from(namespace.as_raw_fd().cast_unsigned());
-    Ok(set_attributes(tree, libc::MOUNT_ATTR_IDMAP, descriptor, map.recursive)?)
+    let mapped = Attributes { set: libc::MOUNT_ATTR_IDMAP, namespace: descriptor, ..Attributes::default() };
+    Ok(set_attributes(tree, &mapped, map.recursive)?)
 }
 
 /// A user namespace with these maps, in which nobody lives once it was opened.

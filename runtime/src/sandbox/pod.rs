@@ -5,9 +5,10 @@
 //!                             ├─ one task per proxy waits for its death, and kills its process then
 //!                             └─ one task waits for the VM's end, and gives every process that exit
 //!
-//! The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
+//! What a guest does not do by itself is in `force`. The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
 //! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
 
+mod force;
 mod update;
 
 use std::{
@@ -106,8 +107,6 @@ pub(super) struct Group {
     /// Those it was made with.
     pub(super) limits: HostLimits,
 }
-
-const SIGKILL: u32 = 9;
 
 impl Pod {
     pub(super) fn new(
@@ -213,16 +212,9 @@ impl Pod {
         }
     }
 
-    /// As a runc container dies with its init: who holds the streams of a process is gone, so it is killed.
-    async fn kill_orphan(&self, key: &Key) {
-        let orphan = matches!(self.proxies().get(key), Some(Proxy::Gone));
-        if orphan
-            && self.table().check_alive(key).is_ok()
-            && let Ok(agent) = self.agent().await
-        {
-            // The agent says NOT_FOUND when it has ended meanwhile.
-            let _ = agent.signal(key, SIGKILL, false).await;
-        }
+    /// Its proxy was there and has died.
+    fn is_orphan(&self, key: &Key) -> bool {
+        matches!(self.proxies().get(key), Some(Proxy::Gone))
     }
 
     pub(super) async fn create(
@@ -383,15 +375,6 @@ impl Pod {
         self.table().describe(key, exec, stdio, plan)
     }
 
-    pub(super) async fn kill(self: Arc<Self>, key: Key, signal: u32, all: bool) -> Result<(), ttrpc::Error> {
-        self.table().check_alive(&key)?;
-        let agent = self.agent().await?;
-        match agent.signal(&key, signal, all).await {
-            Err(AgentError::Refused { code: Code::NOT_FOUND, .. }) => Err(TableError::Finished.into()),
-            other => Ok(other?),
-        }
-    }
-
     pub(super) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), ttrpc::Error> {
         self.table().check_alive(key)?;
         Ok(self.agent().await?.resize(key, columns, rows).await?)
@@ -439,6 +422,10 @@ impl Pod {
         if let Boot::Up(agent) = boot {
             match agent.delete(&key).await {
                 Ok(()) | Err(AgentError::Refused { code: Code::NOT_FOUND, .. } | AgentError::Broken(_)) => {}
+                // What cannot be deleted may still run, and has its files until the VM is gone.
+                Err(error @ AgentError::Silent { .. }) => {
+                    self.end(&format!("delete a container: {error}")).await;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -468,7 +455,7 @@ impl Pod {
                 failure: None,
             },
             // The VM's end gives every process its exit.
-            Err(AgentError::Broken(why)) => return self.fail(&format!("lost the guest's agent: {why}")),
+            Err(AgentError::Broken(why)) => return self.lost_agent(&why).await,
             Err(error) => died(format!("the guest's agent lost the process: {error}")),
         };
         self.exited(&key, exit);
@@ -558,7 +545,7 @@ fn refused(error: &NicsError) -> ttrpc::Error {
 fn died(why: String) -> Exit {
     Exit {
         code: 0,
-        signal: SIGKILL,
+        signal: force::SIGKILL,
         stdout_bytes: 0,
         stderr_bytes: 0,
         oom_killed: false,

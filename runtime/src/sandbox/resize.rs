@@ -76,6 +76,11 @@ impl Machine {
         Self { vmm, sizes, patience: limits::RPC, now: tokio::sync::Mutex::new(Now { size, plugged: false }) }
     }
 
+    /// Whose machine it is.
+    pub(super) fn vmm(&self) -> &Vmm {
+        &self.vmm
+    }
+
     /// Waits for those who change the size, and keeps others from it until this is dropped.
     pub(super) async fn hold(&self) -> Held<'_> {
         Held { machine: self, now: self.now.lock().await }

@@ -19,9 +19,10 @@ use bulkhead_protocol::{
     packet::{PacketError, PacketSocket},
     timeline::{Phase, Stamp},
 };
+use nix::sys::signal::{SigHandler, Signal};
 use rustix::{
     fs::{Mode, OFlags},
-    process::{WaitOptions, waitpid},
+    process::{Resource, Rlimit, WaitOptions, setrlimit, waitpid},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -45,11 +46,11 @@ use super::{
     resize::Machine,
     services::{SandboxService, TaskService},
     share::Share,
-    vmm::{Vmm, processes::Processes},
+    vmm::{Spawned, Vmm, processes::Processes},
 };
 use crate::{
     error::chain,
-    log::note,
+    log::{Bounded, note, note_in},
     network::Namespace,
     state::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
 };
@@ -58,6 +59,10 @@ use crate::{
 pub const COMMAND: &str = "sandbox-server";
 /// For the last answers to be taken by their clients.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// For what a VMM that is gone has said to be read.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes of any file that the server writes. What it writes is bounded in other ways; this is for what they overlook.
+const FILE_MAX: u64 = 16 << 20;
 /// For the VMM to be gone after SIGKILL.
 const VMM_GONE: Duration = Duration::from_secs(5);
 
@@ -136,6 +141,7 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     rustix::process::chdir("/")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let dir = StateDir::open(&plan.root, &plan.id)?;
+    note_in(Bounded::new(open_log(&dir.join(names::SERVER_LOG))?)?);
     let journal = dir.journal();
     journal.append_self(Role::Server)?;
     if let Some(score) = plan.oom_score_adj {
@@ -185,10 +191,11 @@ async fn run(
     let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
-    let log = open_log(&dir.join(names::SERVER_LOG))?;
-    let (vmm, processes, mut stamps) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref())?;
+    let Spawned { vmm, processes, mut stamps, stderr } =
+        Vmm::spawn(&plan.vmm, plan.debug, plan.cgroup.as_deref())?;
     // It is in the cgroup, which nobody else takes from now on.
     drop(claim);
+    limit_files()?;
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
@@ -277,6 +284,7 @@ async fn run(
     if let Some(path) = &plan.cgroup {
         leave_alone(path, &dir.journal(), &pod.proxy_pids());
     }
+    let _ = tokio::time::timeout(LAST_WORDS, stderr).await;
     log.done("VMM gone");
     let _ = tokio::time::timeout(LAST_ANSWERS, async {
         let _ = server.shutdown().await;
@@ -310,8 +318,15 @@ impl Steps {
     }
 }
 
+/// Only for this process, so to be called when the VMM runs: that writes the files of the guest's volumes.
+fn limit_files() -> Result<(), BoxError> {
+    // SAFETY: SIGXFSZ is ignored; no handler runs. A write beyond the limit fails then, and does not end the server.
+    unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(setrlimit(Resource::Fsize, Rlimit { current: Some(FILE_MAX), maximum: Some(FILE_MAX) })?)
+}
+
 fn open_log(path: &PathBuf) -> Result<File, BoxError> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let log = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))
         .map_err(|e| format!("open {}: {e}", path.display()))?;
     Ok(log.into())

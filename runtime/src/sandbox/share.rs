@@ -5,8 +5,12 @@
 //!     <id>/mounts/<n>         binds of its volumes, read-only where the spec says so
 //!
 //! All of it is mounted in a mount namespace that the server makes for itself: when the server and the VMM are gone, by
-//! whatever cause, so are the mounts. The namespace is a slave of the host's, so later host mounts arrive, and none of
-//! ours leave. The share itself is a shared mount: what the server adds later shows up in the VMM's jail.
+//! whatever cause, so are the mounts. The namespace is a slave of the host's, so that later sources of the host are found
+//! and none of our mounts leave. The share itself is a shared mount: what the server adds later shows up in the VMM's jail.
+//!
+//! An export belongs to no peer group of the host's and is slave of none. As a peer its removal would unmount the host's own
+//! mounts below the source; as a slave it would get what the host mounts there later, without the export's attributes,
+//! and the host could not unmount that while the guest uses it.
 
 use std::{
     io,
@@ -80,7 +84,10 @@ impl Share {
         rustix::mount::mount_change("/", slave).map_err(namespace)?;
         rustix::mount::mount_bind(path, path).map_err(share)?;
         rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "").map_err(share)?;
-        rustix::mount::mount_change(path, MountPropagationFlags::SHARED).map_err(share)?;
+        // Private first: a bind of a slave is a slave too, and nothing of the host's may come in by itself.
+        for kind in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
+            rustix::mount::mount_change(path, kind).map_err(share)?;
+        }
         Ok(Self { path: path.to_owned(), below })
     }
 
@@ -149,13 +156,17 @@ pub(super) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
     exports.iter().map(open).collect()
 }
 
-/// A detached copy of the source's mount, with the attributes of the export.
+/// A detached copy of the source's mount, with the attributes of the export. It is private, with all mounts below it.
 pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     flags.set(OpenTreeFlags::AT_RECURSIVE, export.recursive);
     let place = open_source(&export.source, export.directory)?;
     let tree = rustix::mount::open_tree(&place, "", flags)?;
+    // The copy of a shared mount is a peer of it, that of a slave a slave of the same master. Before all else: what arrives
+    // until then is below the tree, and gets the attributes that follow.
+    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    set_attributes(tree.as_fd(), &private, true)?;
     if export.read_only {
         set_read_only(tree.as_fd(), export.read_only_recursive)?;
     }
@@ -178,18 +189,28 @@ fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
 
 /// Before the mount is attached anywhere, so there is no moment in which it could be written.
 pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
-    set_attributes(tree, libc::MOUNT_ATTR_RDONLY, 0, recursive)
+    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+    set_attributes(tree, &read_only, recursive)
 }
 
-/// `namespace` is a descriptor, for MOUNT_ATTR_IDMAP alone.
+/// `struct mount_attr` of linux/mount.h: what mount_setattr(2) changes of a mount.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Attributes {
+    /// MOUNT_ATTR_*.
+    pub(super) set: u64,
+    pub(super) clear: u64,
+    /// MS_PRIVATE and its like; 0 changes nothing.
+    pub(super) propagation: u64,
+    /// The descriptor of a user namespace, for MOUNT_ATTR_IDMAP alone.
+    pub(super) namespace: u64,
+}
+
 pub(super) fn set_attributes(
     tree: BorrowedFd<'_>,
-    set: u64,
-    namespace: u64,
+    attributes: &Attributes,
     recursive: bool,
 ) -> Result<(), Errno> {
-    // `struct mount_attr` of linux/mount.h: attr_set, attr_clr, propagation, userns_fd.
-    let attributes: [u64; 4] = [set, 0, 0, namespace];
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a NUL-terminated static string; `attributes` has the layout and the size given and lives
     // through the call, which only reads it; the descriptors are borrowed, so they are open.
@@ -199,8 +220,8 @@ pub(super) fn set_attributes(
             tree.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
+            std::ptr::from_ref(attributes),
+            size_of::<Attributes>(),
         )
     };
     if result == 0 {

@@ -319,6 +319,12 @@ impl Table {
         Ok(self.process(key)?.exit.subscribe())
     }
 
+    /// The end of a process that the guest has or is about to have; none for an exec that was not started.
+    pub(super) fn end_in_guest(&self, key: &Key) -> Option<watch::Receiver<Option<Exit>>> {
+        let process = self.process(key).ok()?;
+        process.described.is_none().then(|| process.exit.subscribe())
+    }
+
     /// Says whether a signal can be sent.
     pub(super) fn check_alive(&self, key: &Key) -> Result<(), TableError> {
         match self.process(key)?.status {

@@ -1,5 +1,7 @@
 //! The server's inside, from its socket to a fake agent: what a client of the Task API sees.
 
+mod force;
+
 use std::{process::Command, sync::Arc};
 
 use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitOomRequest, WaitProcessRequest};
@@ -27,6 +29,7 @@ use super::{
 struct Sandbox {
     dir: tempfile::TempDir,
     pod: Arc<Pod>,
+    agent: FakeAgent,
     client: Server,
     connections: Connections,
     server: ttrpc::asynchronous::Server,
@@ -38,10 +41,13 @@ impl Sandbox {
     }
 
     async fn with(agent: &FakeAgent) -> Self {
-        let sandbox = Self::booting().await;
-        let (vmm, _) = vmm(Guest::Works, agent.clone());
-        sandbox.pod.machine.set(Machine::new(vmm, SIZES)).unwrap();
-        sandbox.pod.boot.send_replace(Boot::Up(agent.connect()));
+        let mut sandbox = Self::booting().await;
+        sandbox.agent = agent.clone();
+        let (vmm, _) = vmm(Guest::Works, sandbox.agent.clone());
+        sandbox.pod.machine.set(Machine::new(vmm.clone(), SIZES)).unwrap();
+        sandbox.pod.boot.send_replace(Boot::Up(sandbox.agent.connect()));
+        let pod = sandbox.pod.clone();
+        tokio::spawn(async move { pod.over(&vmm.wait_over().await) });
         sandbox
     }
 
@@ -55,7 +61,7 @@ impl Sandbox {
             .await
             .unwrap();
         let client = Server::on(std::os::unix::net::UnixStream::connect(&path).unwrap()).unwrap();
-        Self { dir, pod, client, connections, server }
+        Self { dir, pod, agent: FakeAgent::default(), client, connections, server }
     }
 
     async fn create(&self, id: &str, args: &[&str]) -> Result<u32, CallError> {

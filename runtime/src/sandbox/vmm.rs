@@ -28,16 +28,25 @@ use bulkhead_protocol::{
     timeline::Stamp,
     vmm::{CONTROL_FD, Failure, GuestExit, Message, Reply, Request},
 };
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe,
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 
 use self::{
     conversation::{Answer, Conversation, Heard, Violation, Wanted},
     processes::Processes,
 };
 use super::packets::Packets;
+use crate::log::note_bytes;
 
 /// Requests that may wait for the task.
 const QUEUE: usize = 8;
+/// Bytes that are taken from a VMM's standard error at once.
+const CHUNK: usize = 16 << 10;
 /// For a VMM that is told to end to say what the console said last.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -117,22 +126,28 @@ struct Force {
     now: Notify,
 }
 
+/// A VMM that was just started.
+pub(super) struct Spawned {
+    pub(super) vmm: Vmm,
+    pub(super) processes: Processes,
+    pub(super) stamps: Stamps,
+    /// Ends with the last process of the VMM.
+    pub(super) stderr: JoinHandle<()>,
+}
+
 /// What a VMM has to tell while it boots, beside its replies: at most `conversation::PHASES`.
 pub(super) type Stamps = mpsc::Receiver<Stamp>;
 
 impl Vmm {
-    /// Starts the VMM in a cgroup, with one end of a control socket; `log` takes its standard error. It opens no device:
-    /// the cgroup may forbid all of them, so its standard input and output are ours, /dev/null.
-    pub(super) fn spawn(
-        path: &Path,
-        debug: bool,
-        log: &File,
-        cgroup: Option<&Path>,
-    ) -> Result<(Self, Processes, Stamps), VmmError> {
+    /// Starts the VMM in a cgroup, with one end of a control socket. It opens no device: the cgroup may forbid all of them,
+    /// so its standard input and output are ours, /dev/null. Its standard error goes into the server's notes.
+    pub(super) fn spawn(path: &Path, debug: bool, cgroup: Option<&Path>) -> Result<Spawned, VmmError> {
         let failed = |e: io::Error| VmmError::Spawn { path: path.to_owned(), reason: e.to_string() };
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
+        let (said, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
+        let said = pipe::Receiver::from_owned_fd(said).map_err(failed)?;
         let mut command = Command::new(path);
-        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(log.try_clone().map_err(failed)?);
+        command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(stderr);
         if debug {
             command.env("BULKHEAD_DEBUG", "1");
         }
@@ -142,11 +157,11 @@ impl Vmm {
         }
         pass_as(&mut command, theirs.into(), CONTROL_FD);
         let child = command.spawn().map_err(failed)?;
-        // The command holds their end; ours must be the only one left, or its closing would go unseen.
+        // The command holds their ends; ours must be the only ones left, or their closing would go unseen.
         drop(command);
         let processes = Processes::of(child.id()).map_err(failed)?;
         let (vmm, stamps) = Self::over(ours).map_err(failed)?;
-        Ok((vmm, processes, stamps))
+        Ok(Spawned { vmm, processes, stamps, stderr: tokio::spawn(listen(said)) })
     }
 
     /// Speaks over a control socket whose other end is a VMM that has just started.
@@ -229,6 +244,14 @@ impl Vmm {
             Ok(Some(over)) => over,
             Ok(None) | Err(_) => Over::died(),
         }
+    }
+}
+
+/// Takes all that a VMM says on its standard error: it is never kept waiting, and what it says is bounded where it goes.
+async fn listen(mut said: pipe::Receiver) {
+    let mut bytes = vec![0; CHUNK];
+    while let Ok(count @ 1..) = said.read(&mut bytes).await {
+        note_bytes(&bytes[..count]);
     }
 }
 

@@ -228,8 +228,9 @@ fn as_bind(options: &mut Options, index: usize, warnings: &mut Vec<String>) -> R
             });
         }
         Some(PropagationMode::Slave) => {
+            // A mount that propagates brings its own attributes: below a read-only volume it would be writable.
             warnings
-                .push(format!("mounts[{index}]: later mounts of the host may not appear in the container"));
+                .push(format!("mounts[{index}]: later mounts of the host do not appear in the container"));
         }
         Some(PropagationMode::Private | PropagationMode::Unbindable) | None => {}
     }

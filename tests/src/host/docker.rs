@@ -10,6 +10,7 @@ use std::{
 use super::{
     DEADLINE, Engine,
     engine::{archive, program},
+    found::own_mounts,
     stage, until,
 };
 
@@ -23,6 +24,7 @@ pub struct Docker {
 
 impl Docker {
     pub fn new() -> Self {
+        own_mounts();
         let dir =
             tempfile::Builder::new().prefix("bulkhead-docker").tempdir().expect("a temporary directory");
         let log = dir.path().join("log");

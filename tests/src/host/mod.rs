@@ -3,12 +3,14 @@
 //!   TestHost ── bundle() ─▶ Bundle ── run / create / spawn ─▶ `bulkhead` (a child process, never a library call)
 //!
 //! Runs where `/dev/kvm` runs stock guests: on this machine or, the same binary, in the lab. Every wait has a deadline;
-//! every container of a `TestHost` is deleted when it is dropped, and `assert_no_trace` looks for leftovers.
+//! every container of a `TestHost` is deleted when it is dropped, `assert_no_trace` looks for leftovers, and at its end the host
+//! must be as it was found.
 
 mod bundle;
 mod container;
 mod docker;
 mod engine;
+mod found;
 mod podman;
 mod process;
 mod terminal;
@@ -50,14 +52,16 @@ pub struct TestHost {
     bundles: AtomicU32,
     /// For `--config`.
     config: Option<PathBuf>,
+    found: found::Found,
 }
 
 impl TestHost {
+    /// From here on this thread, and what it starts, has mounts of its own.
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("e2e-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix(&name).tempdir().expect("a temporary directory");
-        Self { dir, name, bundles: AtomicU32::new(0), config: None }
+        Self { dir, name, bundles: AtomicU32::new(0), config: None, found: found::Found::now() }
     }
 
     /// One whose operator has written this configuration.
@@ -124,6 +128,17 @@ impl TestHost {
         Container::create(self, self.id(name), bundle)
     }
 
+    /// The mounts of the host, as bulkhead and this thread see them: lines of mountinfo.
+    pub fn mounts(&self) -> Vec<String> {
+        found::mounts()
+    }
+
+    /// Panics when a mount came or went since `before`.
+    pub fn assert_mounts(&self, before: &[String]) {
+        let changes = found::difference(before, &found::mounts());
+        assert!(changes.is_empty(), "{}", changes.join("\n"));
+    }
+
     /// Panics when any process, cgroup, mount, socket or file on the machine still belongs to the container.
     pub fn assert_no_trace_of(&self, id: &str) {
         let left = trace::of(id, &self.root());
@@ -145,10 +160,15 @@ impl Default for TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        let Ok(entries) = std::fs::read_dir(self.root()) else { return };
-        for entry in entries.flatten() {
+        for entry in std::fs::read_dir(self.root()).into_iter().flatten().flatten() {
             let _: Option<Output> = self.bulkhead(["delete", "--force"]).arg(entry.file_name()).output().ok();
         }
+        if std::thread::panicking() {
+            return;
+        }
+        let mut changes = self.found.changes();
+        changes.extend(trace::of(&self.name, &self.root()));
+        assert!(changes.is_empty(), "the host is not as it was found:\n{}", changes.join("\n"));
     }
 }
 

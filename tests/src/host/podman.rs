@@ -10,6 +10,7 @@ use std::{
 use super::{
     Engine,
     engine::{archive, program},
+    found::own_mounts,
     stage,
 };
 
@@ -25,6 +26,7 @@ pub struct Podman {
 
 impl Podman {
     pub fn new() -> Self {
+        own_mounts();
         static TURN: Mutex<()> = Mutex::new(());
         // A test that failed in its turn has had it.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

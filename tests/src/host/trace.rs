@@ -12,7 +12,7 @@ pub(super) fn of(id: &str, root: &Path) -> Vec<String> {
     left.extend(
         cgroups(Path::new("/sys/fs/cgroup"), id).into_iter().map(|path| format!("cgroup {}", path.display())),
     );
-    left.extend(lines("/proc/self/mountinfo", id).map(|line| format!("mount {line}")));
+    left.extend(lines("/proc/thread-self/mountinfo", id).map(|line| format!("mount {line}")));
     left.extend(lines("/proc/net/unix", id).map(|line| format!("socket {line}")));
     let states = fs::read_dir(root).into_iter().flatten().flatten();
     left.extend(

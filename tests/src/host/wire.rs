@@ -14,7 +14,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use super::{DEADLINE, Finished, finish};
+use super::{DEADLINE, Finished, finish, found::own_mounts};
 
 /// Where `ip netns` mounts namespaces.
 const MOUNTS: &str = "/run/netns";
@@ -28,6 +28,7 @@ pub struct Wire {
 impl Wire {
     /// Two namespaces, not connected.
     pub fn new() -> Self {
+        own_mounts();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("wire{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let wire = Self { inside: format!("{name}in"), outside: format!("{name}out") };

@@ -3,7 +3,7 @@
 //!  - A name is one component: not empty, not `.` or `..`, no `/`. The library hands names to the host kernel as they
 //!    come, and trusts that a kernel has cut them at slashes; ours may be hostile.
 //!  - Read-only is enforced here, not by the guest's mount flags.
-//!  - Arguments that the library cannot stand: offsets beyond i64, two INITs at once, device nodes.
+//!  - Arguments that the library cannot stand: offsets beyond i64, two INITs at once, device nodes; a guest without submounts.
 //!
 //! This implements the library's trait around its own implementation rather than parsing messages: the library has
 //! decoded everything exactly once by then, and an operation that a new version adds is refused (ENOSYS) until it is
@@ -12,7 +12,10 @@
 use std::{
     ffi::CStr,
     io,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,9 @@ type Handle = <PassthroughFs as FileSystem>::Handle;
 /// __O_TMPFILE without the O_DIRECTORY that O_TMPFILE brings: an opendir adds that itself.
 const TMPFILE: i32 = libc::O_TMPFILE & !libc::O_DIRECTORY;
 
+/// INITs in the life of a VM. An honest guest mounts once, or a few times when its kernel binds the device anew.
+const MAX_INITS: u32 = 1000;
+
 /// Clones are the same file system.
 #[derive(Clone)]
 pub(super) struct Filter {
@@ -41,6 +47,8 @@ pub(super) struct Filter {
     /// are alone, all others share. Held while a request runs, which may block; only a mount waits for that.
     table: Arc<RwLock<()>>,
     read_only: bool,
+    /// INITs that were let through.
+    inits: Arc<AtomicU32>,
     metrics: Arc<Metrics>,
 }
 
@@ -56,12 +64,24 @@ fn errno(errno: i32) -> io::Error {
 
 impl Filter {
     pub(super) fn new(files: PassthroughFs, read_only: bool, metrics: Arc<Metrics>) -> Self {
-        Self { files: Arc::new(files), table: Arc::default(), read_only, metrics }
+        Self { files: Arc::new(files), table: Arc::default(), read_only, inits: Arc::default(), metrics }
     }
 
     fn shared(&self) -> RwLockReadGuard<'_, ()> {
         // The lock guards no data of ours, so there is nothing that a panic could have left half done.
         self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Linux sends one INIT for each mount of the device, and has announced submounts since 5.10. Without, a directory of
+    /// the share would hide the file systems below it, and the library writes a line for each such INIT.
+    fn start(&self, capable: FsOptions) -> io::Result<()> {
+        let one_more = |inits: u32| (inits < MAX_INITS).then_some(inits + 1);
+        let able = capable.contains(FsOptions::SUBMOUNTS);
+        if !able || self.inits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_err() {
+            self.metrics.refused_inits.increment();
+            return Err(errno(libc::EPROTO));
+        }
+        Ok(())
     }
 
     /// For every operation that takes a name.
@@ -117,6 +137,7 @@ impl FileSystem for Filter {
     type DirIter = <PassthroughFs as FileSystem>::DirIter;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
+        self.start(capable)?;
         let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
         self.files.init(capable)
     }

@@ -25,6 +25,8 @@ pub(super) struct Metrics {
     pub(super) bad_names: Counter,
     /// Changes refused because the device is read-only.
     pub(super) read_only: Counter,
+    /// INITs of a guest that cannot do what is needed, or does nothing else.
+    pub(super) refused_inits: Counter,
 }
 
 impl Metrics {
@@ -34,6 +36,7 @@ impl Metrics {
             ("bad_requests", self.bad_requests.get()),
             ("bad_names", self.bad_names.get()),
             ("read_only_refused", self.read_only.get()),
+            ("refused_inits", self.refused_inits.get()),
         ]
     }
 }

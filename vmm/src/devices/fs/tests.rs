@@ -6,7 +6,7 @@ use std::{fs, sync::Arc};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use self::guest::{Body, Driver, Guest, ROOT, init, message, op, proc_self_fd};
+use self::guest::{Body, Driver, Guest, ROOT, init, init_with, message, op, proc_self_fd};
 use super::*;
 use crate::{devices::interrupt::Interrupt, event_loop::borrow, memory::Memory};
 
@@ -208,6 +208,21 @@ fn a_second_init_starts_over() {
     let file = guest.lookup("file");
     assert_eq!(guest.raw(&init(), 4096).unwrap().errno, 0);
     assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::EBADF);
+    assert_eq!(guest.call(op::STATFS, ROOT, body()).errno, 0);
+}
+
+#[test]
+fn an_init_without_submounts_is_refused_and_so_is_one_too_many() {
+    let mut guest = Guest::mount(false);
+    for flags in [0, !(1 << 27 | 1 << 30)] {
+        assert_eq!(guest.raw(&init_with(flags), 4096).unwrap().errno, libc::EPROTO);
+    }
+    fs::write(guest.share().join("file"), "content").unwrap();
+    let file = guest.lookup("file");
+    assert_eq!(guest.open(file, libc::O_RDONLY).errno, 0, "nothing was started over");
+    let served = (0..2000).filter(|_| guest.raw(&init(), 4096).unwrap().errno == 0).count();
+    assert!((900..1000).contains(&served), "{served}");
+    assert_eq!(guest.metrics.refused_inits.get() + served as u64, 2002);
     assert_eq!(guest.call(op::STATFS, ROOT, body()).errno, 0);
 }
 

@@ -189,8 +189,15 @@ pub(super) fn message(opcode: u32, node: u64, body: Body) -> Vec<u8> {
     message.0
 }
 
+/// FUSE_SUBMOUNTS.
+const SUBMOUNTS: u32 = 1 << 27;
+
 pub(super) fn init() -> Vec<u8> {
-    message(op::INIT, 0, Body::default().u32(7).u32(38).u32(0).u32(0))
+    init_with(SUBMOUNTS)
+}
+
+pub(super) fn init_with(flags: u32) -> Vec<u8> {
+    message(op::INIT, 0, Body::default().u32(7).u32(38).u32(0).u32(flags))
 }
 
 /// A mounted file system over a directory of its own.

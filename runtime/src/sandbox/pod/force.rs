@@ -1,0 +1,101 @@
+//! What the guest does not do by itself.
+//!
+//!   SIGKILL ─▶ agent ─answered─▶ the process's exit ─▶ done
+//!                │                   └─not within `limits::KILL`─┐
+//!                ├─no answer within it──────────────────────────┤
+//!                └─connection broken, and the VM goes on────────┴▶ the VM is ended: every process in it gets that as its exit
+//!
+//! On a host SIGKILL needs nobody's consent. Here the guest's agent delivers it, and a guest that is stopped, stuck or hostile
+//! does not. The machine itself is what the host can end for sure.
+
+use std::sync::Arc;
+
+use bulkhead_protocol::limits;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
+use ttrpc::Code;
+
+use super::{
+    super::{
+        agent::{Agent, AgentError},
+        table::{Exit, Key, TableError},
+    },
+    Pod,
+};
+
+pub(super) const SIGKILL: u32 = 9;
+
+impl Pod {
+    pub(in super::super) async fn kill(
+        self: Arc<Self>,
+        key: Key,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), ttrpc::Error> {
+        self.table().check_alive(&key)?;
+        let agent = self.agent().await?;
+        let told = match signal {
+            SIGKILL => self.kill_for_sure(&agent, &key, all).await,
+            _ => agent.signal(&key, signal, all).await,
+        };
+        match told {
+            Err(AgentError::Refused { code: Code::NOT_FOUND, .. }) => Err(TableError::Finished.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// As a runc container dies with its init: who holds the streams of a process is gone, so it is killed.
+    pub(super) async fn kill_orphan(self: &Arc<Self>, key: &Key) {
+        if self.is_orphan(key)
+            && self.table().check_alive(key).is_ok()
+            && let Ok(agent) = self.agent().await
+        {
+            // The agent says NOT_FOUND when it has ended meanwhile.
+            let _ = self.kill_for_sure(&agent, key, false).await;
+        }
+    }
+
+    /// Whatever the answer, the process ends, or the VM does.
+    async fn kill_for_sure(self: &Arc<Self>, agent: &Agent, key: &Key, all: bool) -> Result<(), AgentError> {
+        let deadline = Instant::now() + limits::KILL;
+        let end = self.table().end_in_guest(key);
+        let Ok(told) = timeout_at(deadline, agent.signal(key, SIGKILL, all)).await else {
+            self.end(&format!("the guest's agent did not answer a kill for {:?}", limits::KILL)).await;
+            return Ok(());
+        };
+        if let Some(end) = end {
+            tokio::spawn(self.clone().expect_end(end, deadline));
+        }
+        told
+    }
+
+    async fn expect_end(self: Arc<Self>, mut end: watch::Receiver<Option<Exit>>, deadline: Instant) {
+        // A sender that is gone is a process that was deleted.
+        if timeout_at(deadline, end.wait_for(Option::is_some)).await.is_err() {
+            self.end(&format!("a killed process of the guest did not end for {:?}", limits::KILL)).await;
+        }
+    }
+
+    /// The stream to the agent is broken, mostly because the VM is over, which says more about it.
+    pub(super) async fn lost_agent(&self, why: &str) {
+        let over = async {
+            match self.machine.get() {
+                Some(machine) => drop(machine.vmm().wait_over().await),
+                None => std::future::pending().await,
+            }
+        };
+        if timeout(limits::SHUTDOWN, over).await.is_err() {
+            self.end(&format!("lost the guest's agent: {why}")).await;
+        }
+    }
+
+    /// Ends the VM for this reason; who watches for its end gives every process its exit.
+    pub(super) async fn end(&self, why: &str) {
+        self.fail(why);
+        if let Some(machine) = self.machine.get() {
+            machine.vmm().end(why.to_owned()).await;
+        }
+    }
+}
