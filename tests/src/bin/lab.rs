@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bulkhead_tests::lab::client::{self, Input, Lab, Options};
 use bulkhead_tests::lab::decision::{self, Where};
-use bulkhead_tests::lab::machine::Size;
+use bulkhead_tests::lab::machine::{Size, Variant};
 use bulkhead_tests::lab::places::StateDir;
+use bulkhead_tests::lab::soak::{self, End, Plan};
 use bulkhead_tests::lab::supervisor::{self, Config};
 use bulkhead_tests::lab::wire::Request;
 use bulkhead_tests::lab::{Error, assets, guest, terminal};
@@ -62,6 +63,8 @@ enum Action {
     Status,
     /// Tells in one line where things that need KVM run here, and why.
     Where,
+    /// Boots many microVMs in a lab of its own and counts how they end; exit status 0 when all were good.
+    Soak(Soak),
     /// Fetches and builds what a lab is made of, if this machine needs one.
     Prepare,
     #[command(hide = true)]
@@ -91,12 +94,15 @@ struct Boot {
     /// Seconds until the lab must be up.
     #[arg(long, default_value_t = 180)]
     boot_timeout: u64,
+    #[command(flatten)]
+    variant: Variant,
 }
 
 impl Boot {
     fn options(&self) -> Options {
         Options {
             size: Size { memory_mib: self.memory, cpus: self.cpus },
+            variant: self.variant.clone(),
             out: self.out.clone(),
             boot_deadline: Duration::from_secs(self.boot_timeout),
         }
@@ -120,6 +126,26 @@ struct Exec {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+#[derive(Args)]
+struct Soak {
+    #[command(flatten)]
+    boot: Boot,
+    /// How many at a time.
+    #[arg(short, long, default_value_t = 2)]
+    jobs: u32,
+    /// Seconds after which a boot counts as silent.
+    #[arg(long, default_value_t = 120)]
+    deadline: u64,
+    /// A shell command that each lab runs first.
+    #[arg(long)]
+    prepare: Option<String>,
+    /// A shell command that the lab runs after a failure; what it prints is kept with the failure's message.
+    #[arg(long)]
+    examine: Option<String>,
+    /// How many microVMs to boot.
+    boots: u32,
 }
 
 fn main() -> ExitCode {
@@ -166,19 +192,47 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
             println!("{}", decision::decide());
             Ok(0)
         }
+        Action::Soak(soak) => self::soak(soak),
         Action::Prepare => match decision::decide() {
             Where::Kvm { .. } => Ok(0),
-            Where::Lab { .. } => assets::prepare().map(|_| 0),
+            Where::Lab { .. } => assets::prepare(&Variant::default()).map(|_| 0),
         },
         Action::Supervise { dir, boot } => {
             let dir = StateDir::at(dir);
-            let Options { size, out, boot_deadline } = boot.options();
+            let Options { size, variant, out, boot_deadline } = boot.options();
             let out = out.unwrap_or_else(|| dir.out());
-            supervisor::supervise(&Config { dir, size, out, boot_deadline }).map(|()| 0)
+            supervisor::supervise(&Config { dir, size, variant, out, boot_deadline }).map(|()| 0)
         }
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
     }
+}
+
+/// Prints each failure as it happens and one line of figures at the end.
+fn soak(soak: &Soak) -> Result<u8, Error> {
+    let plan = Plan {
+        boots: soak.boots,
+        jobs: soak.jobs,
+        deadline: Duration::from_secs(soak.deadline),
+        prepare: soak.prepare.clone(),
+        examine: soak.examine.clone(),
+    };
+    let figures = soak::soak(&plan, &soak.boot.options(), &|boot| {
+        if boot.end != End::Good {
+            println!(
+                "boot {}: {:?} after {:.1} s: {}",
+                boot.number,
+                boot.end,
+                boot.took.as_secs_f64(),
+                boot.message
+            );
+        }
+        if boot.number % 25 == 0 {
+            eprintln!("soak: boot {} of {}", boot.number, plan.boots);
+        }
+    })?;
+    println!("{figures}");
+    Ok(u8::from(!figures.flawless()))
 }
 
 /// Runs the command on this machine, with the same exit statuses as in a lab.

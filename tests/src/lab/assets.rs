@@ -10,6 +10,8 @@ use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use super::machine::Variant;
+use super::qemu::Qemu;
 use super::{Error, engines, places};
 
 /// Debian's kernel for virtual machines: has kvm-amd, virtiofs, overlay, tun and vhost as modules.
@@ -20,7 +22,7 @@ const INSTALL: &str = "deploy/install-lab-packages.sh";
 /// Everything needed to start a lab.
 #[derive(Debug, Clone)]
 pub struct Assets {
-    pub qemu: PathBuf,
+    pub qemu: Qemu,
     pub busybox: PathBuf,
     pub virtiofsd: PathBuf,
     pub kernel: Kernel,
@@ -41,7 +43,7 @@ pub struct Kernel {
 ///
 /// # Errors
 /// A package that is not installed, or a download or build that failed.
-pub fn prepare() -> Result<Assets, Error> {
+pub fn prepare(variant: &Variant) -> Result<Assets, Error> {
     let cache = places::cache();
     fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
     let lock = cache.join("lock");
@@ -52,10 +54,16 @@ pub fn prepare() -> Result<Assets, Error> {
         source: errno.into(),
     })?;
     Ok(Assets {
-        qemu: program("qemu-system-x86_64")?,
+        qemu: match &variant.qemu {
+            Some(path) => Qemu::at(path)?,
+            None => Qemu::Installed(program("qemu-system-x86_64")?),
+        },
         busybox: program("busybox")?,
         virtiofsd: virtiofsd(&cache)?,
-        kernel: kernel(&cache)?,
+        kernel: match &variant.lab_kernel {
+            Some(unpacked) => unpacked_kernel(unpacked)?,
+            None => kernel(&cache)?,
+        },
         engines: engines::tree(&cache)?,
     })
 }
@@ -94,6 +102,10 @@ fn kernel(cache: &Path) -> Result<Kernel, Error> {
         eprintln!("lab: fetching Debian's kernel {KERNEL_PACKAGE} (once)");
         fetch_kernel(cache, &unpacked)?;
     }
+    unpacked_kernel(&unpacked)
+}
+
+fn unpacked_kernel(unpacked: &Path) -> Result<Kernel, Error> {
     let modules = unpacked.join("lib/modules");
     let release = only_entry(&modules)?;
     let image = unpacked.join("boot").join(format!("vmlinuz-{release}"));

@@ -20,6 +20,8 @@ pub mod guest;
 pub mod initramfs;
 pub mod machine;
 pub mod places;
+pub mod qemu;
+pub mod soak;
 pub mod supervisor;
 pub mod terminal;
 pub mod wire;
