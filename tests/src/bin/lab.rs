@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use bulkhead_tests::lab::client::{self, Input, Lab, Options};
 use bulkhead_tests::lab::decision::{self, Where};
-use bulkhead_tests::lab::machine::Size;
+use bulkhead_tests::lab::machine::{Size, Variant};
 use bulkhead_tests::lab::places::StateDir;
+use bulkhead_tests::lab::soak::{self, End, Plan};
 use bulkhead_tests::lab::supervisor::{self, Config};
 use bulkhead_tests::lab::wire::Request;
 use bulkhead_tests::lab::{Error, assets, guest, terminal};
@@ -47,6 +48,9 @@ enum Action {
         /// Runs it right here, without a lab, when this machine's /dev/kvm runs stock guests. Says so on stderr.
         #[arg(long)]
         if_needed: bool,
+        /// Runs it once more, in a fresh lab, when it fails in a lab or the lab does. Says so on stderr.
+        #[arg(long)]
+        second_try: bool,
         #[command(flatten)]
         command: Exec,
     },
@@ -62,8 +66,14 @@ enum Action {
     Status,
     /// Tells in one line where things that need KVM run here, and why.
     Where,
+    /// Boots many microVMs in a lab of its own and counts how they end; exit status 0 when all were good.
+    Soak(Soak),
     /// Fetches and builds what a lab is made of, if this machine needs one.
-    Prepare,
+    Prepare {
+        /// Without podman and docker.
+        #[arg(long)]
+        without_engines: bool,
+    },
     #[command(hide = true)]
     Supervise {
         #[arg(long)]
@@ -75,6 +85,8 @@ enum Action {
     GuestInit,
     #[command(hide = true)]
     GuestServe,
+    #[command(hide = true)]
+    GuestShake,
 }
 
 #[derive(Args)]
@@ -91,12 +103,19 @@ struct Boot {
     /// Seconds until the lab must be up.
     #[arg(long, default_value_t = 180)]
     boot_timeout: u64,
+    /// A lab without podman and docker, so that they need not be fetched.
+    #[arg(long)]
+    without_engines: bool,
+    #[command(flatten)]
+    variant: Variant,
 }
 
 impl Boot {
     fn options(&self) -> Options {
         Options {
             size: Size { memory_mib: self.memory, cpus: self.cpus },
+            variant: self.variant.clone(),
+            engines: !self.without_engines,
             out: self.out.clone(),
             boot_deadline: Duration::from_secs(self.boot_timeout),
         }
@@ -122,6 +141,29 @@ struct Exec {
     command: Vec<String>,
 }
 
+#[derive(Args)]
+struct Soak {
+    #[command(flatten)]
+    boot: Boot,
+    /// How many at a time.
+    #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: u32,
+    /// Seconds after which a boot counts as silent.
+    #[arg(long, default_value_t = 120)]
+    deadline: u64,
+    /// Makes the lab's processors stand still 2,500 times a second, which brings faults of its emulation out.
+    #[arg(long)]
+    shake: bool,
+    /// A shell command that each lab runs first.
+    #[arg(long)]
+    prepare: Option<String>,
+    /// A shell command that the lab runs after a failure; what it prints is kept with the failure's message.
+    #[arg(long)]
+    examine: Option<String>,
+    /// How many microVMs to boot.
+    boots: u32,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match act(&cli.action, &StateDir::named(&cli.name)) {
@@ -135,7 +177,7 @@ fn main() -> ExitCode {
 
 fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
     match action {
-        Action::Run { boot, reuse, if_needed, command } => {
+        Action::Run { boot, reuse, if_needed, second_try, command } => {
             if *if_needed {
                 let place = decision::decide();
                 eprintln!("running on {place}");
@@ -143,11 +185,18 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
                     return run_here(boot, command);
                 }
             }
-            if *reuse && client::is_up(dir) {
-                return execute(dir, command);
+            let first = match *reuse && client::is_up(dir) {
+                true => execute(dir, command),
+                false => in_fresh_lab(boot, command),
+            };
+            match first {
+                Ok(0) => Ok(0),
+                failed if *second_try => {
+                    tell_of_second_try(&failed);
+                    in_fresh_lab(boot, command)
+                }
+                failed => failed,
             }
-            let lab = Lab::start(&boot.options())?;
-            execute(lab.dir(), command)
         }
         Action::Up(boot) => client::keep(dir, &boot.options()).map(|()| 0),
         Action::Exec(command) => execute(dir, command),
@@ -166,19 +215,67 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
             println!("{}", decision::decide());
             Ok(0)
         }
-        Action::Prepare => match decision::decide() {
+        Action::Soak(soak) => self::soak(soak),
+        Action::Prepare { without_engines } => match decision::decide() {
             Where::Kvm { .. } => Ok(0),
-            Where::Lab { .. } => assets::prepare().map(|_| 0),
+            Where::Lab { .. } => assets::prepare(&Variant::default(), !without_engines).map(|_| 0),
         },
         Action::Supervise { dir, boot } => {
             let dir = StateDir::at(dir);
-            let Options { size, out, boot_deadline } = boot.options();
+            let Options { size, variant, engines, out, boot_deadline } = boot.options();
             let out = out.unwrap_or_else(|| dir.out());
-            supervisor::supervise(&Config { dir, size, out, boot_deadline }).map(|()| 0)
+            supervisor::supervise(&Config { dir, size, variant, engines, out, boot_deadline }).map(|()| 0)
         }
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
+        Action::GuestShake => guest::shake::shake(),
     }
+}
+
+fn in_fresh_lab(boot: &Boot, command: &Exec) -> Result<u8, Error> {
+    let lab = Lab::start(&boot.options())?;
+    execute(lab.dir(), command)
+}
+
+fn tell_of_second_try(failed: &Result<u8, Error>) {
+    let how = match failed {
+        Ok(status) => format!("the command ended with status {status}"),
+        Err(error) => {
+            complain(error);
+            "the lab failed".to_owned()
+        }
+    };
+    eprintln!("{how}; the lab's emulation has faults (docs/lab.md), so it gets a second try in a fresh lab");
+}
+
+/// Prints each failure as it happens and one line of figures at the end.
+fn soak(soak: &Soak) -> Result<u8, Error> {
+    let plan = Plan {
+        boots: soak.boots,
+        jobs: soak.jobs,
+        deadline: Duration::from_secs(soak.deadline),
+        shake: soak.shake,
+        prepare: soak.prepare.clone(),
+        examine: soak.examine.clone(),
+    };
+    // No boot is of an engine.
+    let options = Options { engines: false, ..soak.boot.options() };
+    let figures = soak::soak(&plan, &options, &|boot| {
+        if boot.end != End::Good {
+            println!(
+                "boot {}: {:?} after {:.1} s: {}",
+                boot.number,
+                boot.end,
+                boot.took.as_secs_f64(),
+                boot.message
+            );
+        }
+        if boot.number % 25 == 0 {
+            eprintln!("soak: boot {} of {}", boot.number, plan.boots);
+        }
+    })?;
+    println!("{figures}");
+    Ok(u8::from(!figures.flawless()))
 }
 
 /// Runs the command on this machine, with the same exit statuses as in a lab.

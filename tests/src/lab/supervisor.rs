@@ -22,7 +22,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::guest::GuestConfig;
-use super::machine::{self, Process, READY_PORT, SERVE_PORT, Size};
+use super::machine::{self, Process, READY_PORT, SERVE_PORT, Size, Variant};
 use super::places::StateDir;
 use super::{Error, assets, initramfs, tail};
 
@@ -31,6 +31,9 @@ use super::{Error, assets, initramfs, tail};
 pub struct Config {
     pub dir: StateDir,
     pub size: Size,
+    pub variant: Variant,
+    /// Whether podman and docker are in it.
+    pub engines: bool,
     /// Host directory behind `/lab/out`.
     pub out: PathBuf,
     /// From power-on to serving.
@@ -45,7 +48,7 @@ pub fn supervise(config: &Config) -> Result<(), Error> {
     let dir = &config.dir;
     let _lock = take(dir)?;
     let signals = block_signals()?;
-    let assets = assets::prepare()?;
+    let assets = assets::prepare(&config.variant, config.engines)?;
     let live = initramfs::live_directories();
     let guest = GuestConfig { modules: assets.kernel.modules.clone(), live };
     initramfs::build(&assets, &guest, &dir.initramfs())?;
@@ -72,7 +75,7 @@ pub fn supervise(config: &Config) -> Result<(), Error> {
             &log,
         )?,
         machine::spawn_virtiofsd(&assets, "virtiofsd of /lab/out", &sockets[2].1, &config.out, false, &log)?,
-        machine::spawn_qemu(&assets, dir, config.size, &sockets, &log)?,
+        machine::spawn_qemu(&assets, dir, (config.size, &config.variant), &sockets, &log)?,
     ];
 
     // Kept open: the guest's end of this stream lives as long as its `serve`.
