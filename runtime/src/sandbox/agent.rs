@@ -211,7 +211,7 @@ impl Agent {
 
     pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, AgentError> {
         let request = ContainerStatsRequest { container_id: key.container.to_string(), ..Default::default() };
-        Ok(within(limits::RPC, async |context| self.0.container_stats(context, &request).await).await?)
+        within(limits::RPC, async |context| self.0.container_stats(context, &request).await).await
     }
 
     /// The kills so far, at the latest after `limits::OOM_POLL`.

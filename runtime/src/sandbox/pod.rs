@@ -393,7 +393,7 @@ impl Pod {
                 Ok(()) | Err(AgentError::Refused { code: Code::NOT_FOUND, .. } | AgentError::Broken(_)) => {}
                 // What cannot be deleted may still run, and has its files until the VM is gone.
                 Err(error @ AgentError::Silent { .. }) => {
-                    self.end(&format!("delete a container: {error}")).await
+                    self.end(&format!("delete a container: {error}")).await;
                 }
                 Err(error) => return Err(error.into()),
             }
