@@ -1,21 +1,28 @@
 //! Every object of a container that lies outside its state directory, one JSON line each, written before it is made.
 //!
-//! Only ever appended to, by the command, the server and the proxies; one `write` per line, so lines do not mix. A
-//! process writes its own line as the first thing it does: until then it has made nothing that could leak, and it ends
-//! when the command that started it does. The VMM, which knows no journal, has its line written by the server when it
-//! is spawned: it ends with the server. A last line that was cut off names an object that was never made.
+//! Appended to by the command, the server and the proxies, one at a time. A process writes its own line as the first thing
+//! it does: until then it has made nothing that could leak, and it ends when the command that started it does. The VMM,
+//! which knows no journal, has its line written by the server when it is spawned: it ends with the server. A last line
+//! that was cut off names an object that was never made.
+//!
+//! A container that lives for years has an `exec` every few seconds: when the file has grown, who appends leaves out the
+//! processes that have ended.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{Process, StateError};
 use crate::network::NamespaceId;
+
+/// Bytes from which on it is looked for processes that have ended: some 900 lines. All processes that may run at once need as much.
+const LARGE: u64 = 64 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "object")]
@@ -62,9 +69,42 @@ impl Journal {
         let failed = |e| StateError::io(format!("write journal {}", self.path.display()), e);
         let mut line = serde_json::to_vec(entry).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
-        let mut file =
-            fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path).map_err(failed)?;
+        let mut file = self.lock().map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() > LARGE {
+            file = self.without_the_dead().map_err(failed)?;
+        }
         file.write_all(&line).map_err(failed)
+    }
+
+    /// The file as it is now, for this process alone as long as it is open.
+    fn lock(&self) -> io::Result<File> {
+        loop {
+            let file = open(&self.path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            let (own, named) = (file.metadata()?, fs::metadata(&self.path));
+            // Somebody may have put another in its place while this process waited.
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Puts a new file in the place of the locked one, locked as well: all that is left of the old one.
+    fn without_the_dead(&self) -> io::Result<File> {
+        let text = fs::read(&self.path)?;
+        let counts = |line: &&[u8]| match serde_json::from_slice(line) {
+            Ok(Entry::Process { process, .. }) => process.is_alive(),
+            Ok(Entry::Cgroup { .. } | Entry::Redirect { .. }) => true,
+            Err(_) => false,
+        };
+        let kept: Vec<_> = text.split_inclusive(|&b| b == b'\n').filter(counts).collect();
+        let path = self.path.with_extension("new");
+        let mut file = open(&path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        file.set_len(0)?;
+        file.write_all(&kept.concat())?;
+        fs::rename(&path, &self.path)?;
+        Ok(file)
     }
 
     /// This process, in the role it plays for the container.
@@ -90,6 +130,10 @@ impl Journal {
             Err(e) => Err(StateError::io(format!("read journal {}", self.path.display()), e)),
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -39,3 +39,33 @@ fn a_line_that_was_cut_off_is_skipped_and_the_others_count() {
     fs::write(&journal.path, text).unwrap();
     assert_eq!(journal.entries().unwrap(), [entry]);
 }
+
+#[test]
+fn processes_that_have_ended_do_not_make_it_grow_and_nothing_else_is_lost() {
+    let (_dir, journal) = journal();
+    let own = journal.append_self(Role::Server).unwrap();
+    let dead = Entry::Process { role: Role::Proxy, process: Process { pid: 1, start_ticks: u64::MAX } };
+    let cgroup = |writer: usize, n: usize| Entry::Cgroup { path: format!("/{writer}/{n}").into() };
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let journal = &journal;
+            let dead = &dead;
+            scope.spawn(move || {
+                for n in 0..1000 {
+                    journal.append(dead).unwrap();
+                    if n % 100 == 0 {
+                        journal.append(&cgroup(writer, n)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert!(fs::metadata(&journal.path).unwrap().len() < LARGE + 1000);
+    let entries = journal.entries().unwrap();
+    assert_eq!(entries[0], Entry::Process { role: Role::Server, process: own });
+    for writer in 0..4 {
+        for n in (0..1000).step_by(100) {
+            assert!(entries.contains(&cgroup(writer, n)), "{writer} {n}");
+        }
+    }
+}
