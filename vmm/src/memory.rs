@@ -288,8 +288,12 @@ impl Mapping {
             return Err(failed());
         }
         mapping.address = address;
-        // Guest memory has no place in a core file.
+        // Nor is it merged with that of other processes, which would tell guests of each other's pages by the time of a
+        // write: the caller may have been told to merge all it has (PR_SET_MEMORY_MERGE).
         // SAFETY: the range is the mapping just made and the rest of its reservation; the advice changes no contents.
+        unsafe { libc::madvise(address, size, libc::MADV_UNMERGEABLE) };
+        // Guest memory has no place in a core file.
+        // SAFETY: as above.
         unsafe { libc::madvise(address, size, libc::MADV_DONTDUMP) };
         Ok(mapping)
     }

@@ -146,3 +146,21 @@ fn huge_pages_are_asked_for_or_forbidden_in_all_of_memory() {
         }
     }
 }
+
+#[test]
+fn guest_memory_is_never_merged_with_that_of_others() {
+    /// linux/prctl.h, Linux 6.4.
+    const PR_SET_MEMORY_MERGE: i32 = 67;
+    let merge_all = |on: libc::c_ulong| {
+        let none: libc::c_ulong = 0;
+        // SAFETY: passes numbers only. What this test process maps meanwhile may be merged, which changes no contents.
+        unsafe { libc::prctl(PR_SET_MEMORY_MERGE, on, none, none, none) == 0 }
+    };
+    if !merge_all(1) {
+        return;
+    }
+    let memory = Memory::growing(HUGE_PAGE, MEMORY_BLOCK).unwrap();
+    let merged = memory.regions().any(|(_, host)| flags(host).iter().any(|flag| flag == "mg"));
+    merge_all(0);
+    assert!(!merged);
+}

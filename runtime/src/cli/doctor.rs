@@ -1,24 +1,36 @@
-//! `bulkhead doctor`: prints the findings as they come; the exit code says whether a container could run.
+//! `bulkhead doctor`: prints the findings as they come, or all of them as JSON; the exit code says whether a container
+//! could run.
 
 use super::{Context, print};
 use crate::{
-    doctor::{Verdict, examine},
+    doctor::{Report, Verdict, examine},
     error::Error,
 };
 
 /// Check whether this machine can run microVMs, and say what to do where it cannot
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Print one JSON document when all is known: version, failed, and findings of subject, verdict (ok, warn, fail),
+    /// detail and hint
+    #[arg(long)]
+    json: bool,
+}
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let (mut total, mut failed) = (0, 0);
+        let mut findings = Vec::new();
         examine(context.config(), |finding| {
-            total += 1;
-            failed += usize::from(finding.verdict == Verdict::Fail);
-            // Whoever stops reading still gets the exit code.
-            let _ = print(&finding.render());
+            if !self.json {
+                // Whoever stops reading still gets the exit code.
+                let _ = print(&finding.render());
+            }
+            findings.push(finding);
         });
+        let total = findings.len();
+        let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+        if self.json {
+            super::state::print_json(&Report::new(findings))?;
+        }
         if failed > 0 { Err(Error::Doctor { failed, total }) } else { Ok(0) }
     }
 }

@@ -24,6 +24,8 @@ const KVM_HINT: &str = "enable virtualization in firmware, load kvm_intel or kvm
 const GUEST_HINT: &str = "this KVM does not run unmodified guests (some clouds emulate it): use another machine, or the \
                           lab for a trial, docs/lab.md";
 
+const LACKING_HINT: &str = "update the host's kernel; in a virtual machine, the kernel of its host";
+
 /// Bytes read of a kernel while looking for its version.
 const KERNEL_SIZE_MAX: u64 = 512 << 20;
 /// What the VMM may say.
@@ -97,9 +99,13 @@ pub(super) fn kvm(vmm: &Path) -> Finding {
         Ok(said) if said.success => Finding::ok(subject, said.text),
         Ok(said) if said.text.is_empty() => Finding::fail(subject, "the probe died without a word", KVM_HINT),
         Ok(said) => {
-            // What the probe says when it got as far as running guest code.
-            let ran = said.text.contains("guest code");
-            Finding::fail(subject, said.text, if ran { GUEST_HINT } else { KVM_HINT })
+            // What the probe says when it got as far as running guest code, and when it did not try.
+            let hint = match &said.text {
+                text if text.contains("guest code") => GUEST_HINT,
+                text if text.contains("this KVM lacks") => LACKING_HINT,
+                _ => KVM_HINT,
+            };
+            Finding::fail(subject, said.text, hint)
         }
     }
 }

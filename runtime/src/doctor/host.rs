@@ -9,6 +9,8 @@ use crate::{network::VHOST, sandbox::cgroup};
 const KERNEL_LEAST: (u32, u32) = (5, 12);
 /// KVM, virtio-fs and the jail are tried on this one and later.
 const KERNEL_TRIED: (u32, u32) = (6, 1);
+/// KVM's worker for huge pages became a thread of the VMM (`vhost_task`) in 6.13, and in 6.12's stable releases.
+const KVM_THREAD_IS_CHEAP: (u32, u32) = (6, 12);
 
 pub(super) fn privileges(root: bool) -> Finding {
     if root {
@@ -28,16 +30,21 @@ pub(super) fn kernel_release() -> String {
 
 pub(super) fn kernel(release: &str) -> Finding {
     let seen = format!("Linux {release}");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) < KERNEL_LEAST => {
+    match version(release) {
+        Some(version) if version < KERNEL_LEAST => {
             Finding::fail("host kernel", seen, "5.12 or later is needed for mount_setattr")
         }
-        (Some(major), Some(minor)) if (major, minor) < KERNEL_TRIED => {
+        Some(version) if version < KERNEL_TRIED => {
             Finding::warn("host kernel", seen, "it is tried on 6.1 and later only")
         }
         _ => Finding::ok("host kernel", seen),
     }
+}
+
+/// The first two numbers of a release.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    Some((numbers.next().flatten()?, numbers.next().flatten()?))
 }
 
 /// The VMM's jail is a user namespace.
@@ -99,25 +106,36 @@ pub(super) fn cgroups(root: &Path) -> Finding {
     )
 }
 
-/// KVM_CREATE_VM starts a thread that moves between cgroups, and waits for an RCU grace period, 20 to 40 ms, unless
-/// one of two settings is made.
-pub(super) fn huge_page_recovery(root: &Path) -> Finding {
+/// Before Linux 6.12, KVM_CREATE_VM starts a thread that moves between cgroups, and waits for an RCU grace period, 20 to
+/// 40 ms, unless cgroup2 is mounted for that. `nx_huge_pages=never` avoids it too, at a price that is never worth it:
+/// on affected Intel processors a guest can then stop the host by a machine check.
+pub(super) fn huge_page_recovery(root: &Path, release: &str) -> Finding {
     let subject = "VM creation";
-    let dynamic = cgroup2(root).is_some_and(|mount| mount.favordynmods);
     let setting =
         fs::read_to_string(root.join("sys/module/kvm/parameters/nx_huge_pages")).unwrap_or_default();
-    match setting.trim() {
-        _ if dynamic => Finding::ok(subject, "fast: cgroup2 is mounted with favordynmods"),
-        "" => Finding::ok(subject, "KVM has no nx_huge_pages here"),
-        // With N the thread is made all the same, only to have nothing to do.
-        "never" => Finding::ok(subject, "fast: kvm.nx_huge_pages=never"),
-        other => {
-            let detail =
-                format!("up to 40 ms slower: kvm.nx_huge_pages={other}, cgroup2 without favordynmods");
-            let hint = "mount -o remount,favordynmods /sys/fs/cgroup, or load kvm with nx_huge_pages=never";
-            Finding::warn(subject, detail, hint)
-        }
+    let setting = setting.trim();
+    if matches!(setting, "never" | "N") && affected_by_itlb_multihit(root) {
+        let detail = format!(
+            "kvm.nx_huge_pages={setting}: a guest can stop this host by a machine check (CVE-2018-12207)"
+        );
+        return Finding::warn(subject, detail, "load kvm without that parameter, or with nx_huge_pages=auto");
     }
+    if setting.is_empty() {
+        return Finding::ok(subject, "KVM has no nx_huge_pages here");
+    }
+    if version(release).is_some_and(|version| version >= KVM_THREAD_IS_CHEAP) {
+        return Finding::ok(subject, "fast: this kernel's KVM makes no kernel thread for a VM");
+    }
+    if cgroup2(root).is_some_and(|mount| mount.favordynmods) {
+        return Finding::ok(subject, "fast: cgroup2 is mounted with favordynmods");
+    }
+    let detail = format!("up to 40 ms slower: cgroup2 without favordynmods (kvm.nx_huge_pages={setting})");
+    Finding::warn(subject, detail, "mount -o remount,favordynmods /sys/fs/cgroup")
+}
+
+fn affected_by_itlb_multihit(root: &Path) -> bool {
+    let text = fs::read_to_string(root.join("sys/devices/system/cpu/vulnerabilities/itlb_multihit"));
+    text.is_ok_and(|text| text.trim() != "Not affected")
 }
 
 pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {

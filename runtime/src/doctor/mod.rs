@@ -7,21 +7,26 @@
 
 mod artefacts;
 mod host;
+mod isolation;
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::{config::Config, error::Error};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Ok,
-    /// It works, but slower or with less.
+    /// It works, but slower, with less, or with a thinner wall.
     Warn,
     /// No container can run.
     Fail,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What one check found. Its JSON has these four members, `hint` null when there is none; docs/hosts.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub verdict: Verdict,
     pub subject: &'static str,
@@ -57,13 +62,42 @@ impl Finding {
     }
 }
 
+/// All findings as one JSON document.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// This program's version.
+    version: &'static str,
+    /// Findings with the verdict `fail`.
+    failed: usize,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    pub fn new(findings: Vec<Finding>) -> Self {
+        let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+        Self { version: env!("CARGO_PKG_VERSION"), failed, findings }
+    }
+}
+
 /// All checks, in the order in which a start would meet them. Each finding is handed over as soon as it is known.
 pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
     let root = Path::new("/");
     found(host::privileges(nix::unistd::geteuid().is_root()));
-    found(host::kernel(&host::kernel_release()));
+    let release = host::kernel_release();
+    found(host::kernel(&release));
     found(host::user_namespaces(root));
     found(host::cgroups(root));
+    for check in [
+        isolation::smt,
+        isolation::vulnerabilities,
+        isolation::microcode,
+        isolation::same_page_merging,
+        isolation::swap,
+        isolation::nested,
+        isolation::clock,
+    ] {
+        found(check(root));
+    }
     let config = match config {
         Ok(config) => config,
         Err(error) => {
@@ -81,7 +115,7 @@ pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
     if runs {
         found(artefacts::kvm(&config.vmm));
     }
-    found(host::huge_page_recovery(root));
+    found(host::huge_page_recovery(root, &release));
 }
 
 #[cfg(test)]

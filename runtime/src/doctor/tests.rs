@@ -3,7 +3,7 @@ use std::fs;
 use super::*;
 
 /// A root directory with some files of /proc and /sys.
-fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+pub(super) fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
@@ -60,15 +60,54 @@ fn cgroup2_must_be_mounted_and_hold_the_controllers() {
     );
 }
 
+const NX_HUGE_PAGES: &str = "sys/module/kvm/parameters/nx_huge_pages";
+const MULTIHIT: &str = "sys/devices/system/cpu/vulnerabilities/itlb_multihit";
+
 #[test]
-fn creating_vms_is_fast_with_either_setting() {
-    let setting = "sys/module/kvm/parameters/nx_huge_pages";
-    let verdict = |files: &[(&str, &str)]| host::huge_page_recovery(root(files).path()).verdict;
-    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "Y\n")]), Verdict::Warn);
-    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "N\n")]), Verdict::Warn);
-    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED), (setting, "never\n")]), Verdict::Ok);
-    assert_eq!(verdict(&[("proc/self/mountinfo", DYNAMIC), (setting, "Y\n")]), Verdict::Ok);
-    assert_eq!(verdict(&[("proc/self/mountinfo", UNIFIED)]), Verdict::Ok);
+fn creating_vms_is_fast_with_cheap_cgroup_moves_or_a_recent_kernel() {
+    let verdict =
+        |release, files: &[(&str, &str)]| host::huge_page_recovery(root(files).path(), release).verdict;
+    let setting = (NX_HUGE_PAGES, "Y\n");
+    assert_eq!(verdict("6.1.0-30-amd64", &[("proc/self/mountinfo", UNIFIED), setting]), Verdict::Warn);
+    assert_eq!(verdict("6.1.0-30-amd64", &[("proc/self/mountinfo", DYNAMIC), setting]), Verdict::Ok);
+    assert_eq!(verdict("6.12.117", &[("proc/self/mountinfo", UNIFIED), setting]), Verdict::Ok);
+    assert_eq!(verdict("6.1.0", &[("proc/self/mountinfo", UNIFIED)]), Verdict::Ok);
+}
+
+#[test]
+fn turning_a_mitigation_off_is_never_advised_and_warned_about_where_it_matters() {
+    for setting in ["Y\n", "N\n", "never\n"] {
+        for processor in ["Not affected\n", "KVM: Mitigation: Split huge pages\n", "KVM: Vulnerable\n"] {
+            for release in ["6.1.0", "6.18.0"] {
+                let files =
+                    [("proc/self/mountinfo", UNIFIED), (NX_HUGE_PAGES, setting), (MULTIHIT, processor)];
+                let finding = host::huge_page_recovery(root(&files).path(), release);
+                let what = format!("{setting}{processor}{release}: {finding:?}");
+                let hint = finding.hint.unwrap_or_default();
+                assert!(!hint.contains("=never") && !hint.contains("=N"), "{what}");
+                let open = setting != "Y\n" && processor.starts_with("KVM");
+                assert_eq!(finding.detail.contains("CVE-2018-12207"), open, "{what}");
+                assert!(!open || finding.verdict == Verdict::Warn, "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_report_is_one_json_document_of_findings() {
+    let findings = vec![Finding::ok("KVM", "runs"), Finding::fail("VMM", "no", "install it")];
+    let report = serde_json::to_value(Report::new(findings)).unwrap();
+    assert_eq!(
+        report,
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "failed": 1,
+            "findings": [
+                { "subject": "KVM", "verdict": "ok", "detail": "runs", "hint": null },
+                { "subject": "VMM", "verdict": "fail", "detail": "no", "hint": "install it" },
+            ],
+        })
+    );
 }
 
 #[test]

@@ -75,6 +75,8 @@ fn the_probes_words_and_exit_code_decide_on_kvm() {
     assert_eq!(bad.hint, Some(KVM_HINT));
     let emulated = kvm(&files.script("echo guest code ended badly; exit 1"));
     assert_eq!((emulated.verdict, emulated.hint), (Verdict::Fail, Some(GUEST_HINT)));
+    let old = kvm(&files.script("echo this KVM lacks KVM_CAP_IRQFD; exit 1"));
+    assert_eq!((old.verdict, old.hint), (Verdict::Fail, Some(LACKING_HINT)));
     let mute = kvm(&files.script("kill -SEGV $$"));
     assert_eq!(mute.detail, "the probe died without a word");
 }
