@@ -12,7 +12,10 @@ use std::{
     time::SystemTime,
 };
 
-use crate::time::rfc3339;
+use crate::{
+    text::{printable, say},
+    time::rfc3339,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -96,7 +99,7 @@ impl Log {
         }
         let quiet = level == Level::Info && !self.options.debug;
         if level == Level::Error || (self.file.is_none() && !quiet) {
-            let _ = io::stderr().write_all(for_a_person(level, message, fields).as_bytes());
+            say(format_args!("{}", for_a_person(level, message, fields)));
         }
     }
 }
@@ -109,7 +112,6 @@ fn for_a_person(level: Level, message: &str, fields: &[(&str, &str)]) -> String 
     for (name, value) in fields {
         text.push_str(&format!(" {name}={value}"));
     }
-    text.push('\n');
     text
 }
 
@@ -130,7 +132,8 @@ fn line(format: Format, time: SystemTime, level: Level, message: &str, fields: &
         }
     }
     line.push_str(if format == Format::Json { "}\n" } else { "\n" });
-    line
+    // Files are looked at in terminals as well.
+    printable(&line).into_owned()
 }
 
 #[cfg(test)]

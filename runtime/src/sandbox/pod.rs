@@ -478,7 +478,7 @@ impl Pod {
             write_atomically(&dir.join(names::EXIT), &json).map_err(|e| chain(&e))
         });
         if let Err(why) = written {
-            eprintln!("record the exit: {why}");
+            crate::say!("record the exit: {why}");
         }
     }
 

@@ -99,14 +99,14 @@ pub fn main() -> u8 {
     let socket = match take_bootstrap() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("sandbox server: {error}");
+            crate::say!("sandbox server: {error}");
             return 1;
         }
     };
     match serve(&socket) {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("sandbox server: {}", chain(error.as_ref()));
+            crate::say!("sandbox server: {}", chain(error.as_ref()));
             let failed = Failed { message: chain(error.as_ref()), hint: None };
             let _ = socket.send(&failed, &[]);
             1
@@ -238,7 +238,7 @@ async fn run(
                 }
                 Err(error) => {
                     let message = format!("boot sandbox: {}", chain(&error));
-                    eprintln!("{message}");
+                    crate::say!("{message}");
                     let failed = Failed { message: message.clone(), hint: error.hint().map(Into::into) };
                     let _ = bootstrap.send(&failed, &[]).await;
                     pod.fail(&message);
@@ -251,7 +251,7 @@ async fn run(
     let mut log = Steps::new(plan.debug);
     let timeline = serde_json::to_vec(&pod.timeline.stamps())?;
     if complete && let Err(error) = write_atomically(&dir.join(names::TIMELINE), &timeline) {
-        eprintln!("write the timeline: {}", chain(&error));
+        crate::say!("write the timeline: {}", chain(&error));
     }
     pod.stop(&vmm).await;
     log.done("VM stopped");
@@ -284,7 +284,7 @@ impl Steps {
     fn done(&mut self, step: &str) {
         let now = Instant::now();
         if self.shown {
-            eprintln!("{step} after {:?}", now - self.last);
+            crate::say!("{step} after {:?}", now - self.last);
         }
         self.last = now;
     }
@@ -322,7 +322,7 @@ async fn until_over(pod: &Pod, bootstrap: &Packets, shutdown: &Notify) -> bool {
             Ok((Order::Complete, _)) => true,
             Ok((Order::Plan(_), _)) | Err(PacketError::Closed) => false,
             Err(error) => {
-                eprintln!("bootstrap socket: {error}");
+                crate::say!("bootstrap socket: {error}");
                 false
             }
         }
@@ -357,12 +357,12 @@ fn end_processes(processes: &Mutex<Vec<Process>>) {
     let deadline = Instant::now() + VMM_GONE;
     for process in &processes {
         if let Err(error) = process.kill() {
-            eprintln!("kill the VMM, {process}: {error}");
+            crate::say!("kill the VMM, {process}: {error}");
         }
     }
     for process in &processes {
         if !matches!(process.wait(deadline), Ok(true)) {
-            eprintln!("the VMM, {process}, does not end");
+            crate::say!("the VMM, {process}, does not end");
         }
     }
 }

@@ -76,7 +76,7 @@ impl Earlier {
     pub fn restore(self) {
         for (file, line) in self.lines.iter().rev() {
             if let Err(error) = put(&self.directory, file, line) {
-                eprintln!("{file} of {} cannot be set back to {line:?}: {error}", self.directory.display());
+                crate::say!("{file} of {} cannot be set back to {line:?}: {error}", self.directory.display());
             }
         }
     }
@@ -103,7 +103,7 @@ pub fn set(directory: &Path, limits: &HostLimits) -> Result<Earlier, CgroupError
         match done {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {
-                eprintln!("{field} does not hold on the host: its cgroup has no {file}");
+                crate::say!("{field} does not hold on the host: its cgroup has no {file}");
             }
             Err(source) => {
                 earlier.restore();

@@ -63,7 +63,7 @@ impl Pod {
         let path = self.cgroup.as_ref().map(|group| group.path.as_path());
         let lost = check(path, limits).map_err(|e| status(Code::INVALID_ARGUMENT, chain(&e)))?;
         for warning in &lost {
-            eprintln!("{warning}");
+            crate::say!("{warning}");
         }
         let earlier = path.map(|path| set(path, limits));
         earlier.transpose().map_err(|e| status(Code::INVALID_ARGUMENT, chain(&e)))
