@@ -6,6 +6,9 @@
 //!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
 
+// What goes to a person passes `text`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod cli;
 pub mod config;
 pub mod doctor;
@@ -13,9 +16,9 @@ pub mod error;
 pub mod hooks;
 pub mod log;
 pub mod network;
-pub mod printable;
 pub mod proxy;
 pub mod sandbox;
 pub mod spec;
 pub mod state;
+pub mod text;
 pub mod time;

@@ -16,7 +16,10 @@ use std::{
 };
 
 pub use self::bounded::Bounded;
-use crate::time::rfc3339;
+use crate::{
+    text::{printable, say},
+    time::rfc3339,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -100,7 +103,7 @@ impl Log {
         }
         let quiet = level == Level::Info && !self.options.debug;
         if level == Level::Error || (self.file.is_none() && !quiet) {
-            let _ = io::stderr().write_all(for_a_person(level, message, fields).as_bytes());
+            say(format_args!("{}", for_a_person(level, message, fields)));
         }
     }
 }
@@ -116,7 +119,7 @@ pub fn note_in(log: Bounded) {
 
 /// A line of a process that nobody watches. That it cannot be written is no reason to end, as it is for `eprintln`.
 pub fn note(message: &str) {
-    note_bytes(format!("{message}\n").as_bytes());
+    note_bytes(printable(&format!("{message}\n")).as_bytes());
 }
 
 pub fn note_bytes(bytes: &[u8]) {
@@ -134,7 +137,6 @@ fn for_a_person(level: Level, message: &str, fields: &[(&str, &str)]) -> String 
     for (name, value) in fields {
         text.push_str(&format!(" {name}={value}"));
     }
-    text.push('\n');
     text
 }
 
@@ -155,7 +157,8 @@ fn line(format: Format, time: SystemTime, level: Level, message: &str, fields: &
         }
     }
     line.push_str(if format == Format::Json { "}\n" } else { "\n" });
-    line
+    // Files are looked at in terminals as well.
+    printable(&line).into_owned()
 }
 
 #[cfg(test)]

@@ -327,7 +327,7 @@ pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> R
     let tick = |waited: Duration| {
         let seconds = waited.as_secs();
         if progress && (seconds == 1 || seconds.is_multiple_of(10)) {
-            eprintln!("bulkhead: the microVM is not ready yet ({seconds} s)");
+            crate::say!("bulkhead: the microVM is not ready yet ({seconds} s)");
         }
     };
     let (message, gone) = match proxy.ready(READY, tick) {

@@ -1,8 +1,8 @@
 //! `bulkhead list`: all containers of this root.
 
 use super::{
-    Context,
-    state::{State, print, print_json},
+    Context, print,
+    state::{State, print_json},
 };
 use crate::{
     error::Error,
@@ -74,10 +74,12 @@ fn table(states: &[State]) -> String {
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
 }
 
-/// Left-aligned columns, each as wide as its widest cell and three more.
+/// Left-aligned columns, each as wide as its widest cell and three more. A cell is one line.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let one_line = |cell: &String| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(one_line)).collect();
     let mut widths = [0; N];
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }

@@ -36,6 +36,7 @@ use crate::{
     error::Error,
     log::{Format, Log, LogOptions},
     proxy, sandbox,
+    text::printable,
 };
 
 /// Run OCI containers, each in a microVM of its own
@@ -195,7 +196,7 @@ impl Cli {
             Err(source) => {
                 let path = options.path.as_deref().unwrap_or(Path::new("")).display();
                 let error = Error::io(format!("open log {path}"), source);
-                eprintln!("bulkhead: {}", error.chain());
+                crate::say!("bulkhead: {}", error.chain());
                 return failure_code;
             }
         };
@@ -216,14 +217,14 @@ impl Cli {
 fn report(log: &Log, error: &Error) {
     log.error(&error.chain());
     if let Some(hint) = error.hint() {
-        eprintln!("  hint: {hint}");
+        crate::say!("  hint: {hint}");
     }
 }
 
 /// Writes to standard output. Unlike `println!`, a reader that went away is an error and not a panic.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(printable(text).as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Error::io("write standard output", error))
 }

@@ -8,7 +8,8 @@ use bulkhead_protocol::{
 use super::{
     Context,
     list::{Format, columns},
-    state::{print, print_json},
+    print,
+    state::print_json,
 };
 use crate::{
     error::Error,
@@ -65,18 +66,13 @@ fn table(processes: &[Process]) -> String {
             process.uid.to_string(),
             process.pid.to_string(),
             process.ppid.to_string(),
-            plain(&process.state),
+            process.state.clone(),
             format!("{}K", process.rss_bytes / 1024),
             format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
-            plain(&process.command),
+            process.command.clone(),
         ]
     });
     columns(&[head].into_iter().chain(rows).collect::<Vec<_>>())
-}
-
-/// The guest's text must not steer the user's terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    io::Write as _,
     os::{fd::AsFd as _, unix::process::ExitStatusExt as _},
     path::PathBuf,
 };
@@ -92,7 +91,7 @@ impl Args {
         let stamps: Vec<Stamp> = read_json(&dir.join(names::TIMELINE))?.unwrap_or_default();
         let table = timeline_table(&stamps);
         if path.as_os_str() == "-" {
-            let _ = std::io::stderr().write_all(table.as_bytes());
+            crate::say!("{}", table.trim_end());
             return Ok(());
         }
         fs::write(path, table).map_err(|e| Error::io(format!("write {}", path.display()), e))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use bulkhead_protocol::id::ContainerId;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, print};
 use crate::{
     error::Error,
     sandbox::{container::Container, status::Status},
@@ -65,9 +65,4 @@ impl State {
 pub(super) fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(value).map_err(|e| Error::io("write JSON", e.into()))?;
     print(&(json + "\n"))
-}
-
-pub(super) fn print(text: &str) -> Result<(), Error> {
-    use std::io::Write as _;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|e| Error::io("write to standard output", e))
 }

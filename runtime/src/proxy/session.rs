@@ -340,5 +340,5 @@ fn code(exit: &WaitProcessResponse) -> u8 {
 
 /// Standard error is the container's too; only what the user cannot see otherwise goes there.
 fn say(message: &str) {
-    eprintln!("bulkhead: {message}");
+    crate::say!("bulkhead: {message}");
 }

@@ -29,7 +29,7 @@ use super::{
     plan::ExecPlan,
     table::{Key, status},
 };
-use crate::printable::printable;
+use crate::text::bounded;
 
 /// Bytes of an error text that are kept.
 const MESSAGE_MAX: usize = 16 << 10;
@@ -56,7 +56,7 @@ impl From<ttrpc::Error> for AgentError {
     fn from(error: ttrpc::Error) -> Self {
         match error {
             ttrpc::Error::RpcStatus(status) => {
-                let message = printable(status.message, MESSAGE_MAX);
+                let message = bounded(&status.message, MESSAGE_MAX);
                 let code = status.code.enum_value().unwrap_or(Code::UNKNOWN);
                 Self::Refused { code, message }
             }

@@ -49,7 +49,7 @@ impl Clock {
         let host = HostClock::watch();
         if let Err(error) = &host {
             // Without it the next regular correction has to do.
-            eprintln!("watch the host's clock: {error}");
+            crate::log::note(&format!("watch the host's clock: {error}"));
         }
         let (orders, queue) = mpsc::channel(1);
         tokio::spawn(follow(agent, host.ok(), queue));

@@ -94,7 +94,13 @@ impl Journal {
         let text = fs::read(&self.path)?;
         let counts = |line: &&[u8]| match serde_json::from_slice(line) {
             Ok(Entry::Process { process, .. }) => process.is_alive(),
-            Ok(Entry::Cgroup { .. } | Entry::Redirect { .. }) => true,
+            Ok(
+                Entry::Cgroup { .. }
+                | Entry::Foreign { .. }
+                | Entry::Owned { .. }
+                | Entry::Vacated { .. }
+                | Entry::Redirect { .. },
+            ) => true,
             Err(_) => false,
         };
         let kept: Vec<_> = text.split_inclusive(|&b| b == b'\n').filter(counts).collect();

@@ -1,14 +1,13 @@
 //! The files of a state directory that hold one JSON value each, written whole or not at all.
 //!
-//!   value ─▶ `<name>.<pid>.tmp` ─rename─▶ `<name>`
+//!   value ─▶ `<name>…tmp` ─rename─▶ `<name>`
 //!
 //! A reader sees the old file, the new file or none; a disk that is full leaves the old one.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -71,22 +70,24 @@ pub struct ExitRecord {
     pub sandbox_failure: Option<String>,
 }
 
+/// The directory may be one that others write to, such as that of a pid file: the temporary file has a name that nobody
+/// can foresee, and is certainly new.
+///
 /// # Errors
 /// The temporary file cannot be written or renamed; it is removed then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(|source| {
-        let _ = fs::remove_file(&temporary);
-        StateError::io(format!("write {}", path.display()), source)
-    })
+    write(path, bytes).map_err(|source| StateError::io(format!("write {}", path.display()), source))
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = tempfile::Builder::new().prefix(name).suffix(".tmp").tempfile_in(directory)?;
+    temporary.write_all(bytes)?;
+    temporary.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// `None` when there is no such file.

@@ -25,6 +25,25 @@ fn finish(locked: &Locked) {
 }
 
 #[test]
+fn a_file_is_written_whole_whatever_others_have_put_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "kept").unwrap();
+    let path = directory.path().join("web.pid");
+    // Who knows the process may foresee a name that is made of its number.
+    let foreseen = directory.path().join(format!("web.pid.{}.tmp", std::process::id()));
+    std::os::unix::fs::symlink(&secret, &foreseen).unwrap();
+    std::os::unix::fs::symlink(&secret, &path).unwrap();
+    write_atomically(&path, b"7").unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"7");
+    assert!(path.symlink_metadata().unwrap().is_file() && foreseen.is_symlink());
+    assert_eq!(std::fs::read(&secret).unwrap(), b"kept");
+    std::fs::create_dir(directory.path().join("taken")).unwrap();
+    write_atomically(&directory.path().join("taken"), b"7").unwrap_err();
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 4, "a temporary file is left");
+}
+
+#[test]
 fn an_id_that_is_being_created_or_was_created_is_taken() {
     let root = tempfile::tempdir().unwrap();
     let web = StateDir::claim(root.path(), &id("web")).unwrap();

@@ -16,7 +16,7 @@ use bulkhead_protocol::{
 use tokio::sync::oneshot;
 
 use super::{Over, Reason, VmmError};
-use crate::printable::printable;
+use crate::text::bounded;
 
 /// The phases that a VMM stamps, each once.
 pub(super) const PHASES: [Phase; 4] =
@@ -139,7 +139,7 @@ impl Conversation {
             }
             (Stage::Jailed, Message::Event(Event::Exited { reason, console_tail })) => {
                 self.stage = Stage::Over;
-                let console_tail = printable(console_tail, limits::CONSOLE_TAIL);
+                let console_tail = bounded(&console_tail, limits::CONSOLE_TAIL);
                 Ok(Heard::Exited(Over { reason: Reason::Exited(reason), console_tail }))
             }
         }
@@ -147,7 +147,7 @@ impl Conversation {
 }
 
 fn shown(failure: Failure) -> Failure {
-    Failure { message: printable(failure.message, TEXT), ..failure }
+    Failure { message: bounded(&failure.message, TEXT), ..failure }
 }
 
 #[cfg(test)]

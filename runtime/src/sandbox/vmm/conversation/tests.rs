@@ -77,7 +77,7 @@ fn texts_are_cut_and_steer_no_terminal() {
     let message = format!("\u{1b}[2J{}", "x".repeat(60_000));
     let failure = Failure { kind: FailureKind::Device, message };
     let Ok(Heard::Reply(_, Err(failure))) = conversation.hear(Message::Reply(Err(failure))) else { panic!() };
-    assert!(failure.message.starts_with("[2Jxxx") && failure.message.len() == TEXT);
+    assert!(failure.message.starts_with("\\u001b[2Jxxx") && failure.message.len() == TEXT);
     let tail = "\u{1b}]0;mine\u{7}".repeat(6_000);
     let Ok(Heard::Exited(over)) = conversation.hear(exited(GuestExit::Reset, &tail)) else { panic!() };
     assert!(over.console_tail.len() <= limits::CONSOLE_TAIL && !over.console_tail.contains('\u{1b}'));

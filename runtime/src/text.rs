@@ -1,0 +1,60 @@
+//! The last border before a person: what goes to standard output or standard error steers no terminal.
+//!
+//! Messages carry words of others: of the guest and its console, of the VMM, of a bundle. Escape sequences, and letters
+//! that turn the writing direction, are shown as they are in JSON (`\u001b`), so a line of JSON stays one and means the
+//! same. The output of containers does not pass here.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io::Write as _,
+};
+
+/// Writes one line to standard error. There is nowhere to report a failure to.
+#[macro_export]
+macro_rules! say {
+    ($($arg:tt)*) => { $crate::text::say(format_args!($($arg)*)) };
+}
+
+/// What the macro does.
+pub fn say(message: fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_all(printable(&format!("{message}\n")).as_bytes());
+}
+
+/// True for what changes how other text is shown. Line breaks and tabs do not.
+pub fn steers(letter: char) -> bool {
+    let direction = matches!(letter,
+        // Unicode Standard Annex 9, explicit directional formatting, and the separators of lines and paragraphs.
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    direction || (letter.is_control() && !matches!(letter, '\n' | '\t'))
+}
+
+/// The text with everything that steers written out.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        // Consoles end their lines with both.
+        let end_of_line = letter == '\r' && letters.peek() == Some(&'\n');
+        if steers(letter) && !end_of_line {
+            // Writing to a String cannot fail; all of these have four digits.
+            let _ = write!(safe, "\\u{:04x}", u32::from(letter));
+        } else {
+            safe.push(letter);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// `printable`, and no longer than `max` bytes.
+pub fn bounded(text: &str, max: usize) -> String {
+    let mut safe = printable(text).into_owned();
+    safe.truncate(safe.floor_char_boundary(max));
+    safe
+}
+
+#[cfg(test)]
+mod tests;
