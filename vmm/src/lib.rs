@@ -7,6 +7,7 @@
 //! Synchronous: threads and epoll. A guest controls every register, descriptor and message that devices see.
 
 pub mod boot;
+pub mod confine;
 pub mod control;
 pub mod devices;
 pub mod event_loop;

@@ -19,6 +19,7 @@ use kvm_ioctls::Kvm;
 
 use crate::{
     boot::{self, BootError, cmdline::CommandLine},
+    confine::{self, ConfineError, Kind},
     control::fds::{Fds, MissingFd},
     devices::{
         self, BuildError, Context,
@@ -27,7 +28,7 @@ use crate::{
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
-    jail::{Inner, JailError},
+    jail::{self, Inner, JailError},
     memory::{Memory, MemoryError},
     vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
     vm::{Vm, VmError},
@@ -57,13 +58,17 @@ pub enum MachineError {
     Plug(#[from] SlotError),
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("an fs device comes with the boot, as its threads do")]
+    Late,
 }
 
 impl MachineError {
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) => FailureKind::Invalid,
-            Self::Jail(_) => FailureKind::Jail,
+            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) | Self::Late => FailureKind::Invalid,
+            Self::Jail(_) | Self::Confine(_) => FailureKind::Jail,
             Self::Vm(_) | Self::Vcpu(_) | Self::Plug(SlotError::Connect { .. }) => FailureKind::Kvm,
             Self::Memory(_) | Self::Boot(BootError::TooSmall { .. }) => FailureKind::Memory,
             Self::Boot(
@@ -207,9 +212,12 @@ impl Machine {
             exits: Arc::clone(&exits),
             reporter: reporter.clone(),
         };
-        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.run(&shared)?;
+        let vcpus = ParkedVcpus::create(&kvm, &vm, vcpu_count, entry)?.start(&shared)?;
+        // All threads are there and confined but for this one.
+        jail::limit_threads()?;
+        confine::enter(Kind::Control, "control")?;
         Ok(Self {
-            _vcpus: vcpus,
+            _vcpus: vcpus.run(),
             exits,
             slots,
             console,
@@ -223,6 +231,9 @@ impl Machine {
     }
 
     pub fn plug(&self, slot: Slot, device: Device, fds: &mut Fds) -> Result<(), MachineError> {
+        if matches!(device, Device::Fs { .. }) {
+            return Err(MachineError::Late);
+        }
         if matches!(device, Device::Mem) {
             self.vm.add_hotplug(&self.memory)?;
         }

@@ -174,7 +174,7 @@ async fn run(
     pod.timeline.mark(Phase::ServerUp);
     let (news_sender, mut news) = mpsc::unbounded_channel();
     let log = open_log(&dir.join(names::SERVER_LOG))?;
-    let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
+    let (vmm, process) = Vmm::spawn(&plan.vmm, &log, plan.cgroup.as_deref(), news_sender)?;
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
     let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));

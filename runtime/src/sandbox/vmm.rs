@@ -90,10 +90,10 @@ pub(super) struct Vmm {
 
 impl Vmm {
     /// Starts the VMM in a cgroup, with one end of a control socket; `log` takes its standard error. It opens no device:
-    /// the cgroup may forbid all of them, so its standard input and output are ours, /dev/null.
+    /// the cgroup may forbid all of them, so its standard input and output are ours, /dev/null. Of our environment it gets
+    /// nothing.
     pub(super) fn spawn(
         path: &Path,
-        debug: bool,
         log: &File,
         cgroup: Option<&Path>,
         news: mpsc::UnboundedSender<News>,
@@ -102,9 +102,7 @@ impl Vmm {
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
         let mut command = Command::new(path);
         command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(log.try_clone().map_err(failed)?);
-        if debug {
-            command.env("BULKHEAD_DEBUG", "1");
-        }
+        command.env_clear();
         if let Some(cgroup) = cgroup {
             let procs = File::options().write(true).open(cgroup.join("cgroup.procs")).map_err(failed)?;
             enter(&mut command, procs);

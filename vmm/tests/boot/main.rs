@@ -11,6 +11,7 @@
 mod devices;
 mod guest;
 mod guest_devices;
+mod hijack;
 mod host;
 mod jail;
 mod memory;
