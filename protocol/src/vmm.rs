@@ -206,6 +206,12 @@ pub enum GuestExit {
     /// `Request::Stop`.
     #[error("stopped by the host")]
     Stopped,
+    /// The VMM made a system call that it never makes: a fault of ours, or somebody has taken it over. The kernel refused it.
+    /// `call`: name and number. `address`: of the instruction.
+    #[error(
+        "the VMM made the system call {call} in its thread {thread}, which its seccomp filter forbids (at {address:#x})"
+    )]
+    Forbidden { thread: String, call: String, address: u64 },
     /// The VMM itself failed.
     #[error("the VMM failed: {0}")]
     Vmm(Detail),

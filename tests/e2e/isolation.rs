@@ -47,6 +47,23 @@ fn the_vmm_keeps_no_power_over_the_host() {
 }
 
 #[test]
+fn every_thread_of_the_vmm_is_confined_and_knows_nothing_of_the_caller() {
+    let host = TestHost::new();
+    let web = running(&host);
+    let vmm = vmm(&web.id);
+    assert_eq!(fs::read(vmm.join("environ")).unwrap(), b"", "the caller's environment");
+    for thread in fs::read_dir(vmm.join("task")).unwrap() {
+        let thread = thread.unwrap().path();
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
+        let files = fs::read_to_string(thread.join("comm")).unwrap().starts_with("fs");
+        let none = status.contains("\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n");
+        assert!(files || none, "{status}");
+    }
+    web.delete_force();
+}
+
+#[test]
 fn a_read_only_rootfs_is_read_only_on_the_host_side_too() {
     let host = TestHost::new();
     let bundle = host.bundle().own_rootfs().args(["probe", "linger"]).set("/root/readonly", true.into());

@@ -22,12 +22,15 @@ use std::{
 use rustix::event::{Timespec, epoll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::confine::{self, ConfineError, Kind};
+
 pub use rustix::event::epoll::EventFlags as Events;
 
 /// How long a caller waits for the loop to take its message.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Ready descriptors taken per turn.
 const BATCH: usize = 32;
+const NAME: &str = "devices";
 /// The wake-up eventfd's number; subscribers count from 1.
 const WAKE: u32 = 0;
 
@@ -35,6 +38,8 @@ const WAKE: u32 = 0;
 pub enum LoopError {
     #[error("create the device loop")]
     Create { source: io::Error },
+    #[error("start the device loop")]
+    Confine(#[from] ConfineError),
     #[error("start a device on the loop")]
     Start { source: io::Error },
     #[error("the device loop does not answer")]
@@ -159,6 +164,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
+    /// Returns when the thread is confined.
     pub fn spawn() -> Result<Self, LoopError> {
         let create = |source| LoopError::Create { source };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| create(errno.into()))?;
@@ -172,10 +178,21 @@ impl EventLoop {
             subscribers: BTreeMap::new(),
             owners: Owners::new(),
         };
-        let thread =
-            thread::Builder::new().name("devices".into()).spawn(move || turn.run()).map_err(create)?;
+        let (ready, confined) = sync_channel(1);
+        let run = move || {
+            let entered = confine::enter(Kind::Devices, NAME);
+            let failed = entered.is_err();
+            // The spawner waits for it.
+            let _ = ready.send(entered);
+            if !failed {
+                turn.run();
+            }
+        };
+        let thread = thread::Builder::new().name(NAME.into()).spawn(run).map_err(create)?;
         let handle = Handle { commands, wake, next: Arc::new(AtomicU32::new(WAKE + 1)) };
-        Ok(Self { handle, thread: Some(thread) })
+        let event_loop = Self { handle, thread: Some(thread) };
+        confined.recv().map_err(|_| LoopError::Gone)??;
+        Ok(event_loop)
     }
 
     pub fn handle(&self) -> Handle {

@@ -8,10 +8,10 @@
 
 pub mod boot;
 pub mod capabilities;
+pub mod confine;
 pub mod control;
 pub mod devices;
 pub mod event_loop;
-pub mod fault;
 pub mod jail;
 pub mod kvm_probe;
 pub mod log;

@@ -19,6 +19,7 @@ use kvm_ioctls::Kvm;
 
 use crate::{
     boot::{self, BootError, cmdline::CommandLine},
+    confine::{self, ConfineError, Kind},
     control::fds::{Fds, MissingFd},
     devices::{
         self, BuildError, Context,
@@ -27,8 +28,7 @@ use crate::{
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
-    fault,
-    jail::{Inner, JailError},
+    jail::{self, Inner, JailError},
     memory::{Memory, MemoryError},
     vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
     vm::{Vm, VmError},
@@ -58,13 +58,17 @@ pub enum MachineError {
     Plug(#[from] SlotError),
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("an fs device comes with the boot, as its threads do")]
+    Late,
 }
 
 impl MachineError {
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) => FailureKind::Invalid,
-            Self::Jail(_) => FailureKind::Jail,
+            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) | Self::Late => FailureKind::Invalid,
+            Self::Jail(_) | Self::Confine(_) => FailureKind::Jail,
             Self::Vm(_) | Self::Vcpu(_) | Self::Plug(SlotError::Connect { .. }) => FailureKind::Kvm,
             Self::Memory(_) | Self::Boot(BootError::TooSmall { .. }) => FailureKind::Memory,
             Self::Boot(
@@ -181,7 +185,7 @@ impl Machine {
 
         let memory = Memory::growing(bytes(memory_mib), bytes(max_memory_mib - memory_mib))?;
         memory.advise(huge_pages);
-        fault::watch(&memory);
+        confine::watch(&memory);
         vm.set_memory(&memory)?;
         let vcpu_count = command_line.max_vcpus;
         let entry = boot::load(&memory, &mut kernel, &mut initramfs, &command_line, vcpu_count)?;
@@ -214,9 +218,12 @@ impl Machine {
             reporter: reporter.clone(),
         };
         let vcpus =
-            ParkedVcpus::create(&kvm, &vm, vcpu_count, command_line.stable_tsc, entry)?.run(&shared)?;
+            ParkedVcpus::create(&kvm, &vm, vcpu_count, command_line.stable_tsc, entry)?.start(&shared)?;
+        // All threads are there and confined but for this one.
+        jail::limit_threads()?;
+        confine::enter(Kind::Control, "control")?;
         Ok(Self {
-            _vcpus: vcpus,
+            _vcpus: vcpus.run(),
             exits,
             slots,
             console,
@@ -230,6 +237,9 @@ impl Machine {
     }
 
     pub fn plug(&self, slot: Slot, device: Device, fds: &mut Fds) -> Result<(), MachineError> {
+        if matches!(device, Device::Fs { .. }) {
+            return Err(MachineError::Late);
+        }
         if matches!(device, Device::Mem) {
             self.vm.add_hotplug(&self.memory)?;
         }

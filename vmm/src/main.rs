@@ -11,8 +11,8 @@ use bulkhead_protocol::{
     vmm::{CONTROL_FD, Event, Message},
 };
 use bulkhead_vmm::{
+    confine,
     control::{self, Control, ControlError},
-    fault::{self, FaultError},
     jail::{self, JailError, Side},
     kvm_probe,
     log::chain,
@@ -28,16 +28,15 @@ enum Error {
     NoControl,
     #[error("close inherited descriptors")]
     Close { source: std::io::Error },
+    #[error("install the signal handlers")]
+    Signals { source: std::io::Error },
     #[error(transparent)]
     Jail(#[from] JailError),
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error(transparent)]
-    Fault(#[from] FaultError),
 }
 
 fn main() -> ExitCode {
-    end_on_panic();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.as_slice() {
         [] => match run() {
@@ -70,11 +69,11 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Error> {
     let socket = control_socket()?;
+    one_heap();
+    confine::prepare().map_err(|source| Error::Signals { source })?;
+    end_on_panic();
     match jail::enter() {
-        Ok(Side::Inner(inner)) => {
-            fault::handle(&socket)?;
-            Ok(Control::new(socket, inner)?.serve()?)
-        }
+        Ok(Side::Inner(inner)) => Ok(Control::new(socket, inner)?.serve()?),
         Ok(Side::Outer { inner }) => {
             // The server's end may be closed already; then the inner process finds out by itself.
             let _ = socket.send(&Message::Event(Event::Started { pid: inner }), &[]);
@@ -115,12 +114,15 @@ fn control_socket() -> Result<PacketSocket, Error> {
     }
 }
 
-/// A thread that panics takes the machine with it: half a VMM is worse than none, and the server sees the closed
-/// socket at once.
+/// Makes the C library's allocator use one heap for all threads. With more it reads files under /proc when one shrinks,
+/// which is no call for a vCPU to make; and 64 MiB of addresses for each thread are a lot.
+fn one_heap() {
+    // SAFETY: takes two integers; there are no other threads yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+/// A thread that panics takes the machine with it: half a VMM is worse than none, and the server hears why. Not by abort(3):
+/// this process is pid 1 of its namespace, which such a signal does not end.
 fn end_on_panic() {
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
+    std::panic::set_hook(Box::new(|panic| confine::end(panic)));
 }

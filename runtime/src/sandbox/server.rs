@@ -191,8 +191,7 @@ async fn run(
     let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
-    let Spawned { vmm, processes, mut stamps, stderr } =
-        Vmm::spawn(&plan.vmm, plan.debug, plan.cgroup.as_deref())?;
+    let Spawned { vmm, processes, mut stamps, stderr } = Vmm::spawn(&plan.vmm, plan.cgroup.as_deref())?;
     // It is in the cgroup, which nobody else takes from now on.
     drop(claim);
     limit_files()?;

@@ -140,17 +140,16 @@ pub(super) type Stamps = mpsc::Receiver<Stamp>;
 
 impl Vmm {
     /// Starts the VMM in a cgroup, with one end of a control socket. It opens no device: the cgroup may forbid all of them,
-    /// so its standard input and output are ours, /dev/null. Its standard error goes into the server's notes.
-    pub(super) fn spawn(path: &Path, debug: bool, cgroup: Option<&Path>) -> Result<Spawned, VmmError> {
+    /// so its standard input and output are ours, /dev/null. Its standard error goes into the server's notes. Of our
+    /// environment it gets nothing.
+    pub(super) fn spawn(path: &Path, cgroup: Option<&Path>) -> Result<Spawned, VmmError> {
         let failed = |e: io::Error| VmmError::Spawn { path: path.to_owned(), reason: e.to_string() };
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
         let (said, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
         let said = pipe::Receiver::from_owned_fd(said).map_err(failed)?;
         let mut command = Command::new(path);
         command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(stderr);
-        if debug {
-            command.env("BULKHEAD_DEBUG", "1");
-        }
+        command.env_clear();
         if let Some(cgroup) = cgroup {
             let procs = File::options().write(true).open(cgroup.join("cgroup.procs")).map_err(failed)?;
             enter(&mut command, procs);

@@ -9,18 +9,28 @@
 //! only as working directory is it carried over into the copy of the mount tree. All of this runs single-threaded
 //! and before KVM_CREATE_VM (a VM belongs to the address space that made it).
 
+mod landlock;
 mod maps;
 mod root;
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+};
 
 use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
     thread::{CapabilitySet, CapabilitySets},
 };
 
+use self::landlock::LandlockError;
+
 /// Everything above stays with the spawner. The file server holds one descriptor for each inode the guest knows.
 const OPEN_FILES: u64 = 1 << 20;
+
+/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, a vhost worker for each slot.
+const THREADS: u64 = 64;
 
 /// What file serving needs inside the user namespace; none of them means anything on the host outside of the
 /// share's mounts.
@@ -40,6 +50,8 @@ pub enum JailError {
     Step { step: &'static str, source: io::Error },
     #[error("jail: write the user and group maps (the writer ended with status {status})")]
     Maps { status: i32 },
+    #[error("jail: Landlock")]
+    Landlock(#[from] LandlockError),
 }
 
 /// Names the step that failed.
@@ -67,6 +79,7 @@ pub struct Inner(());
 
 /// Splits the process. Must be called single-threaded, with nothing open but stdio and the control socket.
 pub fn enter() -> Result<Side, JailError> {
+    leave_keyring()?;
     limit_resources()?;
     let writer = maps::Writer::start()?;
     let namespaces = libc::CLONE_NEWUSER
@@ -97,20 +110,71 @@ impl Inner {
     /// Makes `share` the root of all that this process can see, and keeps eight capabilities. Returns /proc/self/fd
     /// of a procfs that shows this process alone and is mounted nowhere; the file server reopens inodes by it.
     pub fn close(self, share: &OwnedFd) -> Result<File, JailError> {
+        forbid_user_namespaces();
         let proc_self_fd = root::pivot_into(share)?;
         // SAFETY: no pointer is passed: an empty list of groups.
         if unsafe { libc::setgroups(0, std::ptr::null()) } != 0 {
             return Err(last("drop the supplementary groups"));
         }
+        bound_capabilities()?;
         rustix::thread::clear_ambient_capability_set().map_err(step("clear the ambient capabilities"))?;
         rustix::thread::set_no_new_privs(true).map_err(step("set no_new_privs"))?;
+        landlock::restrict()?;
         let sets = CapabilitySets {
             effective: CAPABILITIES,
             permitted: CAPABILITIES,
             inheritable: CapabilitySet::empty(),
         };
         rustix::thread::set_capabilities(None, sets).map_err(step("drop capabilities"))?;
+        // Nobody but a privileged process of the host looks into it, or traces it.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(step("forbid dumps"))?;
         Ok(proc_self_fd)
+    }
+}
+
+/// For when all threads are there: no list of system calls has fork or clone, and this is the same again. The kernel
+/// exempts its own uid 0.
+pub fn limit_threads() -> Result<(), JailError> {
+    let threads = Rlimit { current: Some(THREADS), maximum: Some(THREADS) };
+    setrlimit(Resource::Nproc, threads).map_err(step("limit the threads"))
+}
+
+/// Takes every capability but the eight out of the bounding set.
+fn bound_capabilities() -> Result<(), JailError> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if CAPABILITIES.contains(capability) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // The kernel has no more.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(step("bound the capabilities")(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// A namespace inside of ours would have a full set of capabilities again. The filters forbid it too, so a /proc/sys that
+/// cannot be written, as in a container, is no error.
+fn forbid_user_namespaces() {
+    let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
+}
+
+/// Leaves the session keyring of the caller for an empty one.
+fn leave_keyring() -> Result<(), JailError> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: no name is passed: a new keyring without one.
+    let joined =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };
+    if joined >= 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        // A kernel without keyrings, or a container that must not use them and shares none.
+        Some(libc::ENOSYS | libc::EPERM) => Ok(()),
+        _ => Err(last("leave the session keyring")),
     }
 }
 
@@ -123,5 +187,6 @@ fn limit_resources() -> Result<(), JailError> {
         setrlimit(Resource::Nofile, files).map_err(step("limit the open files"))?;
     }
     let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Memlock, none).map_err(step("forbid locked memory"))?;
     setrlimit(Resource::Core, none).map_err(step("forbid core files"))
 }

@@ -36,6 +36,7 @@ use vmm_sys_util::{
 use self::diagnosis::{Kind, Trail};
 use crate::{
     boot::Entry,
+    confine::{self, ConfineError},
     devices::{console::Early, mmio::Slots},
     vm::{Vm, VmError, step, too_many},
 };
@@ -58,6 +59,10 @@ pub enum VcpuError {
     Setup { id: u8, source: VmError },
     #[error("start the thread of vCPU {id}")]
     Thread { id: u8, source: io::Error },
+    #[error("start the thread of vCPU {id}")]
+    Confine { id: u8, source: ConfineError },
+    #[error("the thread of vCPU {id} ended before it ran")]
+    Ended { id: u8 },
     #[error("install the handler of the stop signal")]
     Signal { source: vmm_sys_util::errno::Error },
 }
@@ -160,13 +165,14 @@ impl ParkedVcpus {
         Ok(Self { vcpus, synced })
     }
 
-    /// Starts all threads.
-    pub fn run(self, shared: &Shared) -> Result<Vcpus, VcpuError> {
+    /// Starts all threads. They wait, confined, for `WaitingVcpus::run`.
+    pub fn start(self, shared: &Shared) -> Result<WaitingVcpus, VcpuError> {
         register_signal_handler(SIGRTMIN(), on_stop_signal).map_err(|source| VcpuError::Signal { source })?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut vcpus = Vcpus { stop: Arc::clone(&stop), threads: Vec::new() };
+        let mut waiting =
+            WaitingVcpus { gates: Vec::new(), vcpus: Vcpus { stop: Arc::clone(&stop), threads: Vec::new() } };
         for (id, fd) in (0_u8..).zip(self.vcpus) {
-            let (ended, end) = channel();
+            let ((ended, end), (gate, open), (ready, confined)) = (channel(), channel(), channel());
             let runner = Runner {
                 id,
                 fd,
@@ -177,13 +183,46 @@ impl ParkedVcpus {
                 again: Again::default(),
                 _ended: ended,
             };
+            let name = format!("vcpu{id}");
+            let run = {
+                let name = name.clone();
+                move || {
+                    // The starter waits for it.
+                    let _ = ready.send(confine::enter(confine::Kind::Vcpu, &name));
+                    // A gate that is dropped means that another thread could not start.
+                    if open.recv().is_ok() {
+                        runner.run();
+                    }
+                }
+            };
             let handle = thread::Builder::new()
-                .name(format!("vcpu{id}"))
-                .spawn(move || runner.run())
+                .name(name)
+                .spawn(run)
                 .map_err(|source| VcpuError::Thread { id, source })?;
-            vcpus.threads.push(Thread { handle, end });
+            waiting.vcpus.threads.push(Thread { handle, end });
+            waiting.gates.push(gate);
+            let entered = confined.recv().map_err(|_| VcpuError::Ended { id })?;
+            entered.map_err(|source| VcpuError::Confine { id, source })?;
         }
-        Ok(vcpus)
+        Ok(waiting)
+    }
+}
+
+/// vCPUs whose threads are there, and have not entered the guest.
+#[derive(Debug)]
+pub struct WaitingVcpus {
+    // Dropped before `vcpus`, so that threads which wait end.
+    gates: Vec<Sender<()>>,
+    vcpus: Vcpus,
+}
+
+impl WaitingVcpus {
+    pub fn run(self) -> Vcpus {
+        for gate in self.gates {
+            // One that has ended says so as a running one does.
+            let _ = gate.send(());
+        }
+        self.vcpus
     }
 }
 

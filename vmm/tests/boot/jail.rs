@@ -9,6 +9,7 @@ use rustix::process::Pid;
 
 /// CHOWN DAC_OVERRIDE FOWNER FSETID SETGID SETUID MKNOD SETFCAP.
 const CAPABILITIES: &str = "00000000880000db";
+const NONE: &str = "0000000000000000";
 
 pub(crate) fn assert_closed(pid: Pid, share: &Path) {
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
@@ -17,11 +18,13 @@ pub(crate) fn assert_closed(pid: Pid, share: &Path) {
         assert_ne!(link(&process), link(Path::new("/proc/self")), "{namespace} namespace");
     }
     assert_threads(&process);
+    assert_limits(&process);
     assert_mounts(&process, share);
     assert_descriptors(&process, share);
 }
 
 fn assert_threads(process: &Path) {
+    let mut threads = Vec::new();
     for thread in fs::read_dir(process.join("task")).unwrap() {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
         let field = |name: &str| {
@@ -33,10 +36,23 @@ fn assert_threads(process: &Path) {
         assert_eq!(field("Groups"), "", "{thread}");
         assert_eq!(field("CapInh").trim_start_matches('0'), "", "{thread}");
         assert_eq!(field("CapAmb").trim_start_matches('0'), "", "{thread}");
-        // A thread may have given up more; none may have kept more.
-        let kept = |name: &str| u64::from_str_radix(&field(name), 16).unwrap();
-        let allowed = u64::from_str_radix(CAPABILITIES, 16).unwrap();
-        assert_eq!((kept("CapEff") | kept("CapPrm")) & !allowed, 0, "{thread}");
+        assert_eq!(field("CapBnd"), CAPABILITIES, "{thread}");
+        // Only those that serve files need any.
+        let kept = if thread.starts_with("fs") { CAPABILITIES } else { NONE };
+        assert_eq!((field("CapEff"), field("CapPrm")), (kept.into(), kept.into()), "{thread}");
+        assert_eq!((field("Seccomp"), field("Seccomp_filters")), ("2".into(), "1".into()), "{thread}");
+        threads.push(thread);
+    }
+    // Two devices serve files in the test that asks.
+    threads.sort();
+    assert_eq!(threads, ["bulkhead-vmm", "devices", "fs0", "fs0", "fs1", "fs1", "fs2", "fs2", "vcpu0"]);
+}
+
+fn assert_limits(process: &Path) {
+    let limits = fs::read_to_string(process.join("limits")).unwrap();
+    for (name, hard) in [("Max core file size", "0"), ("Max locked memory", "0"), ("Max processes", "64")] {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        assert_eq!(line.split_whitespace().nth(1), Some(hard), "{name}");
     }
 }
 

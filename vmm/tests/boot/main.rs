@@ -12,6 +12,7 @@ mod cpu;
 mod devices;
 mod guest;
 mod guest_devices;
+mod hijack;
 mod host;
 mod jail;
 mod memory;

@@ -15,6 +15,7 @@ use bulkhead_protocol::{
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
 use crate::{
+    hijack,
     host::{boot, spec},
     jail,
 };
@@ -35,6 +36,7 @@ tests![
     a_slot_is_plugged_and_unplugged_again_and_again,
     the_share_is_served_and_the_jail_is_closed,
     a_mount_that_the_host_makes_in_the_share_later_is_served,
+    a_call_that_a_thread_never_makes_ends_the_vm_by_its_name,
     a_stopped_guest_is_gone,
     a_vmm_whose_server_dies_is_gone,
     a_kernel_that_is_none_is_refused_and_leaves_nothing_behind,
@@ -146,6 +148,24 @@ fn the_share_is_served_and_the_jail_is_closed() {
     assert_eq!(vmm.exit().0, GuestExit::Reset);
     let made = fs::metadata(share.join("by-guest")).unwrap();
     assert_eq!((made.len(), made.uid(), made.gid()), (300_000, 1000, 1001));
+}
+
+fn a_call_that_a_thread_never_makes_ends_the_vm_by_its_name() {
+    for (thread, told) in
+        [("vcpu0", "vcpu0"), ("devices", "devices"), ("fs1", "fs1"), ("bulkhead-vmm", "control")]
+    {
+        let mut machine = spec("idle");
+        machine.devices = vec![(Slot(1), Device::Fs { tag: "share".into(), read_only: false })];
+        let mut vmm = boot(&machine).unwrap();
+        vmm.hear("idle");
+        hijack::call_in(hijack::thread(vmm.pid, thread), libc::SYS_ptrace);
+        match vmm.exit().0 {
+            GuestExit::Forbidden { thread, call, .. } => {
+                assert_eq!((thread.as_str(), call.as_str()), (told, "ptrace (101)"));
+            }
+            other => panic!("{thread}: {other:?}"),
+        }
+    }
 }
 
 fn a_mount_that_the_host_makes_in_the_share_later_is_served() {

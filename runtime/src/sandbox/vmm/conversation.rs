@@ -146,8 +146,9 @@ impl Conversation {
     }
 }
 
-fn shown(failure: Failure) -> Failure {
-    Failure { message: bounded(&failure.message, TEXT), ..failure }
+fn shown(mut failure: Failure) -> Failure {
+    failure.message = bounded(&failure.message, TEXT);
+    failure
 }
 
 #[cfg(test)]

@@ -69,6 +69,19 @@ async fn the_last_words_come_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_forbidden_call_is_told_with_its_thread() {
+    let (vmm, peer, _stamps) = pair().await;
+    let reason =
+        GuestExit::Forbidden { thread: "fs1".into(), call: "ptrace (101)".into(), address: 0x7f00_1234 };
+    say(&peer, Event::Exited { reason, console_tail: String::new() }).await;
+    drop(peer);
+    assert_eq!(
+        vmm.wait_over().await.to_string(),
+        "the VMM made the system call ptrace (101) in its thread fs1, which its seccomp filter forbids (at 0x7f001234)"
+    );
+}
+
+#[tokio::test]
 async fn a_request_that_waits_when_the_vmm_dies_is_answered() {
     let (vmm, peer, _stamps) = pair().await;
     tokio::spawn(async move {

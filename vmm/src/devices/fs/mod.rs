@@ -18,7 +18,13 @@ use rustix::process::{Resource, getrlimit};
 use virtio_bindings::{virtio_ids::VIRTIO_ID_FS, virtio_ring::VIRTIO_RING_F_INDIRECT_DESC};
 use virtiofsd::passthrough::{CachePolicy, InodeFileHandlesMode, PassthroughFs};
 
-use self::{filter::Filter, message::FileServer, metrics::Metrics, pool::Pool};
+pub use self::pool::WorkerError;
+use self::{
+    filter::Filter,
+    message::FileServer,
+    metrics::Metrics,
+    pool::{Pool, Workers},
+};
 use super::{ActivateError, Activation, VirtioDevice, copy_config};
 
 /// hiprio and one request queue, which several workers serve. A request of 1 MiB takes 260 descriptors.
@@ -39,6 +45,8 @@ pub enum FsError {
     Tag { len: usize },
     #[error("start the file server")]
     Server { source: io::Error },
+    #[error(transparent)]
+    Workers(#[from] WorkerError),
 }
 
 #[derive(Debug)]
@@ -59,7 +67,9 @@ pub struct Fs {
     config_space: [u8; TAG + 4],
     server: Arc<FileServer>,
     metrics: Arc<Metrics>,
+    // Dropped before the workers, who would else never be done.
     pool: Option<Pool>,
+    workers: Workers,
 }
 
 impl Fs {
@@ -78,7 +88,7 @@ impl Fs {
             passthrough(config.root, config.proc_self_fd).map_err(|source| FsError::Server { source })?;
         let filter = Filter::new(files, config.read_only, Arc::clone(&metrics));
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
-        Ok(Self { config_space, server, metrics, pool: None })
+        Ok(Self { config_space, server, metrics, pool: None, workers: Workers::spawn()? })
     }
 }
 
@@ -121,7 +131,7 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let pool = Pool::start(activation, Arc::clone(&self.server))
+        let pool = Pool::start(activation, Arc::clone(&self.server), &self.workers)
             .map_err(|error| ActivateError { device: "fs", source: Box::new(error) })?;
         self.pool = Some(pool);
         Ok(())

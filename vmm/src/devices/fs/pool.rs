@@ -2,9 +2,10 @@
 //!
 //!   kick ──EPOLLEXCLUSIVE──▶ one idle worker ─▶ lock queue, pop ─▶ serve without the lock ─▶ lock queue, push, signal
 //!
-//! Kicks stay enabled while requests are served: the next one wakes the next idle worker. A worker that pops a chain
-//! and sees another wakes one more. Requests are answered in any order, as FUSE allows. `stop` is never read, so
-//! once written it wakes all; dropping the pool waits for requests in flight.
+//! The threads come with the device, before the guest runs, confine themselves and wait; an activation gives them a `Pool`
+//! to serve and dropping that takes it back, which waits for requests in flight. Kicks stay enabled while requests are served:
+//! the next one wakes the next idle worker. A worker that pops a chain and sees another wakes one more. Requests are
+//! answered in any order, as FUSE allows. `stop` is never read, so once written it wakes all.
 
 use std::{
     io,
@@ -12,7 +13,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::{self, JoinHandle},
 };
@@ -23,6 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::message::FileServer;
 use crate::{
+    confine::{self, ConfineError, Kind},
     devices::{
         Activation,
         interrupt::Interrupt,
@@ -37,13 +39,88 @@ const WORKERS: usize = 3;
 const STOP: u64 = u64::MAX;
 
 #[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("start a file worker")]
+    Spawn { source: io::Error },
+    #[error("give a file worker its own working directory")]
+    Directory { source: io::Error },
+    #[error(transparent)]
+    Confine(#[from] ConfineError),
+    #[error("a file worker ended before it served")]
+    Ended,
+}
+
+#[derive(Debug, thiserror::Error)]
 pub(super) enum PoolError {
     #[error("view guest memory")]
     Memory(#[from] MemoryError),
     #[error("make the events of the file workers")]
     Events { source: io::Error },
-    #[error("start a file worker")]
-    Start { source: io::Error },
+}
+
+/// The threads, with or without a pool to serve; dropping them ends them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    threads: Vec<(Sender<Shift>, JoinHandle<()>)>,
+}
+
+/// What a worker serves until the pool stops. Dropping it says that the worker touches the pool no more.
+struct Shift {
+    shared: Arc<Shared>,
+    ready: Sender<io::Result<()>>,
+    _over: Sender<()>,
+}
+
+impl Workers {
+    /// Returns when all are confined.
+    pub(super) fn spawn() -> Result<Self, WorkerError> {
+        let mut workers = Self { threads: Vec::new() };
+        for number in 0..WORKERS {
+            let name = format!("fs{number}");
+            let ((shifts, taken), (ready, confined)) = (channel::<Shift>(), channel());
+            let run = {
+                let name = name.clone();
+                move || {
+                    let prepared = prepare(&name);
+                    let failed = prepared.is_err();
+                    // The spawner waits for it.
+                    let _ = ready.send(prepared);
+                    if !failed {
+                        taken.iter().for_each(|shift| shift.serve());
+                    }
+                }
+            };
+            let thread = thread::Builder::new()
+                .name(name)
+                .spawn(run)
+                .map_err(|source| WorkerError::Spawn { source })?;
+            workers.threads.push((shifts, thread));
+            confined.recv().map_err(|_| WorkerError::Ended)??;
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for (shifts, thread) in self.threads.drain(..) {
+            drop(shifts);
+            // A panic has been reported by the hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Splits the thread off from what the library changes for itself, and confines it.
+fn prepare(name: &str) -> Result<(), WorkerError> {
+    // The library changes the working directory for a moment when it handles extended attributes of special files:
+    // that must not be seen by other threads.
+    // SAFETY: a call without pointers; it splits off this thread's working directory, root and umask, and no code
+    // outside of the library's depends on sharing them.
+    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
+        return Err(WorkerError::Directory { source: io::Error::last_os_error() });
+    }
+    Ok(confine::enter(Kind::Files, name)?)
 }
 
 /// A queue and its doorbell; the doorbell is waited for without the lock.
@@ -65,15 +142,21 @@ struct Shared {
     stop: EventFd,
 }
 
+/// An activated device, which workers serve.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    /// Never carries anything; disconnects when all workers are done.
+    over: Receiver<()>,
 }
 
 impl Pool {
     /// Returns when all workers are ready.
-    pub(super) fn start(activation: Activation, server: Arc<FileServer>) -> Result<Self, PoolError> {
+    pub(super) fn start(
+        activation: Activation,
+        server: Arc<FileServer>,
+        workers: &Workers,
+    ) -> Result<Self, PoolError> {
         let events = |source| PoolError::Events { source };
         let lanes = activation
             .queues
@@ -90,20 +173,17 @@ impl Pool {
             stopping: AtomicBool::new(false),
             stop: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(events)?,
         });
-        let mut pool = Self { shared, threads: Vec::new() };
-        let (ready, started) = channel();
-        for number in 0..WORKERS {
-            let (shared, ready) = (Arc::clone(&pool.shared), ready.clone());
-            let thread = thread::Builder::new()
-                .name(format!("fs{number}"))
-                .spawn(move || run(&shared, &ready))
-                .map_err(|source| PoolError::Start { source })?;
-            pool.threads.push(thread);
+        let ((ready, started), (working, over)) = (channel(), channel());
+        let pool = Self { shared, over };
+        for (shifts, _) in &workers.threads {
+            let shared = Arc::clone(&pool.shared);
+            // The workers live as long as the device.
+            let _ = shifts.send(Shift { shared, ready: ready.clone(), _over: working.clone() });
         }
-        drop(ready);
-        // A worker that cannot start says so and ends; all senders are gone when the last has spoken.
-        for outcome in started.iter().take(WORKERS) {
-            outcome.map_err(|source| PoolError::Start { source })?;
+        drop((ready, working));
+        // All senders are gone when the last worker has spoken.
+        for outcome in started.iter().take(workers.threads.len()) {
+            outcome.map_err(events)?;
         }
         Ok(pool)
     }
@@ -114,58 +194,51 @@ impl Drop for Pool {
         self.shared.stopping.store(true, Ordering::Release);
         // The counter is 0 or 1, never near its maximum.
         let _ = self.shared.stop.write(1);
-        for thread in self.threads.drain(..) {
-            // A panic has been reported by the hook.
-            let _ = thread.join();
-        }
+        // Always an error: nothing is sent.
+        let _ = self.over.recv();
     }
 }
 
-/// A worker's whole life.
-fn run(shared: &Shared, ready: &Sender<io::Result<()>>) {
-    let epoll = match prepare(shared) {
-        Ok(epoll) => epoll,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
-    let _ = ready.send(Ok(()));
-    // What came before anyone listened, or before a restore.
-    for lane in &shared.lanes {
-        shared.serve_all(lane);
-    }
-    let mut events = Vec::with_capacity(shared.lanes.len() + 1);
-    while !shared.stopping.load(Ordering::Acquire) {
-        events.clear();
-        shared.idle.fetch_add(1, Ordering::AcqRel);
-        let waited = epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None);
-        shared.idle.fetch_sub(1, Ordering::AcqRel);
-        match waited {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Impossible with a set and a buffer of our own; a worker less is better than one that spins.
-            Err(_) => return,
-        }
-        for event in &events {
-            let Some(lane) = usize::try_from(event.data.u64()).ok().and_then(|lane| shared.lanes.get(lane))
-            else {
-                continue;
-            };
-            // EAGAIN: another worker was faster.
-            let _ = lane.kick.read();
+impl Shift {
+    /// Serves until the pool stops.
+    fn serve(&self) {
+        let Self { shared, ready, .. } = self;
+        let epoll = match watch(shared) {
+            Ok(epoll) => epoll,
+            Err(error) => {
+                let _ = ready.send(Err(error));
+                return;
+            }
+        };
+        let _ = ready.send(Ok(()));
+        // What came before anyone listened, or before a restore.
+        for lane in &shared.lanes {
             shared.serve_all(lane);
         }
+        let mut events = Vec::with_capacity(shared.lanes.len() + 1);
+        while !shared.stopping.load(Ordering::Acquire) {
+            events.clear();
+            shared.idle.fetch_add(1, Ordering::AcqRel);
+            let waited = epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None);
+            shared.idle.fetch_sub(1, Ordering::AcqRel);
+            match waited {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // Impossible with a set and a buffer of our own; a worker less is better than one that spins.
+                Err(_) => return,
+            }
+            for event in &events {
+                let lane = usize::try_from(event.data.u64()).ok();
+                let Some(lane) = lane.and_then(|lane| shared.lanes.get(lane)) else { continue };
+                // EAGAIN: another worker was faster.
+                let _ = lane.kick.read();
+                shared.serve_all(lane);
+            }
+        }
     }
 }
 
-fn prepare(shared: &Shared) -> io::Result<OwnedFd> {
-    // The library changes the working directory for a moment when it handles extended attributes of special files:
-    // that must not be seen by other threads.
-    // SAFETY: a call without pointers; it splits off this thread's working directory, root and umask, and no code
-    // outside of the library's depends on sharing them.
-    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
+/// The events that end a worker's waiting.
+fn watch(shared: &Shared) -> io::Result<OwnedFd> {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for (number, lane) in shared.lanes.iter().enumerate() {
         // Exclusive: a kick wakes one of those that wait, not all.
