@@ -36,6 +36,9 @@ pub enum Request {
     /// The guest's memory in MiB, `Machine::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
     /// what it has plugged is `mem.plugged_bytes` of `Metrics`.
     ResizeMemory { mib: u32 },
+    /// Closes all files that the guest has of a directory in the share's root, which is unmounted already: a container's,
+    /// by its id. What the guest still knows of it is stale from then on.
+    Revoke { directory: String },
     /// Counters of the machine and its devices.
     Metrics,
     /// Ends the VM at once; the reply comes before the exit event.

@@ -186,6 +186,7 @@ impl Machine {
             event_loop: event_loop.handle(),
             console: Arc::new(Output::default()),
             proc_self_fd,
+            shares: Arc::default(),
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));
@@ -246,6 +247,11 @@ impl Machine {
             room.resize(bytes(mib - memory_mib) as u64);
         }
         Ok(())
+    }
+
+    /// Takes from the guest what it has of a directory of the share.
+    pub fn revoke(&self, directory: &str) {
+        self.context.shares.revoke(directory);
     }
 
     pub fn metrics(&self) -> Vec<(String, u64)> {

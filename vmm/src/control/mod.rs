@@ -152,6 +152,10 @@ impl Control {
                 let resized = machine.resize_memory(mib);
                 self.done(resized)?;
             }
+            (Request::Revoke { directory }, State::Running(machine)) => {
+                machine.revoke(&directory);
+                self.reply(Ok(Reply::Done))?;
+            }
             (Request::Metrics, State::Running(machine)) => {
                 let metrics = machine.metrics();
                 self.reply(Ok(Reply::Metrics(metrics)))?;
@@ -165,6 +169,7 @@ impl Control {
                 Request::Plug { .. }
                 | Request::Unplug { .. }
                 | Request::ResizeMemory { .. }
+                | Request::Revoke { .. }
                 | Request::Metrics,
                 State::Jailed(_),
             ) => self.not_now("the machine is not booted")?,

@@ -76,9 +76,11 @@ impl Wanted {
         match request {
             Request::Boot(_) => Self::Booted,
             Request::Metrics => Self::Metrics,
-            Request::Plug { .. } | Request::Unplug { .. } | Request::ResizeMemory { .. } | Request::Stop => {
-                Self::Done
-            }
+            Request::Plug { .. }
+            | Request::Unplug { .. }
+            | Request::ResizeMemory { .. }
+            | Request::Revoke { .. }
+            | Request::Stop => Self::Done,
         }
     }
 
