@@ -5,8 +5,9 @@
 //!                             ├─ one task per proxy waits for its death, and kills its process then
 //!                             └─ one task waits for the VM's end, and gives every process that exit
 //!
-//! What a guest does not do by itself is in `force`. The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
-//! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
+//! What a guest does not do by itself is in `force`. The table and the proxies are two small structs behind a lock each,
+//! never held across an await. An operation that must not be cut in half runs in a task of its own: a client that goes
+//! away only drops its answer.
 
 mod force;
 mod update;
