@@ -41,6 +41,9 @@ pub enum Request {
     /// Raises every device's interrupt once, after the set of online vCPUs has changed: while Linux moves an interrupt from
     /// a CPU that goes away, KVM may drop it, and its device would wait for ever. One too many does no harm.
     Nudge,
+    /// Closes all files that the guest has of a directory in the share's root, which is unmounted already: a container's,
+    /// by its id. What the guest still knows of it is stale from then on.
+    Revoke { directory: String },
     /// Counters of the machine and its devices.
     Metrics,
     /// Ends the VM at once; the reply comes before the exit event.

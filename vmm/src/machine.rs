@@ -196,6 +196,7 @@ impl Machine {
             event_loop: event_loop.handle(),
             console: Arc::new(Output::default()),
             proc_self_fd,
+            shares: Arc::default(),
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));
@@ -268,6 +269,11 @@ impl Machine {
     /// Raises every device's interrupt once.
     pub fn nudge(&self) {
         self.slots.nudge();
+    }
+
+    /// Takes from the guest what it has of a directory of the share.
+    pub fn revoke(&self, directory: &str) {
+        self.context.shares.revoke(directory);
     }
 
     pub fn metrics(&self) -> Vec<(String, u64)> {

@@ -209,6 +209,10 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 agent.machine().asked("nudge".to_owned());
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
+            Request::Revoke { directory } => {
+                agent.machine().asked(format!("revoke {directory}"));
+                send(&packets, Message::Reply(Ok(Reply::Done))).await;
+            }
             Request::Metrics => {
                 let plugged = agent.machine().plugged_mib();
                 let metrics = vec![("mem.plugged_bytes".to_owned(), u64::from(plugged) << 20)];

@@ -5,8 +5,9 @@
 //!                             ├─ one task per proxy waits for its death, and kills its process then
 //!                             └─ one task waits for the VM's end, and gives every process that exit
 //!
-//! What a guest does not do by itself is in `force`. The table and the proxies are two small structs behind a lock each, never held across an await. An operation that
-//! must not be cut in half runs in a task of its own: a client that goes away only drops its answer.
+//! What a guest does not do by itself is in `force`. The table and the proxies are two small structs behind a lock each,
+//! never held across an await. An operation that must not be cut in half runs in a task of its own: a client that goes
+//! away only drops its answer.
 
 mod force;
 mod update;
@@ -233,7 +234,7 @@ impl Pod {
                 Ok(self.host_pid(&key))
             }
             Err(error) => {
-                self.forget(&key);
+                self.forget(&key).await;
                 Err(error)
             }
         }
@@ -326,15 +327,32 @@ impl Pod {
         Ok(())
     }
 
-    /// Drops a container or exec from the table, and what it had in the share.
-    fn forget(&self, key: &Key) {
-        let exports = self.table().forget(key);
+    /// Drops a container or exec, and what it had in the share. Its id is free when the guest has nothing of it any more.
+    async fn forget(&self, key: &Key) {
+        if key.exec.is_none() {
+            self.withdraw(key).await;
+        }
+        self.table().forget(key);
+        self.changed.notify_one();
+    }
+
+    /// The guest has unmounted it, but its kernel may keep files, and a hostile one what it likes: the VMM closes them.
+    async fn withdraw(&self, key: &Key) {
+        let exports = self.table().exports(&key.container);
         if let Some(share) = &self.share {
             for export in exports.iter().rev() {
                 share.remove(export);
             }
         }
-        self.changed.notify_one();
+        let up = matches!(*self.boot.borrow(), Boot::Up(_));
+        if let Some(machine) = self.machine.get().filter(|_| up) {
+            let directory = key.container.to_string();
+            let revoked =
+                machine.vmm().call(Request::Revoke { directory }, Vec::new(), limits::CONTROL).await;
+            if let Err(error) = revoked {
+                note(&format!("take the files of {} from the guest: {}", key.container, chain(&error)));
+            }
+        }
     }
 
     pub(super) async fn start(self: Arc<Self>, key: Key) -> Result<u32, ttrpc::Error> {
@@ -350,7 +368,7 @@ impl Pod {
         };
         if let Err(error) = started {
             if key.exec.is_some() {
-                self.forget(&key);
+                self.forget(&key).await;
             }
             // An init that could not exec has ended; its exit is on its way.
             return Err(error.into());
@@ -430,7 +448,7 @@ impl Pod {
             }
         }
         self.proxies().remove(&key);
-        self.forget(&key);
+        self.forget(&key).await;
         Ok(exit)
     }
 

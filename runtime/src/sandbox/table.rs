@@ -344,15 +344,19 @@ impl Table {
         }
     }
 
-    /// Drops what is known of it; for a container, returns what it had in the share.
-    pub(super) fn forget(&mut self, key: &Key) -> Vec<Export> {
+    /// What a container has in the share.
+    pub(super) fn exports(&self, id: &ContainerId) -> Vec<Export> {
+        self.container(id).map(|container| container.exports.clone()).unwrap_or_default()
+    }
+
+    /// Drops what is known of it.
+    pub(super) fn forget(&mut self, key: &Key) {
         match &key.exec {
-            None => self.containers.remove(&key.container).map(|c| c.exports).unwrap_or_default(),
+            None => drop(self.containers.remove(&key.container)),
             Some(exec) => {
                 if let Some(container) = self.containers.get_mut(&key.container) {
                     container.execs.remove(exec);
                 }
-                Vec::new()
             }
         }
     }

@@ -129,6 +129,7 @@ async fn a_container_goes_through_its_life() {
     let request = DeleteRequest { id: "web".into(), ..Default::default() };
     assert_eq!(sandbox.client.task.delete(bounded(), &request).await.unwrap().exit_status, 42);
     assert_eq!(code(sandbox.status("web").await.unwrap_err()), Code::NOT_FOUND);
+    assert_eq!(sandbox.agent.machine().asked, ["revoke web"]);
 }
 
 #[tokio::test]
@@ -153,6 +154,7 @@ async fn a_container_that_cannot_be_made_leaves_its_id_free_and_tells_the_guests
     let sandbox = Sandbox::new().await;
     let error = sandbox.create("web", &["unmakeable"]).await.unwrap_err();
     assert_eq!(error.to_string(), "mount /proc: no such file or directory");
+    assert_eq!(sandbox.agent.machine().asked, ["revoke web"]);
     sandbox.create("web", &["sleep"]).await.unwrap();
 }
 

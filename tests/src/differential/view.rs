@@ -45,7 +45,7 @@ pub(super) struct Namespaces(BTreeMap<String, String>);
 
 impl Namespaces {
     pub(super) fn of_this_process() -> Self {
-        let entries = fs::read_dir("/proc/self/ns").expect("procfs");
+        let entries = fs::read_dir("/proc/thread-self/ns").expect("procfs");
         let named = entries.flatten().filter_map(|entry| {
             let link = fs::read_link(entry.path()).ok()?;
             Some((entry.file_name().into_string().ok()?, link.to_str()?.to_owned()))

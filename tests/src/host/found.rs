@@ -70,10 +70,12 @@ pub(super) fn own_mounts() {
     }
 }
 
-/// The lines of this thread's mountinfo (proc_pid_mountinfo(5)).
+/// The lines of this thread's mountinfo (proc_pid_mountinfo(5)), without the last field: the options of a filesystem are not
+/// the mount's, and crun changes those of the cgroup2 that all share.
 pub(super) fn mounts() -> Vec<String> {
     let text = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
-    text.lines().filter(|line| line.split(' ').nth(4) != Some(NETNS)).map(str::to_owned).collect()
+    let lines = text.lines().filter(|line| line.split(' ').nth(4) != Some(NETNS));
+    lines.map(|line| line.rsplit_once(' ').map_or(line, |(mount, _)| mount).to_owned()).collect()
 }
 
 pub(super) fn difference(before: &[String], after: &[String]) -> Vec<String> {

@@ -156,6 +156,10 @@ impl Control {
                 machine.nudge();
                 self.reply(Ok(Reply::Done))?;
             }
+            (Request::Revoke { directory }, State::Running(machine)) => {
+                machine.revoke(&directory);
+                self.reply(Ok(Reply::Done))?;
+            }
             (Request::Metrics, State::Running(machine)) => {
                 let metrics = machine.metrics();
                 self.reply(Ok(Reply::Metrics(metrics)))?;
@@ -170,6 +174,7 @@ impl Control {
                 | Request::Unplug { .. }
                 | Request::ResizeMemory { .. }
                 | Request::Nudge
+                | Request::Revoke { .. }
                 | Request::Metrics,
                 State::Jailed(_),
             ) => self.not_now("the machine is not booted")?,

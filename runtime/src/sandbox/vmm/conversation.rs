@@ -80,6 +80,7 @@ impl Wanted {
             | Request::Unplug { .. }
             | Request::ResizeMemory { .. }
             | Request::Nudge
+            | Request::Revoke { .. }
             | Request::Stop => Self::Done,
         }
     }

@@ -24,11 +24,14 @@ use virtiofsd::{
         Context, Entry, Extensions, FileSystem, FsOptions, GetxattrReply, ListxattrReply, OpenOptions,
         SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
     },
-    fuse::{Attr, SetattrIn},
+    fuse::{Attr, InHeader, SetattrIn},
     passthrough::PassthroughFs,
 };
 
-use super::metrics::Metrics;
+use super::{
+    known::{Known, Revoked},
+    metrics::Metrics,
+};
 
 type Inode = <PassthroughFs as FileSystem>::Inode;
 type Handle = <PassthroughFs as FileSystem>::Handle;
@@ -47,6 +50,8 @@ pub(super) struct Filter {
     /// are alone, all others share. Held while a request runs, which may block; only a mount waits for that.
     table: Arc<RwLock<()>>,
     read_only: bool,
+    /// What the guest may name by number.
+    known: Arc<Known>,
     /// INITs that were let through.
     inits: Arc<AtomicU32>,
     metrics: Arc<Metrics>,
@@ -64,7 +69,14 @@ fn errno(errno: i32) -> io::Error {
 
 impl Filter {
     pub(super) fn new(files: PassthroughFs, read_only: bool, metrics: Arc<Metrics>) -> Self {
-        Self { files: Arc::new(files), table: Arc::default(), read_only, inits: Arc::default(), metrics }
+        Self {
+            files: Arc::new(files),
+            table: Arc::default(),
+            read_only,
+            known: Arc::default(),
+            inits: Arc::default(),
+            metrics,
+        }
     }
 
     fn shared(&self) -> RwLockReadGuard<'_, ()> {
@@ -104,6 +116,43 @@ impl Filter {
         Ok(())
     }
 
+    /// For every operation on inodes: those that the guest has. ESTALE makes its kernel look the path up again.
+    fn on<const N: usize>(&self, inodes: [Inode; N]) -> io::Result<RwLockReadGuard<'_, ()>> {
+        let shared = self.shared();
+        if inodes.iter().all(|inode| self.known.has(*inode)) { Ok(shared) } else { Err(errno(libc::ESTALE)) }
+    }
+
+    /// For every operation that gives the guest an inode.
+    fn give(&self, parent: Inode, name: &CStr, entry: Entry) -> io::Result<Entry> {
+        if self.known.give(parent, name.to_bytes(), entry.inode) {
+            return Ok(entry);
+        }
+        self.files.forget(nobody(), entry.inode, 1);
+        Err(errno(libc::ESTALE))
+    }
+
+    /// For every operation that gives the guest a handle.
+    fn open_handle(&self, inode: Inode, handle: Option<Handle>) -> io::Result<()> {
+        match handle {
+            Some(handle) if !self.known.open(inode, handle) => {
+                let _ = self.files.releasedir(nobody(), inode, 0, handle);
+                Err(errno(libc::ESTALE))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes from the guest all that it has below a child of the root, and closes it.
+    pub(super) fn revoke(&self, name: &[u8]) {
+        let _shared = self.shared();
+        let Revoked { inodes, handles } = self.known.revoke(name);
+        for (handle, inode) in handles {
+            // Files and directories are released alike. One that the guest released just now is as good.
+            let _ = self.files.releasedir(nobody(), inode, 0, handle);
+        }
+        self.files.batch_forget(nobody(), inodes);
+    }
+
     fn open_flags(&self, flags: u32) -> io::Result<()> {
         let flags = flags.cast_signed();
         let changes = libc::O_TRUNC | libc::O_CREAT | TMPFILE;
@@ -112,6 +161,11 @@ impl Filter {
         }
         Ok(())
     }
+}
+
+/// On whose behalf the library lets go of something: it does not ask.
+fn nobody() -> Context {
+    InHeader::default().into()
 }
 
 /// The library converts offsets with `unwrap`; the kernel would refuse these anyway.
@@ -139,11 +193,13 @@ impl FileSystem for Filter {
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
         self.start(capable)?;
         let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.known.clear();
         self.files.init(capable)
     }
 
     fn destroy(&self) {
         let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        self.known.clear();
         self.files.destroy();
     }
 
@@ -151,8 +207,9 @@ impl FileSystem for Filter {
 
     fn lookup(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<Entry> {
         self.name(name)?;
-        let _shared = self.shared();
-        self.files.lookup(ctx, parent, name)
+        let _shared = self.on([parent])?;
+        let entry = self.files.lookup(ctx, parent, name)?;
+        self.give(parent, name, entry)
     }
 
     fn symlink(
@@ -166,8 +223,9 @@ impl FileSystem for Filter {
         // The target is text: it may be anything, and nothing here follows it.
         self.name(name)?;
         self.change()?;
-        let _shared = self.shared();
-        self.files.symlink(ctx, linkname, parent, name, extensions)
+        let _shared = self.on([parent])?;
+        let entry = self.files.symlink(ctx, linkname, parent, name, extensions)?;
+        self.give(parent, name, entry)
     }
 
     fn mknod(
@@ -183,8 +241,9 @@ impl FileSystem for Filter {
         self.name(name)?;
         self.change()?;
         node(mode, rdev)?;
-        let _shared = self.shared();
-        self.files.mknod(ctx, inode, name, mode, rdev, umask, extensions)
+        let _shared = self.on([inode])?;
+        let entry = self.files.mknod(ctx, inode, name, mode, rdev, umask, extensions)?;
+        self.give(inode, name, entry)
     }
 
     fn mkdir(
@@ -198,21 +257,22 @@ impl FileSystem for Filter {
     ) -> io::Result<Entry> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.shared();
-        self.files.mkdir(ctx, parent, name, mode, umask, extensions)
+        let _shared = self.on([parent])?;
+        let entry = self.files.mkdir(ctx, parent, name, mode, umask, extensions)?;
+        self.give(parent, name, entry)
     }
 
     fn unlink(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([parent])?;
         self.files.unlink(ctx, parent, name)
     }
 
     fn rmdir(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([parent])?;
         self.files.rmdir(ctx, parent, name)
     }
 
@@ -228,15 +288,16 @@ impl FileSystem for Filter {
         self.name(oldname)?;
         self.name(newname)?;
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([olddir, newdir])?;
         self.files.rename(ctx, olddir, oldname, newdir, newname, flags)
     }
 
     fn link(&self, ctx: Context, inode: Inode, newparent: Inode, newname: &CStr) -> io::Result<Entry> {
         self.name(newname)?;
         self.change()?;
-        let _shared = self.shared();
-        self.files.link(ctx, inode, newparent, newname)
+        let _shared = self.on([inode, newparent])?;
+        let entry = self.files.link(ctx, inode, newparent, newname)?;
+        self.give(newparent, newname, entry)
     }
 
     fn create(
@@ -252,24 +313,34 @@ impl FileSystem for Filter {
     ) -> io::Result<(Entry, Option<Handle>, OpenOptions)> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.shared();
-        self.files.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)
+        let _shared = self.on([parent])?;
+        let (entry, handle, options) =
+            self.files.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)?;
+        let inode = entry.inode;
+        // After a revocation both go: what is not the guest's any more cannot be opened.
+        let given = self.give(parent, name, entry);
+        self.open_handle(inode, handle)?;
+        Ok((given?, handle, options))
     }
 
     // ---- by inode ----
 
     fn forget(&self, ctx: Context, inode: Inode, count: u64) {
         let _shared = self.shared();
-        self.files.forget(ctx, inode, count);
+        match self.known.forget(inode, count) {
+            0 => {}
+            count => self.files.forget(ctx, inode, count),
+        }
     }
 
     fn batch_forget(&self, ctx: Context, requests: Vec<(Inode, u64)>) {
         let _shared = self.shared();
-        self.files.batch_forget(ctx, requests);
+        let had = requests.into_iter().map(|(inode, count)| (inode, self.known.forget(inode, count)));
+        self.files.batch_forget(ctx, had.filter(|(_, count)| *count > 0).collect());
     }
 
     fn getattr(&self, ctx: Context, inode: Inode, handle: Option<Handle>) -> io::Result<(Attr, Duration)> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.getattr(ctx, inode, handle)
     }
 
@@ -282,12 +353,12 @@ impl FileSystem for Filter {
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.setattr(ctx, inode, attr, handle, valid)
     }
 
     fn readlink(&self, ctx: Context, inode: Inode) -> io::Result<Vec<u8>> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.readlink(ctx, inode)
     }
 
@@ -299,12 +370,14 @@ impl FileSystem for Filter {
         flags: u32,
     ) -> io::Result<(Option<Handle>, OpenOptions)> {
         self.open_flags(flags)?;
-        let _shared = self.shared();
-        self.files.open(ctx, inode, kill_priv, flags)
+        let _shared = self.on([inode])?;
+        let (handle, options) = self.files.open(ctx, inode, kill_priv, flags)?;
+        self.open_handle(inode, handle)?;
+        Ok((handle, options))
     }
 
     fn statfs(&self, ctx: Context, inode: Inode) -> io::Result<libc::statvfs64> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.statfs(ctx, inode)
     }
 
@@ -312,7 +385,7 @@ impl FileSystem for Filter {
         if mask.cast_signed() & libc::W_OK != 0 {
             self.change()?;
         }
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.access(ctx, inode, mask)
     }
 
@@ -326,35 +399,37 @@ impl FileSystem for Filter {
         extra_flags: SetxattrFlags,
     ) -> io::Result<()> {
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.setxattr(ctx, inode, name, value, flags, extra_flags)
     }
 
     fn getxattr(&self, ctx: Context, inode: Inode, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.getxattr(ctx, inode, name, size)
     }
 
     fn listxattr(&self, ctx: Context, inode: Inode, size: u32) -> io::Result<ListxattrReply> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.listxattr(ctx, inode, size)
     }
 
     fn removexattr(&self, ctx: Context, inode: Inode, name: &CStr) -> io::Result<()> {
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.removexattr(ctx, inode, name)
     }
 
     fn syncfs(&self, ctx: Context, inode: Inode) -> io::Result<()> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.syncfs(ctx, inode)
     }
 
     fn opendir(&self, ctx: Context, inode: Inode, flags: u32) -> io::Result<(Option<Handle>, OpenOptions)> {
         self.open_flags(flags)?;
-        let _shared = self.shared();
-        self.files.opendir(ctx, inode, flags)
+        let _shared = self.on([inode])?;
+        let (handle, options) = self.files.opendir(ctx, inode, flags)?;
+        self.open_handle(inode, handle)?;
+        Ok((handle, options))
     }
 
     // ---- by handle ----
@@ -371,7 +446,7 @@ impl FileSystem for Filter {
         flags: u32,
     ) -> io::Result<usize> {
         range(offset, size.into())?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.read(ctx, inode, handle, w, size, offset, lock_owner, flags)
     }
 
@@ -390,17 +465,17 @@ impl FileSystem for Filter {
     ) -> io::Result<usize> {
         self.change()?;
         range(offset, size.into())?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.write(ctx, inode, handle, r, size, offset, lock_owner, delayed_write, kill_priv, flags)
     }
 
     fn flush(&self, ctx: Context, inode: Inode, handle: Handle, lock_owner: u64) -> io::Result<()> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.flush(ctx, inode, handle, lock_owner)
     }
 
     fn fsync(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.fsync(ctx, inode, datasync, handle)
     }
 
@@ -415,7 +490,7 @@ impl FileSystem for Filter {
     ) -> io::Result<()> {
         self.change()?;
         range(offset, length)?;
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.fallocate(ctx, inode, handle, mode, offset, length)
     }
 
@@ -429,12 +504,14 @@ impl FileSystem for Filter {
         flock_release: bool,
         lock_owner: Option<u64>,
     ) -> io::Result<()> {
-        let _shared = self.shared();
-        self.files.release(ctx, inode, flags, handle, flush, flock_release, lock_owner)
+        let _shared = self.on([inode])?;
+        self.files.release(ctx, inode, flags, handle, flush, flock_release, lock_owner)?;
+        self.known.close(handle);
+        Ok(())
     }
 
     fn lseek(&self, ctx: Context, inode: Inode, handle: Handle, offset: u64, whence: u32) -> io::Result<u64> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.lseek(ctx, inode, handle, offset, whence)
     }
 
@@ -451,7 +528,7 @@ impl FileSystem for Filter {
         flags: u64,
     ) -> io::Result<usize> {
         self.change()?;
-        let _shared = self.shared();
+        let _shared = self.on([inode_in, inode_out])?;
         self.files
             .copyfilerange(ctx, inode_in, handle_in, offset_in, inode_out, handle_out, offset_out, len, flags)
     }
@@ -464,17 +541,19 @@ impl FileSystem for Filter {
         size: u32,
         offset: u64,
     ) -> io::Result<Self::DirIter> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.readdir(ctx, inode, handle, size, offset)
     }
 
     fn fsyncdir(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
-        let _shared = self.shared();
+        let _shared = self.on([inode])?;
         self.files.fsyncdir(ctx, inode, datasync, handle)
     }
 
     fn releasedir(&self, ctx: Context, inode: Inode, flags: u32, handle: Handle) -> io::Result<()> {
-        let _shared = self.shared();
-        self.files.releasedir(ctx, inode, flags, handle)
+        let _shared = self.on([inode])?;
+        self.files.releasedir(ctx, inode, flags, handle)?;
+        self.known.close(handle);
+        Ok(())
     }
 }

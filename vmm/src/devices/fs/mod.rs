@@ -8,11 +8,17 @@
 //! the thread that calls it, so the device has threads of its own instead of a place on the device loop.
 
 mod filter;
+mod known;
 mod message;
 mod metrics;
 mod pool;
 
-use std::{fs::File, io, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rustix::process::{Resource, getrlimit};
 use virtio_bindings::{virtio_ids::VIRTIO_ID_FS, virtio_ring::VIRTIO_RING_F_INDIRECT_DESC};
@@ -59,6 +65,26 @@ pub struct Config {
     pub root: String,
     /// /proc/self/fd of this process.
     pub proc_self_fd: File,
+    /// Where the device is to be found when something is taken from the guest.
+    pub shares: Arc<Shares>,
+}
+
+/// The file systems of a machine's fs devices.
+#[derive(Debug, Default)]
+pub struct Shares(Mutex<Vec<Filter>>);
+
+impl Shares {
+    /// Closes all that the guest has below this child of the root, and makes it useless to it. The path itself stays: who
+    /// wants it gone takes it away before.
+    pub fn revoke(&self, child: &str) {
+        for share in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            share.revoke(child.as_bytes());
+        }
+    }
+
+    fn add(&self, filter: Filter) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(filter);
+    }
 }
 
 /// The device as the transport sees it.
@@ -87,6 +113,7 @@ impl Fs {
         let files =
             passthrough(config.root, config.proc_self_fd).map_err(|source| FsError::Server { source })?;
         let filter = Filter::new(files, config.read_only, Arc::clone(&metrics));
+        config.shares.add(filter.clone());
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
         Ok(Self { config_space, server, metrics, pool: None, workers: Workers::spawn()? })
     }

@@ -193,7 +193,7 @@ fn a_chain_without_room_for_a_reply_is_returned_empty_unless_it_needs_none() {
     let batch = body().u32(2).u32(0).u64(98).u64(1).u64(file).u64(1);
     assert_eq!(guest.raw(&message(op::BATCH_FORGET, 0, batch), 0), None);
     assert_eq!(guest.metrics.bad_requests.get(), 12);
-    assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::EBADF, "the last reference is gone");
+    assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::ESTALE, "the last reference is gone");
     for count in [3, 70_000, u32::MAX] {
         let lie = body().u32(count).u32(0).u64(98).u64(1).u64(97).u64(1);
         assert_eq!(guest.raw(&message(op::BATCH_FORGET, 0, lie), 0), None);
@@ -207,8 +207,53 @@ fn a_second_init_starts_over() {
     fs::write(guest.share().join("file"), "content").unwrap();
     let file = guest.lookup("file");
     assert_eq!(guest.raw(&init(), 4096).unwrap().errno, 0);
-    assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::EBADF);
+    assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::ESTALE);
     assert_eq!(guest.call(op::STATFS, ROOT, body()).errno, 0);
+}
+
+#[test]
+fn what_is_revoked_is_closed_and_stale_and_its_neighbours_are_not() {
+    let mut guest = Guest::mount(false);
+    for name in ["web", "db"] {
+        fs::create_dir(guest.share().join(name)).unwrap();
+        fs::write(guest.share().join(name).join("file"), name).unwrap();
+    }
+    let mut open = |name: &str| {
+        let directory = guest.lookup(name);
+        let file = guest.call(op::LOOKUP, directory, body().name("file")).node();
+        let handle = guest.open(file, libc::O_RDWR).handle();
+        let opened = guest.call(op::OPENDIR, directory, body().u32(0).u32(0)).handle();
+        (directory, file, handle, opened)
+    };
+    let (web, db) = (open("web"), open("db"));
+    let held = |guest: &Guest| {
+        let open =
+            fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        open.filter(|path| path.starts_with(guest.share().join("web"))).count()
+    };
+    assert_eq!(held(&guest), 4);
+    guest.filter.revoke(b"web");
+    assert_eq!(held(&guest), 0);
+    let (directory, file, handle, opened) = web;
+    assert_eq!(guest.read(file, handle, 0, 9).errno, libc::ESTALE);
+    assert_eq!(guest.write(file, handle, 0, b"x").errno, libc::ESTALE);
+    assert_eq!(guest.open(file, libc::O_RDONLY).errno, libc::ESTALE);
+    let requests = [
+        (op::LOOKUP, directory, body().name("file")),
+        (op::GETATTR, file, body().bytes(&[0; 16])),
+        (op::READDIR, directory, body().u64(opened).u64(0).u32(4096).u32(0).u64(0).u32(0).u32(0)),
+        (op::LINK, ROOT, body().u64(file).name("link")),
+        (op::RENAME, db.0, body().u64(directory).name("file").name("stolen")),
+    ];
+    for (opcode, node, body) in requests {
+        assert_eq!(guest.call(opcode, node, body).errno, libc::ESTALE, "operation {opcode}");
+    }
+    assert_eq!(guest.read(db.1, db.2, 0, 9).body, b"db");
+    // What has the name now is another container's.
+    let again = guest.lookup("web");
+    assert!(again != directory);
+    let file = guest.call(op::LOOKUP, again, body().name("file")).node();
+    assert_eq!(guest.open(file, libc::O_RDONLY).errno, 0);
 }
 
 #[test]
@@ -270,7 +315,8 @@ fn random_messages_never_panic() {
 
 fn device(root: &std::path::Path, tag: &str) -> Result<Fs, FsError> {
     let root = root.to_str().unwrap().into();
-    Fs::new(Config { tag: tag.into(), read_only: false, root, proc_self_fd: proc_self_fd() })
+    let (proc_self_fd, shares) = (proc_self_fd(), Arc::default());
+    Fs::new(Config { tag: tag.into(), read_only: false, root, proc_self_fd, shares })
 }
 
 #[test]

@@ -208,6 +208,7 @@ pub(super) struct Guest {
     driver: Driver,
     queue: ActiveQueue,
     server: FileServer,
+    pub(super) filter: Filter,
     pub(super) metrics: Arc<Metrics>,
     directory: tempfile::TempDir,
 }
@@ -224,9 +225,9 @@ impl Guest {
         let driver = Driver::at(0);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let queue = driver.setup().activate(1, 1024, false, kick, &*memory).unwrap();
-        let server = FileServer::new(filter, Arc::clone(&metrics));
+        let server = FileServer::new(filter.clone(), Arc::clone(&metrics));
         let files = memory.view().unwrap();
-        let mut guest = Self { memory, files, driver, queue, server, metrics, directory };
+        let mut guest = Self { memory, files, driver, queue, server, filter, metrics, directory };
         assert_eq!(guest.raw(&init(), 4096).unwrap().errno, 0);
         guest
     }
