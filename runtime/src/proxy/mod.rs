@@ -39,6 +39,7 @@ pub use streams::random_hex;
 
 use crate::{
     sandbox::{ContainerPlan, ExecPlan},
+    shed::{self, ShedError},
     state::{Role, StateDir, StateError},
 };
 
@@ -114,6 +115,8 @@ enum ProxyError {
     Session(#[from] SessionError),
     #[error(transparent)]
     Isolate(#[from] IsolateError),
+    #[error(transparent)]
+    Shed(#[from] ShedError),
 }
 
 impl ProxyError {
@@ -141,6 +144,8 @@ pub fn main() -> u8 {
 
 fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     let plan = read_plan(control).map_err(|source| ProxyError::Plan { source })?;
+    shed::caller()?;
+    shed::bounding_set();
     let start = |source| ProxyError::Start { source };
     // Not for this one's own children: there are none.
     rustix::io::fcntl_setfd(control, rustix::io::FdFlags::CLOEXEC).map_err(|e| start(e.into()))?;
