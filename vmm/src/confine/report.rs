@@ -16,10 +16,11 @@ use bulkhead_protocol::vmm::CONTROL_FD;
 
 use super::names;
 
-/// A crash of pid 1 of a namespace would be ignored, were it not for the kernel forcing the signal.
-const SIGNALS: [(libc::c_int, &str); 5] = [
+/// What the kernel forces on a thread, also in pid 1 of a namespace.
+const SIGNALS: [(libc::c_int, &str); 6] = [
     (libc::SIGSYS, "SIGSYS"),
     (libc::SIGSEGV, "SIGSEGV"),
+    (libc::SIGBUS, "SIGBUS"),
     (libc::SIGILL, "SIGILL"),
     (libc::SIGFPE, "SIGFPE"),
     (libc::SIGTRAP, "SIGTRAP"),
