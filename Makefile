@@ -32,7 +32,7 @@ STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
 PROGRAMS := bulkhead-rootfs-builder bulkhead-lab bulkhead-bench bulkhead-demo
 BIN := $(CARGO_TARGET_DIR)/release
 
-.PHONY: help packages build kernel image stage userland lab-assets demo test bench lab install fmt lint audit clean
+.PHONY: help packages build kernel image stage userland lab-assets demo test bench calls lab install fmt lint audit clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -82,6 +82,12 @@ bench: stage ## measures against runc, crun and a bare QEMU boot; writes target/
 		'copy=$$(mktemp -d) && trap "rm -rf $$copy" EXIT && cp -r "$$BULKHEAD_STAGE" "$$copy/stage" && \
 		head -c 1500M /dev/zero >"$$copy/fill" && rm "$$copy/fill" && \
 		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
+
+calls: stage ## lists what each thread of the VMM calls over the end-to-end tests, for vmm/src/confine/recorded.txt
+	@test=$$(cargo test -p bulkhead-tests --test e2e --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$$/\1/p')
+	@mkdir -p target
+	$(LAB) run --if-needed --timeout 5400 -- tests/record-calls.sh "$$(realpath "$$test")" --test-threads=2 </dev/null >target/calls
+	@echo "target/calls"
 
 lab: stage ## opens a shell in the lab
 	@$(LAB) shell
