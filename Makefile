@@ -39,12 +39,13 @@ READY := --check build
 demo: READY := build demo
 test: READY := build test
 bench: READY := build bench
+calls: READY := build test
 lab: READY := build lab
 # The demo runs no engine.
 demo: ENGINES := --without-engines
 
 .PHONY: help packages ready tools programs agent probe build kernel image stage-programs stage-guest stage userland \
-	lab-assets demo test bench lab install fmt lint audit clean
+	lab-assets demo test bench calls lab install fmt lint audit clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -115,6 +116,12 @@ bench: stage lab-assets ## measures against runc, crun and a bare QEMU boot; wri
 		'copy=$$(mktemp -d) && trap "rm -rf $$copy" EXIT && cp -r "$$BULKHEAD_STAGE" "$$copy/stage" && \
 		head -c 1500M /dev/zero >"$$copy/fill" && rm "$$copy/fill" && \
 		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
+
+calls: stage lab-assets ## lists what each thread of the VMM calls over the end-to-end tests, for vmm/src/confine/recorded.txt
+	@test=$$(cargo test -p bulkhead-tests --test e2e --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$$/\1/p')
+	@mkdir -p target
+	$(LAB) run --if-needed --timeout 5400 -- tests/record-calls.sh "$$(realpath "$$test")" --test-threads=2 </dev/null >target/calls
+	@echo "target/calls"
 
 lab: stage lab-assets ## opens a shell in the lab
 	@$(LAB) shell

@@ -18,6 +18,7 @@ pub mod log;
 pub mod network;
 pub mod proxy;
 pub mod sandbox;
+pub mod shed;
 pub mod spec;
 pub mod state;
 pub mod text;

@@ -64,6 +64,21 @@ fn every_thread_of_the_vmm_is_confined_and_knows_nothing_of_the_caller() {
 }
 
 #[test]
+fn the_server_and_the_proxy_keep_nothing_of_the_caller() {
+    let host = TestHost::new();
+    let web = running(&host);
+    for role in ["sandbox-server", "proxy"] {
+        let pid = process("bulkhead", &[role], &web.id).unwrap_or_else(|| panic!("a {role}"));
+        assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"", "{role}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("\nNoNewPrivs:\t1\n"), "{role}: {status}");
+        let bounded = status.contains("\nCapBnd:\t0000000000000000\n");
+        assert_eq!(bounded, role == "proxy", "{role}: {status}");
+    }
+    web.delete_force();
+}
+
+#[test]
 fn a_read_only_rootfs_is_read_only_on_the_host_side_too() {
     let host = TestHost::new();
     let bundle = host.bundle().own_rootfs().args(["probe", "linger"]).set("/root/readonly", true.into());

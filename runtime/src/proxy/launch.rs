@@ -85,7 +85,7 @@ impl Child {
         let spawn = |source| LaunchError::Spawn { source };
         let (ours, theirs) = UnixStream::pair().map_err(spawn)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("bulkhead").args([COMMAND, plan.id.as_str()]);
+        command.arg0("bulkhead").args([COMMAND, plan.id.as_str()]).env_clear();
         // In this order: the number that the socket gets may be that of the namespace.
         network.apply(&mut command);
         pass_as(&mut command, theirs.into(), CONTROL_FD);

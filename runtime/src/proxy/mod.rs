@@ -42,6 +42,7 @@ use crate::{
         ContainerPlan, ExecPlan,
         oom_score::{self, OomScoreError},
     },
+    shed::{self, ShedError},
     state::{Role, StateDir, StateError},
 };
 
@@ -126,6 +127,8 @@ enum ProxyError {
     OomScore(#[from] OomScoreError),
     #[error(transparent)]
     Isolate(#[from] IsolateError),
+    #[error(transparent)]
+    Shed(#[from] ShedError),
 }
 
 impl ProxyError {
@@ -153,6 +156,8 @@ pub fn main() -> u8 {
 
 fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     let plan = read_plan(control).map_err(|source| ProxyError::Plan { source })?;
+    shed::caller()?;
+    shed::bounding_set();
     let start = |source| ProxyError::Start { source };
     // Not for this one's own children: there are none.
     rustix::io::fcntl_setfd(control, rustix::io::FdFlags::CLOEXEC).map_err(|e| start(e.into()))?;

@@ -77,6 +77,7 @@ impl Launch {
         let child = Command::new("/proc/self/exe")
             .arg0("bulkhead")
             .args([COMMAND, dir.id().as_str()])
+            .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(log)

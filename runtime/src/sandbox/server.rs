@@ -134,6 +134,7 @@ fn take_bootstrap() -> std::io::Result<PacketSocket> {
 }
 
 fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
+    crate::shed::caller()?;
     let (order, fds) = socket.receive::<Order>()?;
     let Order::Plan(plan) = order else { return Err("the first order is not a plan".into()) };
     let descriptors = Descriptors::agreed(fds, plan.network.is_some())?;

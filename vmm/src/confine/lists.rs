@@ -167,6 +167,7 @@ const EVERY: &[Rule] = &[
     any(libc::SYS_exit).unseen("the end of a thread"),
     any(libc::SYS_exit_group).unseen("the end of the process, also after a panic"),
     any(libc::SYS_clock_gettime).unseen(CLOCK),
+    any(libc::SYS_clock_nanosleep).unseen("a pause before what failed is tried again"),
     any(libc::SYS_sched_yield).unseen(RUNTIME),
     any(libc::SYS_getrandom).unseen(RUNTIME),
     any(libc::SYS_ppoll).unseen("the log of the console, which nobody waits for"),

@@ -18,7 +18,7 @@ use bulkhead_protocol::vmm::CONTROL_FD;
 use super::names;
 use crate::memory::Memory;
 
-/// A crash of pid 1 of a namespace would be ignored, were it not for the kernel forcing the signal.
+/// What the kernel forces on a thread, also in pid 1 of a namespace.
 const SIGNALS: [(libc::c_int, &str); 6] = [
     (libc::SIGSYS, "SIGSYS"),
     (libc::SIGSEGV, "SIGSEGV"),

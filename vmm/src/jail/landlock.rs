@@ -6,7 +6,7 @@
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
-    PathFdError, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    PathFdError, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -17,11 +17,11 @@ pub enum LandlockError {
     Ruleset(#[from] RulesetError),
 }
 
-/// Restricts this thread and those that it makes. Does nothing where the kernel has no Landlock, or one older than Linux
-/// 5.19, which would forbid every rename between directories.
-pub(super) fn restrict() -> Result<(), LandlockError> {
+/// Restricts this thread and those that it makes. Does nothing, and says so, where the kernel has no Landlock or that of
+/// before Linux 5.19, which would forbid every rename between directories.
+pub(super) fn restrict() -> Result<bool, LandlockError> {
     let root = PathFd::new("/")?;
-    Ruleset::default()
+    let status = Ruleset::default()
         .set_compatibility(CompatLevel::SoftRequirement)
         .handle_access(AccessFs::from_all(ABI::V2))?
         .set_compatibility(CompatLevel::BestEffort)
@@ -31,10 +31,14 @@ pub(super) fn restrict() -> Result<(), LandlockError> {
         .create()?
         .add_rule(PathBeneath::new(root, served()))?
         .restrict_self()?;
-    Ok(())
+    Ok(status.ruleset != RulesetStatus::NotEnforced)
 }
 
 /// Nothing of the share is run here, and a block device cannot be made in a user namespace.
 fn served() -> BitFlags<AccessFs> {
     AccessFs::from_all(ABI::V2) & !(AccessFs::Execute | AccessFs::MakeBlock)
 }
+
+#[cfg(test)]
+#[path = "landlock_tests.rs"]
+mod tests;

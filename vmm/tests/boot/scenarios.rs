@@ -120,6 +120,8 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
         assert_eq!(vmm.plug(Slot(7), Device::Rng), Ok(Reply::Done));
         let taken = vmm.plug(Slot(7), Device::Rng).unwrap_err();
         assert_eq!((taken.kind, taken.message.as_str()), (FailureKind::Invalid, "plug: slot 7 is taken"));
+        let files = Device::Fs { tag: "late".into(), read_only: true };
+        assert_eq!(vmm.plug(Slot(8), files).unwrap_err().kind, FailureKind::Invalid, "it needs threads");
         assert!(vmm.hear(&format!("bound {round}")).contains("virtio"));
         vmm.hear(&format!("random {round}"));
         let requests = vmm.metrics().into_iter().find(|(name, _)| name == "rng.requests").unwrap();
