@@ -168,3 +168,22 @@ fn an_exec_may_run_in_a_cgroup_below_the_containers() {
     exec("memory:sub").failure(255, &["cgroup2 alone"]);
     web.delete_force();
 }
+
+#[test]
+fn doctor_finds_a_machine_that_runs_microvms_and_says_so_as_json() {
+    let host = TestHost::new();
+    let text = finish(&mut host.bulkhead(["doctor", "--json"]), b"", DEADLINE).success();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["failed"], 0);
+    let findings = report["findings"].as_array().unwrap();
+    let verdict = |subject: &str| findings.iter().find(|finding| finding["subject"] == subject).unwrap();
+    assert_eq!(verdict("KVM")["verdict"], "ok");
+    assert!(verdict("KVM")["detail"].as_str().unwrap().contains("with interrupts and doorbells"));
+    for subject in ["SMT", "vulnerabilities", "microcode", "page merging", "swap", "clock", "VM creation"] {
+        assert!(verdict(subject)["detail"].is_string());
+    }
+    // The same for people, a line each and its hint.
+    let lines = finish(&mut host.bulkhead(["doctor"]), b"", DEADLINE).success();
+    let spoken = lines.lines().filter(|line| !line.trim_start().starts_with("hint: ")).count();
+    assert_eq!(spoken, findings.len());
+}

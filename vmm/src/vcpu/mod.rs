@@ -333,7 +333,7 @@ impl Runner {
                 count(&exits.interrupted);
                 // Others than the first wait for INIT and SIPI, as often as the guest likes to send them.
                 let stuck = (again == After::Stuck && self.id == 0).then(|| End::Broken(STUCK.into()));
-                if again == After::Pause {
+                if again != After::Go && stuck.is_none() {
                     thread::sleep(AGAIN_PAUSE);
                 }
                 (Kind::Interrupted, 0, stuck)
