@@ -11,6 +11,7 @@ mod filter;
 mod message;
 mod metrics;
 mod pool;
+mod slow;
 
 use std::{fs::File, io, sync::Arc, time::Duration};
 
