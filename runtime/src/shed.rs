@@ -41,7 +41,7 @@ pub fn bounding_set() {
             Ok(()) => {}
             // The kernel has no more; or nothing is to be gained by this process anyway.
             Err(Errno::INVAL | Errno::PERM) => return,
-            Err(errno) => eprintln!("bound the capabilities: {errno}"),
+            Err(errno) => crate::log::note(&format!("bound the capabilities: {errno}")),
         }
     }
 }

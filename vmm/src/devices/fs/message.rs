@@ -6,7 +6,7 @@
 //! the writable part, so it only sees chains where that holds; FORGET, which has no reply and in Linux no writable
 //! part, is decoded here. The message is read through copies, in both places: the guest may change it meanwhile.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_queue::DescriptorChain;
@@ -50,7 +50,10 @@ impl FileServer {
     }
 
     /// Answers one request; returns the used length.
-    pub(super) fn serve(&self, memory: &FileMemory, chain: DescriptorChain<&FileMemory>) -> u32 {
+    pub(super) fn serve<M>(&self, memory: &FileMemory, chain: DescriptorChain<M>) -> u32
+    where
+        M: Deref<Target = FileMemory> + Clone,
+    {
         self.metrics.requests.increment();
         let written = self.answer(memory, chain);
         if written.is_none() {
@@ -59,7 +62,10 @@ impl FileServer {
         written.unwrap_or(0)
     }
 
-    fn answer(&self, memory: &FileMemory, chain: DescriptorChain<&FileMemory>) -> Option<u32> {
+    fn answer<M>(&self, memory: &FileMemory, chain: DescriptorChain<M>) -> Option<u32>
+    where
+        M: Deref<Target = FileMemory> + Clone,
+    {
         let reader = Reader::new(memory, chain.clone()).ok()?;
         let writer = Writer::new(memory, chain).ok()?;
         if writer.available_bytes() < size_of::<OutHeader>() {

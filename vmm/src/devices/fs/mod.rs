@@ -12,6 +12,7 @@ mod known;
 mod message;
 mod metrics;
 mod pool;
+mod slow;
 
 use std::{
     fs::File,

@@ -5,7 +5,8 @@
 //! The threads come with the device, before the guest runs, confine themselves and wait; an activation gives them a `Pool`
 //! to serve and dropping that takes it back, which waits for requests in flight. Kicks stay enabled while requests are served:
 //! the next one wakes the next idle worker. A worker that pops a chain and sees another wakes one more. Requests are
-//! answered in any order, as FUSE allows. `stop` is never read, so once written it wakes all.
+//! answered in any order, as FUSE allows; slow ones wait for each other (`slow`). `stop` is never read, so once written it
+//! wakes all.
 
 use std::{
     io,
@@ -20,9 +21,13 @@ use std::{
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use vhost_user_backend::bitmap::BitmapMmapRegion;
+use virtio_queue::DescriptorChain;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::message::FileServer;
+use super::{
+    message::FileServer,
+    slow::{Slow, is_slow},
+};
 use crate::{
     confine::{self, ConfineError, Kind},
     devices::{
@@ -36,6 +41,8 @@ use crate::{
 
 /// One may sync, one may wait for a disk, and one is left.
 const WORKERS: usize = 3;
+/// The workers that slow operations may take.
+const SLOW: usize = WORKERS - 1;
 const STOP: u64 = u64::MAX;
 
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +130,9 @@ fn prepare(name: &str) -> Result<(), WorkerError> {
     Ok(confine::enter(Kind::Files, name)?)
 }
 
+/// One that keeps its memory, so that it may be put off.
+type Chain = DescriptorChain<Memory<BitmapMmapRegion>>;
+
 /// A queue and its doorbell; the doorbell is waited for without the lock.
 #[derive(Debug)]
 struct Lane {
@@ -137,6 +147,8 @@ struct Shared {
     lanes: Vec<Lane>,
     interrupt: Arc<Interrupt>,
     server: Arc<FileServer>,
+    /// With the number of the lane that each came from.
+    slow: Slow<(usize, Chain)>,
     idle: AtomicUsize,
     stopping: AtomicBool,
     stop: EventFd,
@@ -158,6 +170,7 @@ impl Pool {
         workers: &Workers,
     ) -> Result<Self, PoolError> {
         let events = |source| PoolError::Events { source };
+        let most = activation.queues.iter().map(|queue| usize::from(queue.size())).sum();
         let lanes = activation
             .queues
             .into_iter()
@@ -169,6 +182,7 @@ impl Pool {
             lanes,
             interrupt: activation.interrupt,
             server,
+            slow: Slow::new(SLOW, most),
             idle: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             stop: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(events)?,
@@ -212,8 +226,8 @@ impl Shift {
         };
         let _ = ready.send(Ok(()));
         // What came before anyone listened, or before a restore.
-        for lane in &shared.lanes {
-            shared.serve_all(lane);
+        for (number, lane) in shared.lanes.iter().enumerate() {
+            shared.serve_all(number, lane);
         }
         let mut events = Vec::with_capacity(shared.lanes.len() + 1);
         while !shared.stopping.load(Ordering::Acquire) {
@@ -227,11 +241,11 @@ impl Shift {
                 Err(_) => return,
             }
             for event in &events {
-                let lane = usize::try_from(event.data.u64()).ok();
-                let Some(lane) = lane.and_then(|lane| shared.lanes.get(lane)) else { continue };
+                let number = usize::try_from(event.data.u64()).unwrap_or(usize::MAX);
+                let Some(lane) = shared.lanes.get(number) else { continue };
                 // EAGAIN: another worker was faster.
                 let _ = lane.kick.read();
-                shared.serve_all(lane);
+                shared.serve_all(number, lane);
             }
         }
     }
@@ -251,9 +265,9 @@ fn watch(shared: &Shared) -> io::Result<OwnedFd> {
 
 impl Shared {
     /// Serves a queue until it is empty.
-    fn serve_all(&self, lane: &Lane) {
+    fn serve_all(&self, number: usize, lane: &Lane) {
         while !self.stopping.load(Ordering::Acquire) && !self.interrupt.failed() {
-            match self.serve_one(lane) {
+            match self.serve_one(number, lane) {
                 Ok(true) => {}
                 Ok(false) => return,
                 // The driver broke the ring: nothing on it can be trusted until it resets the device.
@@ -262,12 +276,12 @@ impl Shared {
         }
     }
 
-    /// Serves one request; false if there was none.
-    fn serve_one(&self, lane: &Lane) -> Result<bool, QueueError> {
+    /// Serves one request, or puts it off if it is slow; false if there was none.
+    fn serve_one(&self, number: usize, lane: &Lane) -> Result<bool, QueueError> {
         let memory = &*self.memory;
         let (chain, more) = {
             let mut queue = lock(lane);
-            let Some(chain) = queue.pop(memory)? else {
+            let Some(chain) = queue.pop(self.memory.clone())? else {
                 // What arrived before kicks were on again has rung no bell.
                 return queue.enable_kicks(memory);
             };
@@ -277,6 +291,26 @@ impl Shared {
             // EAGAIN: the doorbell has been rung already.
             let _ = lane.kick.write(1);
         }
+        if !is_slow(memory, chain.clone()) {
+            self.answer(lane, chain)?;
+            return Ok(true);
+        }
+        let mut turn = self.slow.enter((number, chain));
+        while let Some((number, chain)) = turn {
+            if let Some(lane) = self.lanes.get(number) {
+                self.answer(lane, chain)?;
+            }
+            // What still waits when the device stops is not begun, as what was never taken off the queue.
+            if self.stopping.load(Ordering::Acquire) || self.interrupt.failed() {
+                return Ok(false);
+            }
+            turn = self.slow.leave();
+        }
+        Ok(true)
+    }
+
+    fn answer(&self, lane: &Lane, chain: Chain) -> Result<(), QueueError> {
+        let memory = &*self.memory;
         let head = chain.head_index();
         let written = self.server.serve(memory, chain);
         let mut queue = lock(lane);
@@ -284,7 +318,7 @@ impl Shared {
         if queue.needs_interrupt(memory) {
             self.interrupt.signal_queue();
         }
-        Ok(true)
+        Ok(())
     }
 }
 

@@ -202,6 +202,15 @@ fn a_chain_without_room_for_a_reply_is_returned_empty_unless_it_needs_none() {
 }
 
 #[test]
+fn what_waits_for_a_disk_is_told_by_its_header() {
+    let mut guest = Guest::mount(false);
+    for (opcode, slow) in [(op::FSYNC, true), (op::SYNCFS, true), (op::LOOKUP, false), (u32::MAX, false)] {
+        assert_eq!(guest.is_slow(&message(opcode, ROOT, body())), slow, "{opcode}");
+    }
+    assert!(!guest.is_slow(&[0xff; 8]), "there is no header");
+}
+
+#[test]
 fn a_second_init_starts_over() {
     let mut guest = Guest::mount(false);
     fs::write(guest.share().join("file"), "content").unwrap();

@@ -13,7 +13,7 @@ use std::{
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::super::{filter::Filter, message::FileMemory, *};
+use super::super::{filter::Filter, message::FileMemory, slow::is_slow, *};
 use crate::{
     devices::queue::{ActiveQueue, QueueSetup},
     memory::Memory,
@@ -42,6 +42,7 @@ pub(super) mod op {
     pub(crate) const READ: u32 = 15;
     pub(crate) const WRITE: u32 = 16;
     pub(crate) const STATFS: u32 = 17;
+    pub(crate) const FSYNC: u32 = 20;
     pub(crate) const SETXATTR: u32 = 21;
     pub(crate) const REMOVEXATTR: u32 = 24;
     pub(crate) const INIT: u32 = 26;
@@ -256,6 +257,18 @@ impl Guest {
         self.queue.push(memory, head, len).unwrap();
         assert!(len <= room);
         self.driver.reply(&self.memory, len)
+    }
+
+    /// What the workers take such a message for.
+    pub(super) fn is_slow(&mut self, message: &[u8]) -> bool {
+        self.driver.offer(&self.memory, message, 4096);
+        let chain = self.queue.pop(self.files.clone()).unwrap().unwrap();
+        let head = chain.head_index();
+        let slow = is_slow(&self.files, chain);
+        let memory: &FileMemory = &self.files;
+        self.queue.push(memory, head, 0).unwrap();
+        self.driver.reply(&self.memory, 0);
+        slow
     }
 
     pub(super) fn lookup(&mut self, name: &str) -> u64 {
