@@ -38,8 +38,7 @@ help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 packages: ## installs the Debian packages needed to build and test
-	@deploy/install-build-packages.sh
-	@deploy/install-lab-packages.sh
+	@deploy/install-packages.sh build lab demo test bench
 
 build: packages ## builds all programs
 	cargo build --release --workspace $(PROGRAMS:%=--bin %)

@@ -200,7 +200,7 @@ if [ ! -f "$final/vmlinux" ]; then
     # Under the lock every build tree is one that a killed build left behind.
     rm -rf "$cache"/build.*
     for tool in gcc make flex bison bc strip; do
-        command -v "$tool" >/dev/null || die "$tool is missing; run deploy/install-build-packages.sh as root"
+        command -v "$tool" >/dev/null || die "$tool is missing; run deploy/install-packages.sh build as root"
     done
     work=$(mktemp -d "$cache/build.XXXXXX")
     trap 'rm -rf "$work"' EXIT

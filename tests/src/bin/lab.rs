@@ -66,7 +66,11 @@ enum Action {
     /// Boots many microVMs in a lab of its own and counts how they end; exit status 0 when all were good.
     Soak(Soak),
     /// Fetches and builds what a lab is made of, if this machine needs one.
-    Prepare,
+    Prepare {
+        /// Without podman and docker.
+        #[arg(long)]
+        without_engines: bool,
+    },
     #[command(hide = true)]
     Supervise {
         #[arg(long)]
@@ -94,6 +98,9 @@ struct Boot {
     /// Seconds until the lab must be up.
     #[arg(long, default_value_t = 180)]
     boot_timeout: u64,
+    /// A lab without podman and docker, so that they need not be fetched.
+    #[arg(long)]
+    without_engines: bool,
     #[command(flatten)]
     variant: Variant,
 }
@@ -103,6 +110,7 @@ impl Boot {
         Options {
             size: Size { memory_mib: self.memory, cpus: self.cpus },
             variant: self.variant.clone(),
+            engines: !self.without_engines,
             out: self.out.clone(),
             boot_deadline: Duration::from_secs(self.boot_timeout),
         }
@@ -193,15 +201,15 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
             Ok(0)
         }
         Action::Soak(soak) => self::soak(soak),
-        Action::Prepare => match decision::decide() {
+        Action::Prepare { without_engines } => match decision::decide() {
             Where::Kvm { .. } => Ok(0),
-            Where::Lab { .. } => assets::prepare(&Variant::default()).map(|_| 0),
+            Where::Lab { .. } => assets::prepare(&Variant::default(), !without_engines).map(|_| 0),
         },
         Action::Supervise { dir, boot } => {
             let dir = StateDir::at(dir);
-            let Options { size, variant, out, boot_deadline } = boot.options();
+            let Options { size, variant, engines, out, boot_deadline } = boot.options();
             let out = out.unwrap_or_else(|| dir.out());
-            supervisor::supervise(&Config { dir, size, variant, out, boot_deadline }).map(|()| 0)
+            supervisor::supervise(&Config { dir, size, variant, engines, out, boot_deadline }).map(|()| 0)
         }
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
@@ -217,7 +225,9 @@ fn soak(soak: &Soak) -> Result<u8, Error> {
         prepare: soak.prepare.clone(),
         examine: soak.examine.clone(),
     };
-    let figures = soak::soak(&plan, &soak.boot.options(), &|boot| {
+    // No boot is of an engine.
+    let options = Options { engines: false, ..soak.boot.options() };
+    let figures = soak::soak(&plan, &options, &|boot| {
         if boot.end != End::Good {
             println!(
                 "boot {}: {:?} after {:.1} s: {}",

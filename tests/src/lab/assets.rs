@@ -1,23 +1,28 @@
-//! What a lab is made of and the build machine may not have: a Debian kernel with its modules, virtiofsd, and the
+//! What a lab is made of and the build machine may not have: QEMU, a Debian kernel with its modules, virtiofsd, and the
 //! container engines.
 //!
-//! All are fetched once into the cache, under a lock, each built beside its final name and renamed, so a half-done
-//! download is never taken for a whole one. QEMU and busybox are packages: `deploy/install-lab-packages.sh`.
+//! All are fetched once into the cache, under a lock, side by side, each built beside its final name and renamed, so a
+//! half-done download is never taken for a whole one. busybox is a package: `deploy/install-packages.sh lab`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
 use super::machine::Variant;
-use super::qemu::Qemu;
+use super::qemu::{self, Qemu};
 use super::{Error, engines, places};
 
 /// Debian's kernel for virtual machines: has kvm-amd, virtiofs, overlay, tun and vhost as modules.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const VIRTIOFSD: &str = "1.14.0";
-const INSTALL: &str = "deploy/install-lab-packages.sh";
+const INSTALL: &str = "deploy/install-packages.sh lab";
+/// How often something slow says that it is still at work.
+const SLOW: Duration = Duration::from_secs(15);
 
 /// Everything needed to start a lab.
 #[derive(Debug, Clone)]
@@ -26,7 +31,7 @@ pub struct Assets {
     pub busybox: PathBuf,
     pub virtiofsd: PathBuf,
     pub kernel: Kernel,
-    /// podman, docker and what they need, as a layer of the lab's root.
+    /// podman, docker and what they need, as a layer of the lab's root; an empty directory in a lab without them.
     pub engines: PathBuf,
 }
 
@@ -43,7 +48,7 @@ pub struct Kernel {
 ///
 /// # Errors
 /// A package that is not installed, or a download or build that failed.
-pub fn prepare(variant: &Variant) -> Result<Assets, Error> {
+pub fn prepare(variant: &Variant, with_engines: bool) -> Result<Assets, Error> {
     let cache = places::cache();
     fs::create_dir_all(&cache).map_err(Error::file("create", &cache))?;
     let lock = cache.join("lock");
@@ -53,27 +58,58 @@ pub fn prepare(variant: &Variant) -> Result<Assets, Error> {
         path: lock,
         source: errno.into(),
     })?;
-    Ok(Assets {
-        qemu: match &variant.qemu {
-            Some(path) => Qemu::at(path)?,
-            None => Qemu::Installed(program("qemu-system-x86_64")?),
-        },
-        busybox: program("busybox")?,
-        virtiofsd: virtiofsd(&cache)?,
-        kernel: match &variant.lab_kernel {
-            Some(unpacked) => unpacked_kernel(unpacked)?,
-            None => kernel(&cache)?,
-        },
-        engines: engines::tree(&cache)?,
+    let busybox = program("busybox", INSTALL)?;
+    let (qemu, virtiofsd, rest) = thread::scope(|scope| {
+        let qemu = scope.spawn(|| match &variant.qemu {
+            Some(path) => Qemu::at(path),
+            None => slowly("fetching QEMU", || qemu::prepare(&cache)),
+        });
+        let virtiofsd = scope.spawn(|| slowly("building virtiofsd", || virtiofsd(&cache)));
+        // These two ask the machine's own apt, one after the other.
+        let kernel = match &variant.lab_kernel {
+            Some(unpacked) => unpacked_kernel(unpacked),
+            None => slowly("fetching the kernel", || kernel(&cache)),
+        };
+        let engines = match with_engines {
+            true => slowly("fetching podman and docker", || engines::tree(&cache)),
+            false => no_engines(&cache),
+        };
+        (qemu.join(), virtiofsd.join(), (kernel, engines))
+    });
+    let gone = |_| Error::Refused { reason: "a thread that prepares the lab panicked".to_owned() };
+    let (qemu, virtiofsd) = (qemu.map_err(gone)??, virtiofsd.map_err(gone)??);
+    Ok(Assets { qemu, busybox, virtiofsd, kernel: rest.0?, engines: rest.1? })
+}
+
+/// Does `work`, and says every while that it is still at it.
+fn slowly<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let (done, wait) = mpsc::channel::<()>();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while wait.recv_timeout(SLOW) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("lab: still {what} ({} s)", started.elapsed().as_secs());
+            }
+        });
+        let result = work();
+        drop(done);
+        result
     })
 }
 
-fn program(name: &str) -> Result<PathBuf, Error> {
+fn no_engines(cache: &Path) -> Result<PathBuf, Error> {
+    let empty = cache.join("no-engines");
+    fs::create_dir_all(&empty).map_err(Error::file("create", &empty))?;
+    Ok(empty)
+}
+
+/// Finds a program of this machine.
+pub(super) fn program(name: &str, hint: &'static str) -> Result<PathBuf, Error> {
     ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
         .iter()
         .map(|dir| Path::new(dir).join(name))
         .find(|path| path.exists())
-        .ok_or_else(|| Error::Missing { what: name.to_owned(), hint: INSTALL })
+        .ok_or_else(|| Error::Missing { what: name.to_owned(), hint })
 }
 
 fn virtiofsd(cache: &Path) -> Result<PathBuf, Error> {
@@ -119,6 +155,21 @@ fn fetch_kernel(cache: &Path, unpacked: &Path) -> Result<(), Error> {
     }
     fs::create_dir_all(&staging).map_err(Error::file("create", &staging))?;
 
+    // The index may be absent (a fresh image) or name a version that the mirror has dropped.
+    download_kernel(&staging).or_else(|_| {
+        run(Command::new("apt-get").args(["-q", "update"]))?;
+        download_kernel(&staging)
+    })?;
+    let deb = staging.join(only_entry(&staging)?);
+    run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&staging))?;
+    fs::remove_file(&deb).map_err(Error::file("remove", &deb))?;
+    // dpkg-deb runs no maintainer script, and modprobe needs the dependency table.
+    let release = only_entry(&staging.join("lib/modules"))?;
+    run(Command::new("depmod").arg("-b").arg(&staging).arg(release))?;
+    fs::rename(&staging, unpacked).map_err(Error::file("rename", &staging))
+}
+
+fn download_kernel(to: &Path) -> Result<(), Error> {
     // The meta package's one interesting dependency is the current kernel: linux-image-6.1.0-N-cloud-amd64.
     let depends = run(Command::new("apt-cache").args(["depends", "--important", KERNEL_PACKAGE]))?;
     let package = depends
@@ -127,16 +178,8 @@ fn fetch_kernel(cache: &Path, unpacked: &Path) -> Result<(), Error> {
         .find(|name| name.starts_with("linux-image-"))
         .ok_or_else(|| Error::Missing { what: KERNEL_PACKAGE.to_owned(), hint: "apt-get update" })?;
     // Root downloads as root: the sandbox user of apt cannot write to the cache and apt would warn.
-    run(Command::new("apt-get")
-        .args(["-q", "-o", "APT::Sandbox::User=root", "download", package])
-        .current_dir(&staging))?;
-    let deb = staging.join(only_entry(&staging)?);
-    run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&staging))?;
-    fs::remove_file(&deb).map_err(Error::file("remove", &deb))?;
-    // dpkg-deb runs no maintainer script, and modprobe needs the dependency table.
-    let release = only_entry(&staging.join("lib/modules"))?;
-    run(Command::new("depmod").arg("-b").arg(&staging).arg(release))?;
-    fs::rename(&staging, unpacked).map_err(Error::file("rename", &staging))
+    let options = ["-q", "-o", "APT::Sandbox::User=root", "download", package];
+    run(Command::new("apt-get").args(options).current_dir(to)).map(drop)
 }
 
 fn only_entry(dir: &Path) -> Result<String, Error> {

@@ -35,6 +35,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 pub struct Options {
     pub size: Size,
     pub variant: Variant,
+    /// Whether podman and docker are in it.
+    pub engines: bool,
     /// Host directory behind `/lab/out`; by default one in the lab's state directory.
     pub out: Option<PathBuf>,
     pub boot_deadline: Duration,
@@ -231,7 +233,7 @@ fn feed(mut to: &UnixStream, changes: Option<&SignalFd>) {
 
 fn supervisor(dir: &StateDir, options: &Options) -> Result<Command, Error> {
     // In this process, where the user sees the progress of a first download.
-    assets::prepare(&options.variant)?;
+    assets::prepare(&options.variant, options.engines)?;
     let out = options.out.clone().unwrap_or_else(|| dir.out());
     fs::create_dir_all(&out).map_err(Error::file("create", &out))?;
     let out = out.canonicalize().map_err(Error::file("resolve", &out))?;
@@ -242,6 +244,9 @@ fn supervisor(dir: &StateDir, options: &Options) -> Result<Command, Error> {
     command.arg("--cpus").arg(options.size.cpus.to_string());
     command.arg("--boot-timeout").arg(options.boot_deadline.as_secs().to_string());
     command.args(options.variant.arguments());
+    if !options.engines {
+        command.arg("--without-engines");
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).current_dir("/");
     Ok(command)
 }

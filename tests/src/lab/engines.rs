@@ -14,8 +14,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Error;
 use super::assets::run;
+use super::{Error, apt};
 
 /// What the tests call or an engine calls in turn; their dependencies come along.
 const PACKAGES: [&str; 9] = [
@@ -89,29 +89,13 @@ fn fetch(to: &Path) -> Result<(), Error> {
 }
 
 fn fetch_schemas(to: &Path) -> Result<(), Error> {
-    let targets = run(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(RELEASE) $(COMPONENT) $(REPO_URI)",
-    ]))?;
-    let os = Path::new("/etc/os-release");
-    let os = fs::read_to_string(os).map_err(Error::file("read", os))?;
-    let mirror = mirror(&targets, &os).ok_or_else(|| Error::Missing {
-        what: "a mirror of Debian in apt's sources".to_owned(),
-        hint: "add one to /etc/apt/sources.list.d",
-    })?;
+    let mirror = apt::mirror()?;
     run(Command::new("/usr/lib/apt/apt-helper")
         .args(["-o", "APT::Sandbox::User=root", "download-file"])
-        .arg(format!("{}/{SCHEMAS}", mirror.trim_end_matches('/')))
+        .arg(format!("{mirror}/{SCHEMAS}"))
         .arg(to.join("schemas.deb"))
         .arg(format!("SHA256:{SCHEMAS_SHA256}")))
     .map(drop)
-}
-
-/// Where a machine gets the main component of its own release from: "bookworm main http://…".
-fn mirror<'a>(targets: &'a str, os_release: &str) -> Option<&'a str> {
-    let codename = os_release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="))?;
-    targets.lines().find_map(|line| line.strip_prefix(codename)?.strip_prefix(" main "))
 }
 
 /// The packages that a simulated installation adds. "Inst NAME [OLD] (NEW …)" with an old version is an upgrade of one

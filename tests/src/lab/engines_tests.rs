@@ -1,4 +1,4 @@
-use super::{mirror, missing};
+use super::missing;
 
 #[test]
 fn upgrades_of_what_is_there_are_not_fetched() {
@@ -8,15 +8,4 @@ fn upgrades_of_what_is_there_are_not_fetched() {
         Conf conmon (2.1.6+ds1-1 Debian:12.15/oldstable [amd64])\n";
     assert_eq!(missing(plan), ["conmon"]);
     assert_eq!(missing("podman is already the newest version\n"), [""; 0]);
-}
-
-#[test]
-fn the_mirror_is_that_of_the_release_itself() {
-    let targets = "bookworm-updates main http://updates.example/debian/\n\
-        nodistro main http://other.example/\n\
-        bookworm main http://mirror.example/debian/\n";
-    let os = "ID=debian\nVERSION_CODENAME=bookworm\n";
-    assert_eq!(mirror(targets, os), Some("http://mirror.example/debian/"));
-    assert_eq!(mirror(targets, "VERSION_CODENAME=trixie\n"), None);
-    assert_eq!(mirror(targets, "ID=debian\n"), None);
 }

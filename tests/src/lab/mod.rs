@@ -12,6 +12,7 @@
 //! speaks [`wire`]. The lab's root is the build machine's own root with the engines' programs and a tmpfs
 //! overlay on top, so whatever was built is there at the same path, and nothing done in the lab stays.
 
+pub mod apt;
 pub mod assets;
 pub mod client;
 pub mod decision;
@@ -19,6 +20,7 @@ pub mod engines;
 pub mod guest;
 pub mod initramfs;
 pub mod machine;
+pub mod mend;
 pub mod places;
 pub mod qemu;
 pub mod soak;

@@ -1,19 +1,32 @@
-//! The QEMU that labs run on: the machine's own, or one unpacked beside it with all its libraries.
+//! The QEMU that labs run on: one unpacked beside the machine's programs with all its libraries, or the machine's own.
+//!
+//! ```text
+//!  packages of a newer Debian ─▶ cache/qemu (started by its own loader) ─┐
+//!  /usr/bin/qemu-system-x86_64, where those cannot be had ─▶ a copy ─────┴─▶ mend ─▶ QEMU of the labs
+//! ```
 //!
 //! An unpacked one is started by its own dynamic loader with its own libraries and told where its firmware is, so it
-//! needs nothing of the machine's release and changes nothing in it.
+//! needs nothing of the machine's release and changes nothing in it. Either is mended ([`mend`]), in a copy.
 
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Error;
+use super::apt::Apt;
+use super::assets::{program, run};
+use super::{Error, mend};
+
+/// QEMU 11 sets its interrupt requests atomically; older ones lose some. Debian 13 has one for its users.
+const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
+const PACKAGE: &str = "qemu-system-x86";
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
 /// What has to be installed where no other QEMU is to be had.
-const INSTALL: &str = "deploy/install-lab-packages.sh";
+const INSTALL: &str = "apt-get install qemu-system-x86";
 
 /// A QEMU that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +69,61 @@ impl Qemu {
             }
         }
     }
+}
+
+/// Finds or makes the QEMU of the labs in the cache, whose lock the caller holds.
+///
+/// # Errors
+/// The newer one cannot be had, and none is installed.
+pub fn prepare(cache: &Path) -> Result<Qemu, Error> {
+    let (unpacked, copy) = (cache.join("qemu"), cache.join("qemu-system-x86_64"));
+    if unpacked.exists() {
+        return Qemu::at(&unpacked);
+    }
+    if copy.exists() {
+        return Qemu::at(&copy);
+    }
+    eprintln!("lab: fetching QEMU of {} (40 MB, once)", SUITES[1]);
+    match unpack(cache, &unpacked) {
+        Ok(qemu) => Ok(qemu),
+        Err(error) => {
+            eprintln!("lab: no QEMU of {}, so the installed one has to do: {error}", SUITES[1]);
+            let staging = cache.join("qemu-system-x86_64.new");
+            mended(&program("qemu-system-x86_64", INSTALL)?, &staging)?;
+            fs::rename(&staging, &copy).map_err(Error::file("rename", &staging))?;
+            Qemu::at(&copy)
+        }
+    }
+}
+
+fn unpack(cache: &Path, to: &Path) -> Result<Qemu, Error> {
+    let (staging, apt) = (cache.join("qemu.new"), cache.join("qemu.apt"));
+    for dir in [&staging, &apt] {
+        if dir.exists() {
+            fs::remove_dir_all(dir).map_err(Error::file("remove", dir))?;
+        }
+    }
+    Apt::of(apt.clone(), &SUITES)?.unpack(PACKAGE, SUITES[1], &staging)?;
+    fs::remove_dir_all(&apt).map_err(Error::file("remove", &apt))?;
+    let program = staging.join(PROGRAM);
+    mended(&program, &program)?;
+    // A library may be missing, or the processor too old for it: better known now than at each lab's start.
+    run(Qemu::at(&staging)?.command().arg("--version"))?;
+    fs::rename(&staging, to).map_err(Error::file("rename", &staging))?;
+    Qemu::at(to)
+}
+
+/// Writes a mended copy of `program` to `to`; says so where there is nothing it knows how to mend.
+fn mended(program: &Path, to: &Path) -> Result<(), Error> {
+    let mut code = fs::read(program).map_err(Error::file("read", program))?;
+    if !mend::mend(&mut code) {
+        eprintln!(
+            "lab: the known fault is not found in {}: it stays as it is (docs/lab.md)",
+            program.display()
+        );
+    }
+    fs::write(to, code).map_err(Error::file("write", to))?;
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(Error::file("chmod", to))
 }
 
 #[cfg(test)]

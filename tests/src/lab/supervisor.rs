@@ -32,6 +32,8 @@ pub struct Config {
     pub dir: StateDir,
     pub size: Size,
     pub variant: Variant,
+    /// Whether podman and docker are in it.
+    pub engines: bool,
     /// Host directory behind `/lab/out`.
     pub out: PathBuf,
     /// From power-on to serving.
@@ -46,7 +48,7 @@ pub fn supervise(config: &Config) -> Result<(), Error> {
     let dir = &config.dir;
     let _lock = take(dir)?;
     let signals = block_signals()?;
-    let assets = assets::prepare(&config.variant)?;
+    let assets = assets::prepare(&config.variant, config.engines)?;
     let live = initramfs::live_directories();
     let guest = GuestConfig { modules: assets.kernel.modules.clone(), live };
     initramfs::build(&assets, &guest, &dir.initramfs())?;
