@@ -8,9 +8,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-# The kernel, the programs and the userland of the demo do not need each other. Several goals go one after the other.
+# The kernel, the programs, the userland of the demo and the lab do not need each other. Several goals go one after the
+# other.
 ifeq ($(words $(MAKECMDGOALS)),1)
-MAKEFLAGS += -j3
+MAKEFLAGS += -j4
 endif
 # cargo and the kernel's own make choose their number of jobs themselves.
 unexport MAKEFLAGS
@@ -28,61 +29,92 @@ STATIC := $(CARGO_TARGET_DIR)/static
 BUILD_STATIC = CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-static' LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH=$(LIBDIR) LIBCAPNG_LINK_TYPE=static LIBCAPNG_LIB_PATH=$(LIBDIR) cargo build --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
-# The programs that build and test the others.
+# The programs that build and test the others. They run a few times: optimising them as a whole would take longer than that.
 PROGRAMS := bulkhead-rootfs-builder bulkhead-lab bulkhead-bench bulkhead-demo
+BUILD_TOOLS = CARGO_PROFILE_RELEASE_LTO=off cargo build --release --workspace
 BIN := $(CARGO_TARGET_DIR)/release
 
-.PHONY: help packages build kernel image stage userland lab-assets demo test bench lab install fmt lint audit clean
+# What `ready` makes sure of. Goals that set the machine up by themselves install it, others say what is missing.
+READY := --check build
+demo: READY := build demo
+test: READY := build test
+bench: READY := build bench
+lab: READY := build lab
+# The demo runs no engine.
+demo: ENGINES := --without-engines
+
+.PHONY: help packages ready tools programs agent probe build kernel image stage-programs stage userland lab-assets demo test \
+	bench lab install fmt lint audit clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
-packages: ## installs the Debian packages needed to build and test
+packages: ## installs the Debian packages needed to build, test and measure (root)
 	@deploy/install-packages.sh build lab demo test bench
 
-build: packages ## builds all programs
-	cargo build --release --workspace $(PROGRAMS:%=--bin %)
-	$(BUILD_STATIC) --profile agent -p bulkhead-agent
-	$(BUILD_STATIC) --profile agent -p bulkhead-tests --bin bulkhead-probe
+ready:
+	@deploy/install-packages.sh $(READY)
+
+tools: ready
+	$(BUILD_TOOLS) $(PROGRAMS:%=--bin %)
+
+programs: tools
 	$(BUILD_STATIC) --release -p bulkhead-runtime -p bulkhead-vmm
 
-kernel: packages ## builds the guest kernel, or finds the one built before
+agent: programs
+	$(BUILD_STATIC) --profile agent -p bulkhead-agent
+
+# With the programs' profile, so that it compiles none of its libraries again.
+probe: agent
+	$(BUILD_STATIC) --release -p bulkhead-tests --bin bulkhead-probe
+
+build: tools programs agent probe ## builds all programs
+
+kernel: ready ## builds the guest kernel, or finds the one built before
 	@guest-kernel-config/build.sh
 
-image: build ## packs the agent into the guest's initramfs
+image: agent ## packs the agent into the guest's initramfs
 	@mkdir -p $(CARGO_TARGET_DIR)/image
 	$(BIN)/bulkhead-rootfs-builder --agent $(STATIC_BIN)/bulkhead-agent --output $(CARGO_TARGET_DIR)/image/initramfs.img
 
 # install(1) with -C leaves equal files alone, and replaces others by unlinking, so running programs are safe.
-stage: image ## puts everything into target/stage, an install prefix
+stage-programs: programs
+	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
+	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
+
+stage: kernel image stage-programs probe ## puts everything into target/stage, an install prefix
 	@vmlinux=$$(guest-kernel-config/build.sh)
 	install -C -D -m 644 "$$vmlinux" $(BULKHEAD_STAGE)/share/bulkhead/vmlinux
 	install -C -D -m 644 $(CARGO_TARGET_DIR)/image/initramfs.img $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img
-	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
-	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
-	install -C -D -m 755 $(STATIC_BIN)/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
+	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 
-userland: build
+userland: tools
 	@$(BIN)/bulkhead-demo rootfs >/dev/null
 
-lab-assets: build
-	@$(LAB) prepare
+# Nothing is fetched where /dev/kvm will do, which the VMM finds out.
+lab-assets: tools stage-programs
+	@case "$$($(LAB) where)" in
+	lab:*)
+		deploy/install-packages.sh lab
+		$(LAB) prepare $(ENGINES)
+		;;
+	esac
 
 demo: stage userland lab-assets ## runs two workloads, each in its own microVM
 	@userland=$$($(BIN)/bulkhead-demo rootfs)
-	$(LAB) run --if-needed --reuse -- $(BIN)/bulkhead-demo show "$$userland" </dev/null
+	$(LAB) run --if-needed --reuse $(ENGINES) --second-try -- $(BIN)/bulkhead-demo show "$$userland" </dev/null
 
-test: stage ## checks, unit tests, end-to-end tests; ends with one line of counts
+test: stage lab-assets ## checks, unit tests, end-to-end tests; ends with one line of counts
 	@tests/run-all.sh
 
 # The first write to memory of the lab is slow, for the machine below has to find it: what is measured in is written once before.
-bench: stage ## measures against runc, crun and a bare QEMU boot; writes target/bench
+bench: stage lab-assets ## measures against runc, crun and a bare QEMU boot; writes target/bench
 	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- sh -c \
 		'copy=$$(mktemp -d) && trap "rm -rf $$copy" EXIT && cp -r "$$BULKHEAD_STAGE" "$$copy/stage" && \
 		head -c 1500M /dev/zero >"$$copy/fill" && rm "$$copy/fill" && \
 		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
 
-lab: stage ## opens a shell in the lab
+lab: stage lab-assets ## opens a shell in the lab
 	@$(LAB) shell
 
 install: stage ## installs below PREFIX (and DESTDIR)

@@ -15,11 +15,14 @@ log=$(mktemp)
 # A lab that says nothing for so many seconds is stuck: no test takes as long, a tour of podman about 330 s.
 SILENCE=720
 
+# heading TEXT...: with the minutes since the beginning
+heading() { printf '== %s (%d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
+
 # check NAME COMMAND...: passes or fails as a whole
 check() {
     local name=$1
     shift
-    echo "== $name"
+    heading "$name"
     if "$@"; then
         passed=$((passed + 1))
     else
@@ -32,7 +35,7 @@ check() {
 tests() {
     local name=$1 status counts
     shift
-    echo "== $name"
+    heading "$name"
     "$@" 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     # "test result: ok. 12 passed; 0 failed; 1 ignored; ...", one line per test binary
@@ -109,7 +112,7 @@ END
 in_machines() {
     local name=$1 seconds=$2 binary all todo bad attempt
     shift 2
-    echo "== $name"
+    heading "$name"
     for binary; do
         all=$("$binary" --list 2>/dev/null | sed -n 's/: test$//p' | grep -E -- "${TESTS:-}" | sort)
         without_engines
@@ -128,7 +131,7 @@ in_machines() {
         done
         bad=$(comm -12 <(echo "$all") <(results FAILED))
         if [ -n "$bad" ] && [ -n "${BULKHEAD_LAB:-}" ]; then
-            echo "== the second try of" $bad
+            heading "the second try of" $bad
             new_lab
             sed -i 's/ \.\.\. FAILED$/ ... failed at first/' "$log"
             # shellcheck disable=SC2086
@@ -180,6 +183,7 @@ mapfile -t binaries < <(xargs realpath <"$integration")
 in_machines "integration tests" 1200 "${binaries[@]}"
 in_machines "end-to-end tests" 2700 "$(realpath "$(cat "$e2e")")"
 
+heading "done"
 for test in "${second[@]}"; do
     echo "passed at the second try only: $test"
 done

@@ -48,6 +48,9 @@ enum Action {
         /// Runs it right here, without a lab, when this machine's /dev/kvm runs stock guests. Says so on stderr.
         #[arg(long)]
         if_needed: bool,
+        /// Runs it once more, in a fresh lab, when it fails in a lab or the lab does. Says so on stderr.
+        #[arg(long)]
+        second_try: bool,
         #[command(flatten)]
         command: Exec,
     },
@@ -169,7 +172,7 @@ fn main() -> ExitCode {
 
 fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
     match action {
-        Action::Run { boot, reuse, if_needed, command } => {
+        Action::Run { boot, reuse, if_needed, second_try, command } => {
             if *if_needed {
                 let place = decision::decide();
                 eprintln!("running on {place}");
@@ -177,11 +180,18 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
                     return run_here(boot, command);
                 }
             }
-            if *reuse && client::is_up(dir) {
-                return execute(dir, command);
+            let first = match *reuse && client::is_up(dir) {
+                true => execute(dir, command),
+                false => in_fresh_lab(boot, command),
+            };
+            match first {
+                Ok(0) => Ok(0),
+                failed if *second_try => {
+                    tell_of_second_try(&failed);
+                    in_fresh_lab(boot, command)
+                }
+                failed => failed,
             }
-            let lab = Lab::start(&boot.options())?;
-            execute(lab.dir(), command)
         }
         Action::Up(boot) => client::keep(dir, &boot.options()).map(|()| 0),
         Action::Exec(command) => execute(dir, command),
@@ -214,6 +224,22 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
     }
+}
+
+fn in_fresh_lab(boot: &Boot, command: &Exec) -> Result<u8, Error> {
+    let lab = Lab::start(&boot.options())?;
+    execute(lab.dir(), command)
+}
+
+fn tell_of_second_try(failed: &Result<u8, Error>) {
+    let how = match failed {
+        Ok(status) => format!("the command ended with status {status}"),
+        Err(error) => {
+            complain(error);
+            "the lab failed".to_owned()
+        }
+    };
+    eprintln!("{how}; the lab's emulation has faults (docs/lab.md), so it gets a second try in a fresh lab");
 }
 
 /// Prints each failure as it happens and one line of figures at the end.
