@@ -85,6 +85,8 @@ enum Action {
     GuestInit,
     #[command(hide = true)]
     GuestServe,
+    #[command(hide = true)]
+    GuestShake,
 }
 
 #[derive(Args)]
@@ -149,6 +151,9 @@ struct Soak {
     /// Seconds after which a boot counts as silent.
     #[arg(long, default_value_t = 120)]
     deadline: u64,
+    /// Makes the lab's processors stand still 2,500 times a second, which brings faults of its emulation out.
+    #[arg(long)]
+    shake: bool,
     /// A shell command that each lab runs first.
     #[arg(long)]
     prepare: Option<String>,
@@ -223,6 +228,7 @@ fn act(action: &Action, dir: &StateDir) -> Result<u8, Error> {
         }
         Action::GuestInit => guest::init(),
         Action::GuestServe => guest::serve().map(|never| match never {}),
+        Action::GuestShake => guest::shake::shake(),
     }
 }
 
@@ -248,6 +254,7 @@ fn soak(soak: &Soak) -> Result<u8, Error> {
         boots: soak.boots,
         jobs: soak.jobs,
         deadline: Duration::from_secs(soak.deadline),
+        shake: soak.shake,
         prepare: soak.prepare.clone(),
         examine: soak.examine.clone(),
     };

@@ -33,6 +33,9 @@ cd /run/soak
 sed -i 's/"terminal": true/"terminal": false/; s/"sh"$/"\/bin\/true"/' config.json
 "#;
 
+/// Starts the load of `guest::shake`, which goes on.
+const SHAKE: &str = "/lab/bin/bulkhead-lab guest-shake </dev/null >/dev/null 2>&1 &";
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -42,6 +45,8 @@ pub struct Plan {
     pub jobs: u32,
     /// How long one may take before it counts as silent.
     pub deadline: Duration,
+    /// Makes the lab's processors stand still all the time, which brings faults of the emulation out.
+    pub shake: bool,
     /// A shell command that each lab runs first.
     pub prepare: Option<String>,
     /// A shell command that a lab runs after each failure; what it prints is kept with the failure's message.
@@ -60,6 +65,8 @@ pub enum End {
     Died,
     /// The lab died, or no longer answers.
     Lab,
+    /// The lab that it ran in had died already.
+    WithLab,
 }
 
 /// One boot.
@@ -96,6 +103,7 @@ impl Figures {
             End::Silent => self.silent += 1,
             End::Died => self.died += 1,
             End::Lab => self.labs += 1,
+            End::WithLab => {}
         }
     }
 
@@ -174,7 +182,8 @@ impl Session<'_> {
     }
 
     fn prepare(&self) -> Result<(), Error> {
-        for script in [Some(BUNDLE), self.plan.prepare.as_deref()].into_iter().flatten() {
+        let shake = self.plan.shake.then_some(SHAKE);
+        for script in [Some(BUNDLE), shake, self.plan.prepare.as_deref()].into_iter().flatten() {
             let ran = self.shell(script, self.plan.deadline)?;
             if ran.exit != Exit::Code(0) {
                 let status = ran.exit.status().to_string();
@@ -206,9 +215,8 @@ impl Session<'_> {
         }
         if end == End::Lab {
             message.push_str(&format!("\nits console ended with:\n{}", tail(&self.dir.console(), 40)));
-            // Two boots in one lab die with it: one death.
             if self.broken.swap(true, Ordering::Relaxed) {
-                end = End::Died;
+                end = End::WithLab;
             }
         }
         Boot { number, end, took, message }

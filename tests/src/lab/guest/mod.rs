@@ -6,6 +6,7 @@
 
 pub(crate) mod links;
 mod serve;
+pub mod shake;
 
 use std::convert::Infallible;
 use std::fs;
