@@ -91,12 +91,12 @@ stage: kernel image stage-programs probe ## puts everything into target/stage, a
 userland: tools
 	@$(BIN)/bulkhead-demo rootfs >/dev/null
 
-# Nothing is fetched where /dev/kvm will do, which the VMM finds out.
+# Nothing is fetched where /dev/kvm will do, which the VMM finds out. The lab brings its own QEMU; a mirror may not have it.
 lab-assets: tools stage-programs
 	@case "$$($(LAB) where)" in
 	lab:*)
 		deploy/install-packages.sh lab
-		$(LAB) prepare $(ENGINES)
+		$(LAB) prepare $(ENGINES) || { deploy/install-packages.sh qemu && $(LAB) prepare $(ENGINES); }
 		;;
 	esac
 

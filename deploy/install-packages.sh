@@ -4,7 +4,7 @@
 #   install-packages.sh GROUP...          installs what is missing (root); does nothing, and asks no mirror, otherwise
 #   install-packages.sh --check GROUP...  says what is missing and how to get it; exit status 1 if anything is
 #
-# Groups: build, lab, demo, test, bench.
+# Groups: build, lab, qemu, demo, test, bench.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -14,6 +14,8 @@ packages_of() {
         build) echo bc bison flex gcc libc6-dev libelf-dev libssl-dev make xz-utils libcap-ng-dev libseccomp-dev pkg-config ;;
         # What its initramfs is made of and with; virtiofsd, which is built from source, links the two libraries.
         lab) echo busybox-static kmod libcap-ng-dev libseccomp-dev ;;
+        # For a lab that has none of its own.
+        qemu) echo qemu-system-x86 ;;
         # A root file system with a real userland.
         demo) echo mmdebstrap ;;
         # What tests call, and what they compare documents with.

@@ -26,7 +26,7 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 const PROGRAM: &str = "usr/bin/qemu-system-x86_64";
 /// What has to be installed where no other QEMU is to be had.
-const INSTALL: &str = "apt-get install qemu-system-x86";
+const INSTALL: &str = "deploy/install-packages.sh qemu";
 
 /// A QEMU that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,14 +97,10 @@ pub fn prepare(cache: &Path) -> Result<Qemu, Error> {
 }
 
 fn unpack(cache: &Path, to: &Path) -> Result<Qemu, Error> {
-    let (staging, apt) = (cache.join("qemu.new"), cache.join("qemu.apt"));
-    for dir in [&staging, &apt] {
-        if dir.exists() {
-            fs::remove_dir_all(dir).map_err(Error::file("remove", dir))?;
-        }
-    }
-    Apt::of(apt.clone(), &SUITES)?.unpack(PACKAGE, SUITES[1], &staging)?;
-    fs::remove_dir_all(&apt).map_err(Error::file("remove", &apt))?;
+    // Gone at the end, however it ends.
+    let place = tempfile::tempdir_in(cache).map_err(Error::file("create a directory in", cache))?;
+    let (staging, apt) = (place.path().join("qemu"), place.path().join("apt"));
+    Apt::of(apt, &SUITES)?.unpack(PACKAGE, SUITES[1], &staging)?;
     let program = staging.join(PROGRAM);
     mended(&program, &program)?;
     // A library may be missing, or the processor too old for it: better known now than at each lab's start.
