@@ -150,9 +150,7 @@ fn unpacked_kernel(unpacked: &Path) -> Result<Kernel, Error> {
 
 fn fetch_kernel(cache: &Path, unpacked: &Path) -> Result<(), Error> {
     let staging = cache.join("kernel.new");
-    if staging.exists() {
-        fs::remove_dir_all(&staging).map_err(Error::file("remove", &staging))?;
-    }
+    remove(&staging)?;
     fs::create_dir_all(&staging).map_err(Error::file("create", &staging))?;
 
     // The index may be absent (a fresh image) or name a version that the mirror has dropped.
@@ -188,6 +186,11 @@ fn only_entry(dir: &Path) -> Result<String, Error> {
     first
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .ok_or_else(|| Error::Missing { what: format!("the one entry of {}", dir.display()), hint: INSTALL })
+}
+
+/// Removes a directory that may not be there.
+pub(super) fn remove(dir: &Path) -> Result<(), Error> {
+    if dir.exists() { fs::remove_dir_all(dir).map_err(Error::file("remove", dir)) } else { Ok(()) }
 }
 
 /// Runs a tool to its end and returns what it printed.

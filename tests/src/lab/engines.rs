@@ -14,7 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::assets::run;
+use super::assets::{remove, run};
 use super::{Error, apt};
 
 /// What the tests call or an engine calls in turn; their dependencies come along.
@@ -129,10 +129,6 @@ fn unpack(debs: &Path, to: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-fn remove(dir: &Path) -> Result<(), Error> {
-    if dir.exists() { fs::remove_dir_all(dir).map_err(Error::file("remove", dir)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt::Apt;
-use super::assets::{program, run};
+use super::assets::{program, remove, run};
 use super::{Error, mend};
 
 /// QEMU 11 sets its interrupt requests atomically; older ones lose some. Debian 13 has one for its users.
@@ -97,15 +97,22 @@ pub fn prepare(cache: &Path) -> Result<Qemu, Error> {
 }
 
 fn unpack(cache: &Path, to: &Path) -> Result<Qemu, Error> {
-    // Gone at the end, however it ends.
-    let place = tempfile::tempdir_in(cache).map_err(Error::file("create a directory in", cache))?;
-    let (staging, apt) = (place.path().join("qemu"), place.path().join("apt"));
-    Apt::of(apt, &SUITES)?.unpack(PACKAGE, SUITES[1], &staging)?;
-    let program = staging.join(PROGRAM);
+    // A fetch that was killed may have left it.
+    let place = cache.join("qemu.new");
+    remove(&place)?;
+    let done = unpack_in(&place, to);
+    remove(&place)?;
+    done
+}
+
+fn unpack_in(place: &Path, to: &Path) -> Result<Qemu, Error> {
+    let tree = place.join("tree");
+    Apt::of(place.join("apt"), &SUITES)?.unpack(PACKAGE, SUITES[1], &tree)?;
+    let program = tree.join(PROGRAM);
     mended(&program, &program)?;
     // A library may be missing, or the processor too old for it: better known now than at each lab's start.
-    run(Qemu::at(&staging)?.command().arg("--version"))?;
-    fs::rename(&staging, to).map_err(Error::file("rename", &staging))?;
+    run(Qemu::at(&tree)?.command().arg("--version"))?;
+    fs::rename(&tree, to).map_err(Error::file("rename", &tree))?;
     Qemu::at(to)
 }
 

@@ -21,6 +21,8 @@ use super::{Error, tail};
 
 /// How long a lab may take to answer when all it is asked is whether it is there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+/// Labs that may fail to come up in a row before there must be another reason than chance.
+const LABS_IN_VAIN: u32 = 3;
 /// What `bulkhead run` says when KVM reports a triple fault of the guest.
 const RESET: &str = "the guest reset itself";
 /// Makes the bundle that all boots share: busybox as `/bin/true`.
@@ -134,32 +136,55 @@ impl fmt::Display for Figures {
 /// Runs the plan; `each` hears of every boot as it ends.
 ///
 /// # Errors
-/// A lab does not come up, or cannot be prepared.
+/// Several labs in a row do not come up, or cannot be prepared.
 pub fn soak(plan: &Plan, options: &Options, each: &(dyn Fn(&Boot) + Sync)) -> Result<Figures, Error> {
-    let environment = environment();
     let figures = Mutex::new(Figures::default());
+    let heard = |boot: &Boot| {
+        each(boot);
+        if let Ok(mut figures) = figures.lock() {
+            figures.add(boot);
+        }
+    };
     let started = AtomicU32::new(0);
+    let mut in_vain = 0;
     while started.load(Ordering::Relaxed) < plan.boots {
-        // On this thread, which outlives it: a lab ends with the thread that started it.
-        let lab = Lab::start(options)?;
-        let session =
-            Session { dir: lab.dir(), plan, environment: &environment, broken: AtomicBool::new(false) };
-        session.prepare()?;
-        thread::scope(|scope| {
-            for _ in 0..plan.jobs {
-                scope.spawn(|| {
-                    while let Some(number) = session.next(&started) {
-                        let boot = session.boot(number);
-                        each(&boot);
-                        if let Ok(mut figures) = figures.lock() {
-                            figures.add(&boot);
-                        }
-                    }
-                });
+        let began = Instant::now();
+        match in_one_lab(plan, options, &started, &heard) {
+            Ok(()) => in_vain = 0,
+            Err(error) if in_vain == LABS_IN_VAIN => return Err(error),
+            Err(error) => {
+                in_vain += 1;
+                let number = started.load(Ordering::Relaxed);
+                let took = began.elapsed();
+                heard(&Boot { number, end: End::Lab, took, message: error.to_string() });
             }
-        });
+        }
     }
     Ok(figures.into_inner().unwrap_or_default())
+}
+
+/// Boots in a lab of its own until all are booted or the lab is broken.
+fn in_one_lab(
+    plan: &Plan,
+    options: &Options,
+    started: &AtomicU32,
+    heard: &(dyn Fn(&Boot) + Sync),
+) -> Result<(), Error> {
+    // On this thread, which outlives it: a lab ends with the thread that started it.
+    let lab = Lab::start(options)?;
+    let environment = environment();
+    let session = Session { dir: lab.dir(), plan, environment: &environment, broken: AtomicBool::new(false) };
+    session.prepare()?;
+    thread::scope(|scope| {
+        for _ in 0..plan.jobs {
+            scope.spawn(|| {
+                while let Some(number) = session.next(started) {
+                    heard(&session.boot(number));
+                }
+            });
+        }
+    });
+    Ok(())
 }
 
 /// One lab and what is done in it.
