@@ -43,8 +43,8 @@ lab: READY := build lab
 # The demo runs no engine.
 demo: ENGINES := --without-engines
 
-.PHONY: help packages ready tools programs agent probe build kernel image stage-programs stage userland lab-assets demo test \
-	bench lab install fmt lint audit clean
+.PHONY: help packages ready tools programs agent probe build kernel image stage-programs stage-guest stage userland \
+	lab-assets demo test bench lab install fmt lint audit clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -82,10 +82,12 @@ stage-programs: programs
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
 
-stage: kernel image stage-programs probe ## puts everything into target/stage, an install prefix
+stage-guest: kernel image
 	@vmlinux=$$(guest-kernel-config/build.sh)
 	install -C -D -m 644 "$$vmlinux" $(BULKHEAD_STAGE)/share/bulkhead/vmlinux
 	install -C -D -m 644 $(CARGO_TARGET_DIR)/image/initramfs.img $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img
+
+stage: stage-programs stage-guest probe ## puts everything into target/stage, an install prefix
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-probe $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-probe
 
 userland: tools
@@ -100,7 +102,7 @@ lab-assets: tools stage-programs
 		;;
 	esac
 
-demo: stage userland lab-assets ## runs two workloads, each in its own microVM
+demo: stage-programs stage-guest userland lab-assets ## runs two workloads, each in its own microVM
 	@userland=$$($(BIN)/bulkhead-demo rootfs)
 	$(LAB) run --if-needed --reuse $(ENGINES) --second-try -- $(BIN)/bulkhead-demo show "$$userland" </dev/null
 

@@ -146,7 +146,7 @@ struct Soak {
     #[command(flatten)]
     boot: Boot,
     /// How many at a time.
-    #[arg(short, long, default_value_t = 2)]
+    #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     jobs: u32,
     /// Seconds after which a boot counts as silent.
     #[arg(long, default_value_t = 120)]
