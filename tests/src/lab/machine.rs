@@ -71,7 +71,7 @@ impl Variant {
         ["tcg,thread=", threads].into_iter().chain(more).collect()
     }
 
-    /// The options that make this variant.
+    /// The options that make this variant, for a process with another working directory.
     #[must_use]
     pub fn arguments(&self) -> Vec<OsString> {
         let mut all = Vec::new();
@@ -83,7 +83,9 @@ impl Variant {
             all.extend(text.iter().flat_map(|text| [option.into(), text.into()]));
         }
         for (option, path) in [("--qemu", &self.qemu), ("--lab-kernel", &self.lab_kernel)] {
-            all.extend(path.iter().flat_map(|path| [option.into(), path.into()]));
+            // A path that cannot be made absolute is empty, and found missing where it is used.
+            let path = path.as_ref().map(|path| std::path::absolute(path).unwrap_or_default());
+            all.extend(path.into_iter().flat_map(|path| [option.into(), path.into_os_string()]));
         }
         all
     }
