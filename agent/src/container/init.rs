@@ -181,6 +181,7 @@ impl<'a> Process<'a> {
         let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
         // What is left of the set-up lets go of the guest before the wait, not with the exec.
         self.sources = None;
+        self.root.let_go();
         end_on_signals();
         let parked = Report::Parked { rootfs_mounted_ns: self.rootfs_mounted_ns };
         self.socket.send(&parked, &[]).during("report", "readiness")?;

@@ -79,6 +79,11 @@ impl Root {
         Ok(())
     }
 
+    /// Forgets what was mounted: all that is looked up from now on is looked up from the top.
+    pub(super) fn let_go(&mut self) {
+        self.held.clear();
+    }
+
     /// The mount that `path` is in, by its name, and the rest of the path.
     fn held(&self, path: &str) -> Option<(&OwnedFd, String)> {
         let components = components(path)?;

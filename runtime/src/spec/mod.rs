@@ -249,3 +249,5 @@ fn checked(raw: &raw::Process, policy: &Policy) -> Result<CheckedProcess, SpecEr
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod properties;

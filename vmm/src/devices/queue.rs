@@ -229,3 +229,7 @@ impl ActiveQueue {
 #[cfg(test)]
 #[path = "queue_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "queue_properties.rs"]
+mod properties;
