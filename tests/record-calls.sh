@@ -1,6 +1,6 @@
 #!/bin/bash
-# record-calls.sh COMMAND...: runs a command and prints which system calls the confined threads of bulkhead-vmm made meanwhile,
-# in the form of vmm/src/confine/recorded.txt. The command's own output goes to stderr. Needs root and tracefs, and nothing of
+# record-calls.sh COMMAND...: runs a command and prints which system calls the confined threads of bulkhead-vmm made
+# meanwhile, in the form of vmm/src/confine/recorded.txt. The command's own output goes to stderr. Needs root and tracefs, and nothing of
 # the product: the kernel's tracepoint tells the threads apart by their names. `make calls` records the end-to-end tests.
 set -euo pipefail
 
@@ -12,7 +12,8 @@ end="bulkhead-calls-$$ end"
 mkdir "$tracing"
 trap 'rmdir "$tracing"' EXIT
 echo 16384 >"$tracing/buffer_size_kb"
-echo 'comm ~ "vcpu*" || comm ~ "fs?" || comm == "devices" || comm == "bulkhead-vmm"' >"$tracing/events/raw_syscalls/sys_enter/filter"
+threads='comm ~ "vcpu*" || comm ~ "fs?" || comm == "devices" || comm == "bulkhead-vmm"'
+echo "$threads" >"$tracing/events/raw_syscalls/sys_enter/filter"
 
 # "     vcpu0-1234    [000] ..... 12.345678: sys_enter: NR 16 (c, ae80, 0, 0, 0, 0)"
 # A thread is confined from its first seccomp(2) (317) on; a denied call ends the process before the tracepoint.

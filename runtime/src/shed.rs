@@ -1,8 +1,8 @@
 //! What the processes that outlive a command give up of their caller and of what they could gain.
 //!
-//! The server keeps the capabilities of its caller: it mounts, makes taps and maps ids. A proxy runs no program, so nothing is left in its
-//! bounding set. Neither forbids to be looked into: callers enter the namespaces of a proxy by its pid, and one without
-//! CAP_SYS_PTRACE may do so only with what is dumpable.
+//! The server keeps the capabilities of its caller: it mounts, makes taps and maps ids. A proxy runs no program, so nothing
+//! is left in its bounding set. Neither forbids to be looked into: callers enter the namespaces of a proxy by its pid, and one
+//! without CAP_SYS_PTRACE may do so only with what is dumpable.
 
 use std::io;
 
