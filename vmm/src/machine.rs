@@ -186,6 +186,7 @@ impl Machine {
             event_loop: event_loop.handle(),
             console: Arc::new(Output::default()),
             proc_self_fd,
+            files: limits::files(memory_mib),
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));

@@ -88,6 +88,8 @@ pub struct Context {
     pub console: Arc<Output>,
     /// /proc/self/fd of a procfs that shows this process alone.
     pub proc_self_fd: File,
+    /// Inodes and open files of the guest.
+    pub files: u64,
     /// What the guest's memory may grow by.
     pub room: Option<Arc<mem::Room>>,
 }
@@ -130,7 +132,8 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
         Device::Fs { tag, read_only } => {
             let failed = |source| BuildError::Device { device: "fs", source };
             let proc_self_fd = context.proc_self_fd.try_clone().map_err(|error| failed(error.into()))?;
-            let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd };
+            let files = context.files;
+            let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd, files };
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
         Device::Net { tap, vhost, mac, mtu } => {
