@@ -17,4 +17,5 @@ pub mod proxy;
 pub mod sandbox;
 pub mod spec;
 pub mod state;
+pub mod systemd;
 pub mod time;

@@ -28,4 +28,5 @@ mod process;
 mod resources;
 mod run;
 mod schema;
+mod systemd;
 mod terminal;

@@ -25,7 +25,7 @@ use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     limits,
     timeline::Phase,
-    vmm::Request,
+    vmm::{GuestExit, Request},
 };
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::{
@@ -36,7 +36,7 @@ use ttrpc::Code;
 
 use super::{
     agent::{Agent, AgentError},
-    cgroup,
+    cgroup::{self, bounds::Memory},
     expose::expose,
     nics::{Found, Nics, NicsError},
     oom_score,
@@ -54,6 +54,7 @@ use crate::{
     error::chain,
     spec::HostLimits,
     state::{ExitRecord, Process, names, write_atomically},
+    systemd::{self, Scope},
     time::rfc3339,
 };
 
@@ -99,6 +100,8 @@ pub(super) struct Pod {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) path: PathBuf,
+    /// As systemd has it.
+    pub(super) scope: Option<Scope>,
     /// Those it was made with.
     pub(super) limits: HostLimits,
 }
@@ -302,8 +305,22 @@ impl Pod {
         let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
         let mut machine = machine.hold().await;
         let size = machine.size();
+        if demand.memory() == Memory::Unlimited {
+            machine.lift_memory().map_err(|error| status(Code::ABORTED, chain(&error)))?;
+        }
         let need = demand.beside(size.memory_mib, size.vcpus);
-        machine.resize(agent, need).await.map_err(|error| status(Code::ABORTED, chain(&error)))
+        let resized = machine.resize(agent, need).await;
+        self.tell_systemd().await;
+        resized.map_err(|error| status(Code::ABORTED, chain(&error)))
+    }
+
+    /// The unit keeps what the files of the cgroup say. They hold as they are, until systemd writes them anew.
+    async fn tell_systemd(&self) {
+        let Some(group) = &self.cgroup else { return };
+        let Some(scope) = &group.scope else { return };
+        if let Err(error) = systemd::follow(scope, &group.path).await {
+            eprintln!("{}", chain(&error));
+        }
     }
 
     /// What there is of a network that was given by its path. It is that of the first container, and of those that
@@ -508,7 +525,11 @@ impl Pod {
     }
 
     /// Gives every process that has not ended the sandbox's end as its own.
-    pub(super) fn over(&self, over: &Over) {
+    pub(super) fn over(&self, mut over: Over) {
+        let killed = self.machine.get().is_some_and(Machine::was_killed_for_memory);
+        if over.reason.is_none() && killed {
+            over.reason = Some(GuestExit::Vmm("the host's OOM killer ended it".into()));
+        }
         let why = over.to_string();
         // While it boots, `boot` sees the same end and says more about it.
         if !matches!(*self.boot.borrow(), Boot::Pending) {

@@ -32,7 +32,7 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{Inputs, boot},
-    cgroup::{self, Claim},
+    cgroup::{self, CgroupError, Claim, bounds::Bounds, scope::Holder},
     connections::Connections,
     nics::Nics,
     oom_score,
@@ -49,6 +49,7 @@ use crate::network::Namespace;
 use crate::state::{
     Entry, Journal, Process, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically,
 };
+use crate::systemd;
 
 /// The word after which `main` below is meant.
 pub const COMMAND: &str = "sandbox-server";
@@ -137,22 +138,47 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     if let Some(score) = plan.oom_score_adj {
         oom_score::set_own(score)?;
     }
-    let mut claim = None;
+    let mut home = None;
     if let Some(path) = &plan.cgroup {
-        claim = Some(cgroup::make(path, &journal)?);
+        let entrance = Entrance::make(path, &plan, &journal)?;
         journal.append(&Entry::Owned { path: path.clone() })?;
         // Nobody goes back: a server that fails here takes the cgroup with it.
         let _ = cgroup::limits::set(path, &plan.limits)?;
+        let bounds = Bounds::begin(path, plan.sizes, plan.memory)?;
+        if let Some(scope) = &plan.scope {
+            systemd::blocking(systemd::follow(scope, path))?;
+        }
+        home = Some((entrance, bounds));
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3)?;
-    let complete = runtime.block_on(run(&plan, &dir, share, claim, descriptors, bootstrap.into()))?;
+    let complete = runtime.block_on(run(&plan, &dir, share, home, descriptors, bootstrap.into()))?;
     if !complete {
         drop(runtime);
         discard(&dir)?;
     }
     Ok(())
+}
+
+/// What keeps the cgroup until the VMM is inside.
+#[derive(Debug)]
+enum Entrance {
+    /// Free of others.
+    Claimed { _claim: Claim },
+    /// There at all.
+    Held { _holder: Holder },
+}
+
+impl Entrance {
+    fn make(path: &Path, plan: &Plan, journal: &Journal) -> Result<Self, CgroupError> {
+        let Some(scope) = &plan.scope else {
+            return Ok(Self::Claimed { _claim: cgroup::make(path, journal)? });
+        };
+        let holder = Holder::start()?;
+        cgroup::scope::make(path, scope, &plan.id, holder.pid(), journal)?;
+        Ok(Self::Held { _holder: holder })
+    }
 }
 
 /// The command that started the creation was cut off: what it left is removed.
@@ -172,12 +198,16 @@ async fn run(
     plan: &Plan,
     dir: &StateDir,
     share: Share,
-    claim: Option<Claim>,
+    home: Option<(Entrance, Bounds)>,
     descriptors: Descriptors,
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
     let share_fd = share.open()?;
-    let group = plan.cgroup.clone().map(|path| Group { path, limits: plan.limits.clone() });
+    let group = plan.cgroup.clone().map(|path| Group {
+        path,
+        scope: plan.scope.clone(),
+        limits: plan.limits.clone(),
+    });
     let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
@@ -185,10 +215,10 @@ async fn run(
     let log = open_log(&dir.join(names::SERVER_LOG))?;
     let (vmm, process) = Vmm::spawn(&plan.vmm, plan.debug, &log, plan.cgroup.as_deref(), news_sender)?;
     // It is in the cgroup, which nobody else takes from now on.
-    drop(claim);
+    let bounds = home.map(|(_entrance, bounds)| bounds);
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
-    let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
+    let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes, bounds));
     let journal = dir.journal();
     journal.append(&Entry::Process { role: Role::Vmm, process })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
@@ -216,7 +246,7 @@ async fn run(
     });
     tokio::spawn({
         let (pod, vmm) = (pod.clone(), vmm.clone());
-        async move { pod.over(&vmm.wait_over().await) }
+        async move { pod.over(vmm.wait_over().await) }
     });
 
     let shutdown = Arc::new(Notify::new());

@@ -42,6 +42,10 @@ pub struct Export {
     pub id_map: Option<IdMap>,
 }
 
+/// A guest may make setuid programs in its volumes, and there may be device nodes: neither means anything to a process of the
+/// host that looks through the export. The guest's kernel goes by its own mounts. Not noexec, which access(2) shows.
+const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ShareError {
     #[error("enter a mount namespace for the sandbox")]
@@ -156,6 +160,7 @@ pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
     flags.set(OpenTreeFlags::AT_RECURSIVE, export.recursive);
     let place = open_source(&export.source, export.directory)?;
     let tree = rustix::mount::open_tree(&place, "", flags)?;
+    set_attributes(tree.as_fd(), HARMLESS, 0, export.recursive)?;
     if export.read_only {
         set_read_only(tree.as_fd(), export.read_only_recursive)?;
     }

@@ -36,7 +36,7 @@ impl Sandbox {
         let sandbox = Self::booting().await;
         let agent = FakeAgent::default();
         let (vmm, _) = vmm(Guest::Works, agent.clone());
-        sandbox.pod.machine.set(Machine::new(vmm, SIZES)).unwrap();
+        sandbox.pod.machine.set(Machine::new(vmm, SIZES, None)).unwrap();
         sandbox.pod.boot.send_replace(Boot::Up(agent.connect()));
         sandbox
     }
@@ -224,7 +224,7 @@ async fn when_the_vm_dies_every_process_has_an_exit_and_the_reason_is_told() {
     sandbox.start("web", "").await.unwrap();
     let request = WaitProcessRequest { container_id: "web".into(), ..Default::default() };
     let waiting = sandbox.client.sandbox.wait_process(bounded(), &request);
-    sandbox.pod.over(&Over { reason: None, console_tail: "last line".into() });
+    sandbox.pod.over(Over { reason: None, console_tail: "last line".into() });
     let exit = waiting.await.unwrap();
     assert_eq!((exit.signal, exit.sandbox_failure.contains("last line")), (9, true));
     assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);

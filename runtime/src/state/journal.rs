@@ -15,7 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Process, StateError};
-use crate::network::NamespaceId;
+use crate::{network::NamespaceId, systemd::Scope};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "object")]
@@ -28,6 +28,8 @@ pub enum Entry {
     /// A directory of the cgroup2 hierarchy that did not exist before. Its parents, when we made them, have lines
     /// of their own before this one.
     Cgroup { path: PathBuf },
+    /// A scope of systemd, and its directory.
+    Scope { scope: Scope, path: PathBuf },
     /// The directory of an earlier line was there after all: another one has made it.
     Foreign { path: PathBuf },
     /// All that is in this cgroup, from now on, was started by the VMM or is one of our processes.
