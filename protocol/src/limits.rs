@@ -35,6 +35,18 @@ pub const VCPUS: u8 = 32;
 /// Guest memory: the least that boots, and the most that a guest's tables are made for.
 pub const MEMORY_MIB: std::ops::RangeInclusive<u32> = 48..=65_536;
 
+/// Inodes and open files of a guest, for each MiB of memory that its machine boots with. In an honest guest each costs a KiB
+/// of its own memory.
+pub const FILES_PER_MIB: u64 = 512;
+/// The same for a machine of any size: Linux's default for `fs.nr_open`.
+pub const FILES: u64 = 1 << 20;
+
+/// How many inodes and open files the file server keeps for a guest that boots with `memory_mib`.
+pub const fn files(memory_mib: u32) -> u64 {
+    let files = memory_mib as u64 * FILES_PER_MIB;
+    if files < FILES { files } else { FILES }
+}
+
 /// From VMM spawn to the agent's greeting. Generous: software emulation of nested virtualization is 100x slower.
 pub const BOOT: Duration = Duration::from_secs(60);
 /// For one RPC that does bounded work in the guest.

@@ -21,5 +21,6 @@ pub mod sandbox;
 pub mod shed;
 pub mod spec;
 pub mod state;
+pub mod systemd;
 pub mod text;
 pub mod time;

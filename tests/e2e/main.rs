@@ -30,4 +30,5 @@ mod process;
 mod resources;
 mod run;
 mod schema;
+mod systemd;
 mod terminal;

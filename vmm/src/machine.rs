@@ -197,6 +197,7 @@ impl Machine {
             console: Arc::new(Output::default()),
             proc_self_fd,
             shares: Arc::default(),
+            files: limits::files(memory_mib),
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));

@@ -28,11 +28,13 @@ use crate::{
     network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
-        ContainerPlan, Launch, Plan, cgroup,
+        ContainerPlan, Launch, Plan,
+        cgroup::{self, CgroupError, Claim},
         sizing::{self, Sizes},
     },
     spec::{self, Bundle, HostPart, Vm},
     state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    systemd::{self, Scope},
     time::rfc3339,
 };
 
@@ -165,9 +167,6 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
     let joined = join::resolve(&context.root, &mut bundle)?;
     let cgroup = cgroup_for(context, &bundle, id)?;
-    if let Some(path) = &cgroup {
-        cgroup::refuse_taken(path, &context.root, id)?;
-    }
     let HostPart { vm, limits, warnings, .. } = &mut bundle.host;
     let home = match joined {
         Some(joined) => {
@@ -222,6 +221,9 @@ fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Op
     }
     let path = bundle.host.cgroups_path.as_deref();
     let systemd = context.cgroup_manager == CgroupManager::Systemd;
+    if systemd {
+        systemd::is_there().map_err(CgroupError::from)?;
+    }
     let resolved = cgroup::resolve(path, id, systemd)?;
     if path.is_none() && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err() {
         context.log.debug("/sys/fs/cgroup cannot be written: no cgroup for the sandbox");
@@ -248,13 +250,19 @@ fn make(
     entered: Stamp,
 ) -> Result<Made, Error> {
     let Checked { id, bundle, terminal, home, cgroup, network } = checked;
+    let scope = scope_for(context, cgroup.as_deref());
+    if let Some(path) = &cgroup {
+        cgroup::refuse_taken(path, root, &id)?;
+    }
     write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
     let mut own_cgroup = None;
     let (server, sandbox, server_process) = match home {
         Home::Own { config, sizes, artefacts } => {
             let mut plan = Plan::new(root, &id, &config, sizes);
             plan.cgroup = cgroup;
+            plan.scope = scope;
             plan.limits = bundle.host.limits.clone();
+            plan.memory = sizing::Demand::of(&bundle.guest.resources, &plan.limits).memory();
             plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
@@ -266,8 +274,7 @@ fn make(
         Home::Joined(Joined { sandbox, server }) => {
             dir.share(names::SERVER_SOCKET, &sandbox)?;
             dir.share(names::VSOCK_SOCKET, &sandbox)?;
-            let claim = |path: PathBuf| cgroup::make(&path, &dir.journal()).map(|claim| (path, claim));
-            own_cgroup = cgroup.map(claim).transpose()?;
+            own_cgroup = cgroup.map(|path| OwnCgroup::prepare(path, scope, dir)).transpose()?;
             (None, Some(sandbox), server)
         }
     };
@@ -284,8 +291,8 @@ fn make(
     };
     let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
     wait_ready(&mut proxy, server.as_ref())?;
-    if let Some((path, _claim)) = own_cgroup {
-        cgroup::enter(&path, proxy.process.pid)?;
+    if let Some(own) = own_cgroup {
+        own.enter(&id, proxy.process.pid, dir)?;
     }
 
     let record = Record {
@@ -302,6 +309,42 @@ fn make(
         sandbox,
     };
     Ok(Made { id, proxy, server, record, terminal: bundle.host.terminal })
+}
+
+/// The unit of a cgroup, where systemd is to make it.
+fn scope_for(context: &Context, cgroup: Option<&Path>) -> Option<Scope> {
+    cgroup
+        .filter(|_| context.cgroup_manager == CgroupManager::Systemd)
+        .and_then(|path| Scope::at(path, cgroup::ROOT.as_ref()))
+}
+
+/// The cgroup of a container in the microVM of another one, in which its proxy is alone.
+enum OwnCgroup {
+    Made {
+        path: PathBuf,
+        _claim: Claim,
+    },
+    /// systemd makes it with the proxy in it.
+    Scope {
+        path: PathBuf,
+        scope: Scope,
+    },
+}
+
+impl OwnCgroup {
+    fn prepare(path: PathBuf, scope: Option<Scope>, dir: &Locked) -> Result<Self, CgroupError> {
+        match scope {
+            Some(scope) => Ok(Self::Scope { path, scope }),
+            None => Ok(Self::Made { _claim: cgroup::make(&path, &dir.journal())?, path }),
+        }
+    }
+
+    fn enter(self, id: &ContainerId, proxy: u32, dir: &Locked) -> Result<(), CgroupError> {
+        match self {
+            Self::Made { path, .. } => cgroup::enter(&path, proxy),
+            Self::Scope { path, scope } => cgroup::scope::make(&path, &scope, id, proxy, &dir.journal()),
+        }
+    }
 }
 
 impl Made {

@@ -62,7 +62,7 @@ pub struct Cli {
     /// Directory for the state of containers [default: /run/bulkhead, or $XDG_RUNTIME_DIR/bulkhead without root]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Read `cgroupsPath` as slice:prefix:name
+    /// Read `cgroupsPath` as slice:prefix:name, a scope that systemd makes
     #[arg(long)]
     systemd_cgroup: bool,
     /// Accepted for callers of runc: auto, true or false
@@ -173,6 +173,7 @@ pub fn main() -> u8 {
     // is for people who read the process list; the plan comes over a socket.
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some(sandbox::server::COMMAND) => return sandbox::server::main(),
+        Some(sandbox::cgroup::scope::COMMAND) => return sandbox::cgroup::scope::main(),
         Some(proxy::COMMAND) => return proxy::main(),
         _ => {}
     }

@@ -1,11 +1,14 @@
 //! The host cgroup of a sandbox: server, VMM and proxies together, so that a caller can account for the pod as a whole.
 //!
-//! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`, with all controllers that those above can give. Only
+//! Where the spec's `cgroupsPath` says, else `bulkhead/<id>`, with all controllers that those above can give; with
+//! `--systemd-cgroup` a scope of systemd's (`scope`), which makes and removes the directory itself. Only
 //! directories that were not there before are ours to remove, and `bulkhead/` itself: each has a line in the journal
 //! before it is made.
 
+pub mod bounds;
 mod claim;
 pub mod limits;
+pub mod scope;
 
 use std::{
     fs, io,
@@ -14,8 +17,12 @@ use std::{
 
 use bulkhead_protocol::id::ContainerId;
 
+use self::bounds::BoundsError;
 pub use self::claim::{Claim, refuse_taken};
-use crate::state::{Entry, Journal, StateError};
+use crate::{
+    state::{Entry, Journal, StateError},
+    systemd::SystemdError,
+};
 
 /// Where the unified hierarchy is mounted.
 pub const ROOT: &str = "/sys/fs/cgroup";
@@ -41,9 +48,17 @@ pub enum CgroupError {
     Claim { path: PathBuf, source: io::Error },
     #[error("put process {pid} into cgroup {}", .path.display())]
     Enter { path: PathBuf, pid: u32, source: io::Error },
+    #[error(transparent)]
+    Unit(#[from] SystemdError),
+    #[error("systemd has made the scope, but not as cgroup {}", .path.display())]
+    Elsewhere { path: PathBuf },
+    #[error("start a process to hold the scope")]
+    Holder { source: io::Error },
     /// A limit that the kernel does not take.
     #[error("{field}: set {file} of its cgroup on the host to {value:?}")]
     Limit { field: String, file: &'static str, value: String, source: io::Error },
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     #[error(transparent)]
     Journal(#[from] StateError),
 }
@@ -60,6 +75,7 @@ pub fn is_unified() -> bool {
 /// When the spec's value would leave the hierarchy, or is not of the systemd form when that is asked for.
 pub fn resolve(cgroups_path: Option<&str>, id: &ContainerId, systemd: bool) -> Result<PathBuf, CgroupError> {
     let relative = match cgroups_path {
+        None | Some("") if systemd => systemd_path(&format!(":bulkhead:{id}"))?,
         None | Some("") => format!("bulkhead/{id}"),
         Some(path) if systemd => systemd_path(path)?,
         // crun and runc put a relative path below the hierarchy's root as well.
@@ -83,7 +99,11 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
     };
     let slice = if slice.is_empty() { "system.slice" } else { slice };
     let stem = slice.strip_suffix(".slice").ok_or_else(refuse)?;
-    if name.is_empty() || [slice, prefix, name].iter().any(|part| part.contains('/')) {
+    // A slice holds units, no processes.
+    if name.is_empty()
+        || name.ends_with(".slice")
+        || [slice, prefix, name].iter().any(|part| part.contains('/'))
+    {
         return Err(refuse());
     }
     let mut expanded = String::new();
@@ -93,10 +113,9 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
         expanded.push_str(&stem[..end]);
         expanded.push_str(".slice/");
     }
-    let unit = match (prefix, name.strip_suffix(".slice")) {
-        (_, Some(_)) => name.to_owned(),
-        ("", None) => format!("{name}.scope"),
-        (prefix, None) => format!("{prefix}-{name}.scope"),
+    let unit = match prefix {
+        "" => format!("{name}.scope"),
+        prefix => format!("{prefix}-{name}.scope"),
     };
     Ok(expanded + &unit)
 }

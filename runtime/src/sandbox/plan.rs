@@ -13,10 +13,11 @@ use bulkhead_protocol::{
 use protobuf::well_known_types::any::Any;
 use serde::{Deserialize, Serialize};
 
-use super::{share::Export, sizing::Sizes};
+use super::{cgroup::bounds::Memory, share::Export, sizing::Sizes};
 use crate::{
     config::Config,
     spec::{self, Bundle, HostLimits, Policy, SpecError},
+    systemd::Scope,
 };
 
 /// Type of the options that hold a `ContainerPlan` as JSON.
@@ -34,8 +35,12 @@ pub struct Plan {
     pub sizes: Sizes,
     /// Where server, VMM and proxies go.
     pub cgroup: Option<PathBuf>,
+    /// Whether the cgroup is a unit of systemd's.
+    pub scope: Option<Scope>,
     /// To set there.
     pub limits: HostLimits,
+    /// Whether the first container's memory is limited.
+    pub memory: Memory,
     /// For server and VMM; `None` leaves what they inherit.
     pub oom_score_adj: Option<i32>,
     /// The network namespace whose descriptor comes along.
@@ -56,7 +61,9 @@ impl Plan {
             vmm: config.vmm.clone(),
             sizes,
             cgroup: None,
+            scope: None,
             limits: HostLimits::default(),
+            memory: Memory::Unlimited,
             oom_score_adj: None,
             network: None,
             vhost_net: config.vhost_net,

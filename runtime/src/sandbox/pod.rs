@@ -38,7 +38,7 @@ use ttrpc::Code;
 
 use super::{
     agent::{Agent, AgentError},
-    cgroup,
+    cgroup::{self, bounds::Memory},
     clock::Clock,
     expose::expose,
     nics::{Found, Nics, NicsError},
@@ -51,13 +51,14 @@ use super::{
     stdio::Stdio,
     table::{Exit, Key, Table, TableError, status},
     timeline::Timeline,
-    vmm::{Over, Vmm, processes::Processes},
+    vmm::{Over, Reason, Vmm, processes::Processes},
 };
 use crate::{
     error::chain,
     log::note,
     spec::HostLimits,
     state::{ExitRecord, names, write_atomically},
+    systemd::{self, Scope},
     time::rfc3339,
 };
 
@@ -105,6 +106,8 @@ pub(super) struct Pod {
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) path: PathBuf,
+    /// As systemd has it.
+    pub(super) scope: Option<Scope>,
     /// Those it was made with.
     pub(super) limits: HostLimits,
 }
@@ -300,8 +303,22 @@ impl Pod {
         let machine = self.machine.get().ok_or_else(|| status(Code::UNAVAILABLE, "the sandbox ends"))?;
         let mut machine = machine.hold().await;
         let size = machine.size();
+        if demand.memory() == Memory::Unlimited {
+            machine.lift_memory().map_err(|error| status(Code::ABORTED, chain(&error)))?;
+        }
         let need = demand.beside(size.memory_mib, size.vcpus);
-        machine.resize(agent, need).await.map_err(|error| status(Code::ABORTED, chain(&error)))
+        let resized = machine.resize(agent, need).await;
+        self.tell_systemd().await;
+        resized.map_err(|error| status(Code::ABORTED, chain(&error)))
+    }
+
+    /// The unit keeps what the files of the cgroup say. They hold as they are, until systemd writes them anew.
+    async fn tell_systemd(&self) {
+        let Some(group) = &self.cgroup else { return };
+        let Some(scope) = &group.scope else { return };
+        if let Err(error) = systemd::follow(scope, &group.path).await {
+            note(&chain(&error));
+        }
     }
 
     /// What there is of a network that was given by its path. It is that of the first container, and of those that
@@ -523,7 +540,11 @@ impl Pod {
     }
 
     /// Gives every process that has not ended the sandbox's end as its own.
-    pub(super) fn over(&self, over: &Over) {
+    pub(super) fn over(&self, mut over: Over) {
+        let killed = self.machine.get().is_some_and(Machine::was_killed_for_memory);
+        if over.reason == Reason::Died && killed {
+            over.reason = Reason::Ended("the host's OOM killer ended the VMM".to_owned());
+        }
         let why = over.to_string();
         // While it boots, `boot` sees the same end and says more about it.
         if !matches!(*self.boot.borrow(), Boot::Pending) {

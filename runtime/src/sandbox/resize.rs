@@ -1,8 +1,8 @@
 //! The machine grows and shrinks while its containers run: memory by virtio-mem, vCPUs by the guest's CPU hotplug.
 //!
-//!   resize ─▶ more memory, until it is plugged ─▶ vCPUs on or off line ─▶ less memory, asked for      one at a time
+//!   resize ─▶ bounds on the host ─▶ more memory, until it is plugged ─▶ vCPUs on or off line ─▶ less memory, asked for
 //!
-//! A step that fails undoes those before it. Taking memory away comes last, because it cannot fail: the guest gives what
+//! One at a time. A step that fails undoes those before it. Taking memory away comes last, because it cannot fail: the guest gives what
 //! it can spare and goes on trying, and its containers' own limits hold meanwhile. What it booted with it keeps. The
 //! device is plugged when it is first needed, so a sandbox that never grows pays nothing for it.
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{
     agent::{Agent, AgentError},
+    cgroup::bounds::{Bounds, BoundsError},
     sizing::{Need, Sizes},
     slots::MEM,
     vmm::{Vmm, VmmError},
@@ -34,6 +35,8 @@ pub(super) enum ResizeError {
     Vmm { step: &'static str, source: VmmError },
     #[error("{step}")]
     Agent { step: &'static str, source: AgentError },
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
     #[error("the guest has plugged {plugged} of {wanted} MiB of memory within {waited:?}")]
     Slow { plugged: u64, wanted: u32, waited: Duration },
 }
@@ -50,6 +53,8 @@ pub(super) struct Size {
 pub(super) struct Machine {
     vmm: Vmm,
     sizes: Sizes,
+    /// `None` without a cgroup on the host.
+    bounds: Option<Bounds>,
     /// For the guest to plug what it is offered.
     patience: Duration,
     /// Held for the whole of an update: the next one starts from what it has reached.
@@ -71,9 +76,15 @@ struct Now {
 }
 
 impl Machine {
-    pub(super) fn new(vmm: Vmm, sizes: Sizes) -> Self {
+    pub(super) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>) -> Self {
         let size = Size { memory_mib: sizes.memory_mib, vcpus: sizes.vcpus };
-        Self { vmm, sizes, patience: limits::RPC, now: tokio::sync::Mutex::new(Now { size, plugged: false }) }
+        Self {
+            vmm,
+            sizes,
+            bounds,
+            patience: limits::RPC,
+            now: tokio::sync::Mutex::new(Now { size, plugged: false }),
+        }
     }
 
     /// Whose machine it is.
@@ -84,6 +95,16 @@ impl Machine {
     /// Waits for those who change the size, and keeps others from it until this is dropped.
     pub(super) async fn hold(&self) -> Held<'_> {
         Held { machine: self, now: self.now.lock().await }
+    }
+
+    /// The host has killed the VMM, or another process of the pod, because the pod wanted more than its bound.
+    pub(super) fn was_killed_for_memory(&self) -> bool {
+        self.bounds.as_ref().is_some_and(|bounds| bounds.kills() > 0)
+    }
+
+    fn allow(&self, size: Size) -> Result<(), ResizeError> {
+        let bounds = self.bounds.as_ref();
+        bounds.map_or(Ok(()), |bounds| Ok(bounds.fit(size.memory_mib, size.vcpus)?))
     }
 
     fn bounded(&self, before: Size, need: Need) -> Size {
@@ -163,6 +184,11 @@ impl Machine {
 }
 
 impl Held<'_> {
+    /// A container without a memory limit has come: the pod may fill volumes in the host's memory.
+    pub(super) fn lift_memory(&self) -> Result<(), ResizeError> {
+        self.machine.bounds.as_ref().map_or(Ok(()), |bounds| Ok(bounds.lift()?))
+    }
+
     pub(super) fn size(&self) -> Size {
         self.now.size
     }
@@ -173,6 +199,11 @@ impl Held<'_> {
         let Self { machine, now } = self;
         let before = now.size;
         let wanted = machine.bounded(before, need);
+        // Never less than what it has while it changes.
+        machine.allow(Size {
+            memory_mib: wanted.memory_mib.max(before.memory_mib),
+            vcpus: wanted.vcpus.max(before.vcpus),
+        })?;
         if wanted.memory_mib > before.memory_mib
             && let Err(error) = machine.grow(now, agent, wanted.memory_mib).await
         {
@@ -193,7 +224,7 @@ impl Held<'_> {
             machine.ask(wanted.memory_mib).await?;
         }
         now.size = wanted;
-        Ok(())
+        machine.allow(wanted)
     }
 }
 

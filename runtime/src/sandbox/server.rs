@@ -34,7 +34,7 @@ use ttrpc::asynchronous::Server;
 
 use super::{
     boot::{BootError, Inputs, boot},
-    cgroup::{self, Claim},
+    cgroup::{self, CgroupError, Claim, bounds::Bounds, scope::Holder},
     clock::Clock,
     clock_source,
     connections::Connections,
@@ -53,6 +53,7 @@ use crate::{
     log::{Bounded, note, note_in},
     network::Namespace,
     state::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
+    systemd,
 };
 
 /// The word after which `main` below is meant.
@@ -148,22 +149,47 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
     if let Some(score) = plan.oom_score_adj {
         oom_score::set_own(score)?;
     }
-    let mut claim = None;
+    let mut home = None;
     if let Some(path) = &plan.cgroup {
-        claim = Some(cgroup::make(path, &journal)?);
+        let entrance = Entrance::make(path, &plan, &journal)?;
         journal.append(&Entry::Owned { path: path.clone() })?;
         // Nobody goes back: a server that fails here takes the cgroup with it.
         let _ = cgroup::limits::set(path, &plan.limits)?;
+        let bounds = Bounds::begin(path, plan.sizes, plan.memory)?;
+        if let Some(scope) = &plan.scope {
+            systemd::blocking(systemd::follow(scope, path))?;
+        }
+        home = Some((entrance, bounds));
     }
     let share = Share::enter(&dir.join(names::SHARE))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3)?;
-    let complete = runtime.block_on(run(&plan, &dir, share, claim, descriptors, bootstrap.into()))?;
+    let complete = runtime.block_on(run(&plan, &dir, share, home, descriptors, bootstrap.into()))?;
     if !complete {
         drop(runtime);
         discard(&dir)?;
     }
     Ok(())
+}
+
+/// What keeps the cgroup until the VMM is inside.
+#[derive(Debug)]
+enum Entrance {
+    /// Free of others.
+    Claimed { _claim: Claim },
+    /// There at all.
+    Held { _holder: Holder },
+}
+
+impl Entrance {
+    fn make(path: &Path, plan: &Plan, journal: &Journal) -> Result<Self, CgroupError> {
+        let Some(scope) = &plan.scope else {
+            return Ok(Self::Claimed { _claim: cgroup::make(path, journal)? });
+        };
+        let holder = Holder::start()?;
+        cgroup::scope::make(path, scope, &plan.id, holder.pid(), journal)?;
+        Ok(Self::Held { _holder: holder })
+    }
 }
 
 /// The command that started the creation was cut off: what it left is removed.
@@ -183,22 +209,26 @@ async fn run(
     plan: &Plan,
     dir: &StateDir,
     share: Share,
-    claim: Option<Claim>,
+    home: Option<(Entrance, Bounds)>,
     descriptors: Descriptors,
     bootstrap: PacketSocket,
 ) -> Result<bool, BoxError> {
     let share_fd = share.open()?;
-    let group = plan.cgroup.clone().map(|path| Group { path, limits: plan.limits.clone() });
+    let group = plan.cgroup.clone().map(|path| Group {
+        path,
+        scope: plan.scope.clone(),
+        limits: plan.limits.clone(),
+    });
     let pod = Pod::new(dir.id().clone(), dir.path().to_owned(), Some(share), group);
     pod.timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
     pod.timeline.mark(Phase::ServerUp);
     let Spawned { vmm, processes, mut stamps, stderr } = Vmm::spawn(&plan.vmm, plan.cgroup.as_deref())?;
     // It is in the cgroup, which nobody else takes from now on.
-    drop(claim);
+    let bounds = home.map(|(_entrance, bounds)| bounds);
     limit_files()?;
     pod.timeline.mark(Phase::VmmSpawned);
     // Nobody else sets it.
-    let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes));
+    let _ = pod.machine.set(Machine::new(vmm.clone(), plan.sizes, bounds));
     let journal = dir.journal();
     journal.append(&Entry::Process { role: Role::Vmm, process: processes.outer() })?;
     let given = plan.network.clone().zip(descriptors.network.map(Namespace::received));
@@ -221,7 +251,7 @@ async fn run(
             let over = vmm.wait_over().await;
             // What it does now, nobody can control.
             processes.kill();
-            pod.over(&over);
+            pod.over(over);
         }
     });
 

@@ -46,6 +46,10 @@ pub struct Export {
     pub id_map: Option<IdMap>,
 }
 
+/// A guest may make setuid programs in its volumes, and there may be device nodes: neither means anything to a process of the
+/// host that looks through the export. The guest's kernel goes by its own mounts. Not noexec, which access(2) shows.
+const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ShareError {
     #[error("enter a mount namespace for the sandbox")]
@@ -167,6 +171,8 @@ pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
     // until then is below the tree, and gets the attributes that follow.
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
     set_attributes(tree.as_fd(), &private, true)?;
+    let harmless = Attributes { set: HARMLESS, ..Attributes::default() };
+    set_attributes(tree.as_fd(), &harmless, true)?;
     if export.read_only {
         set_read_only(tree.as_fd(), export.read_only_recursive)?;
     }

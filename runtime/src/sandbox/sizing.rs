@@ -14,6 +14,7 @@ use bulkhead_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::bounds::Memory;
 use crate::{
     config::Config,
     spec::{ANNOTATIONS, Hardware, HostLimits, SpecError, Vm},
@@ -56,6 +57,16 @@ impl Demand {
             period: resources.cpu_period,
             cpus: host.cpus.as_ref().map(CpuList::count),
         }
+    }
+
+    /// Whether the container's memory is limited.
+    pub fn memory(self) -> Memory {
+        if value(self.memory).is_some() { Memory::Limited } else { Memory::Unlimited }
+    }
+
+    /// As an update.
+    pub(super) fn takes_memory_limit_away(self) -> bool {
+        self.memory == Some(Limit::Max)
     }
 
     /// What holds after an update.

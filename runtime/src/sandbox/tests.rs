@@ -44,10 +44,10 @@ impl Sandbox {
         let mut sandbox = Self::booting().await;
         sandbox.agent = agent.clone();
         let (vmm, _) = vmm(Guest::Works, sandbox.agent.clone());
-        sandbox.pod.machine.set(Machine::new(vmm.clone(), SIZES)).unwrap();
+        sandbox.pod.machine.set(Machine::new(vmm.clone(), SIZES, None)).unwrap();
         sandbox.pod.boot.send_replace(Boot::Up(sandbox.agent.connect()));
         let pod = sandbox.pod.clone();
-        tokio::spawn(async move { pod.over(&vmm.wait_over().await) });
+        tokio::spawn(async move { pod.over(vmm.wait_over().await) });
         sandbox
     }
 
@@ -253,7 +253,7 @@ async fn when_the_vm_dies_every_process_has_an_exit_and_the_reason_is_told() {
     sandbox.start("web", "").await.unwrap();
     let request = WaitProcessRequest { container_id: "web".into(), ..Default::default() };
     let waiting = sandbox.client.sandbox.wait_process(bounded(), &request);
-    sandbox.pod.over(&Over { reason: Reason::Died, console_tail: "last line".into() });
+    sandbox.pod.over(Over { reason: Reason::Died, console_tail: "last line".into() });
     let exit = waiting.await.unwrap();
     assert_eq!((exit.signal, exit.sandbox_failure.contains("last line")), (9, true));
     assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{Entry, Process};
+use crate::systemd::{self, Scope, SystemdError};
 
 /// For what a VMM has left to end, after SIGKILL.
 const GONE: Duration = Duration::from_secs(5);
@@ -24,6 +25,8 @@ pub(super) struct Leftovers {
     pub(super) owned: Vec<PathBuf>,
     /// Directories that were made, the last one first.
     pub(super) made: Vec<PathBuf>,
+    /// What systemd has made.
+    pub(super) scopes: Vec<(Scope, PathBuf)>,
 }
 
 impl Leftovers {
@@ -35,6 +38,7 @@ impl Leftovers {
                 Entry::Foreign { path } => left.made.retain(|made| made != path),
                 Entry::Owned { path } => left.owned.push(path.clone()),
                 Entry::Vacated { path } => left.owned.retain(|owned| owned != path),
+                Entry::Scope { scope, path } => left.scopes.push((scope.clone(), path.clone())),
                 Entry::Process { .. } | Entry::Redirect { .. } => {}
             }
         }
@@ -45,8 +49,8 @@ impl Leftovers {
 
 /// The directories that a container has made or runs in.
 pub fn held(entries: &[Entry]) -> impl Iterator<Item = PathBuf> {
-    let Leftovers { owned, made } = Leftovers::of(entries);
-    owned.into_iter().chain(made)
+    let Leftovers { owned, made, scopes } = Leftovers::of(entries);
+    owned.into_iter().chain(made).chain(scopes.into_iter().map(|(_, path)| path))
 }
 
 /// Kills what is in the cgroup itself beside `ours`, which end on their own. Cgroups below it were made by others.
@@ -95,13 +99,16 @@ fn strangers(path: &Path, ours: &[u32]) -> io::Result<impl Iterator<Item = u32>>
 /// # Errors
 /// A cgroup of the container that is not empty; the step says which.
 pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, io::Error)> {
-    let Leftovers { owned, made } = Leftovers::of(entries);
+    let Leftovers { owned, made, scopes } = Leftovers::of(entries);
     for path in owned {
         if !has_children(&path) {
             // At once and with what they fork meanwhile, since Linux 5.14.
             let _ = fs::write(path.join("cgroup.kill"), "1");
         }
         vacate(&path, &[]).map_err(|e| (path.clone(), e))?;
+    }
+    for (scope, path) in scopes {
+        end_scope(&scope, &path).map_err(|e| (path, e))?;
     }
     // The last one is that of the processes, the others only lead to it.
     for (index, path) in made.into_iter().enumerate() {
@@ -113,6 +120,27 @@ pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, io::Error)> 
     Ok(())
 }
 
+/// systemd would kill whoever is in it, so it is asked when nobody is.
+fn end_scope(scope: &Scope, path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + EMPTY;
+    while strangers(path, &[])?.next().is_some() {
+        if Instant::now() >= deadline {
+            return Err(not_ours());
+        }
+        std::thread::sleep(POLL);
+    }
+    match systemd::stop(scope) {
+        // Without systemd there is a directory at most.
+        Ok(()) | Err(SystemdError::Absent) => remove(path),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+fn not_ours() -> io::Error {
+    let reason = "processes that are not this container's are in it";
+    io::Error::new(io::ErrorKind::ResourceBusy, reason)
+}
+
 /// A directory that others use meanwhile (`bulkhead/` of several containers) stays: the last of them removes it.
 fn remove(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + EMPTY;
@@ -122,10 +150,7 @@ fn remove(path: &Path) -> io::Result<()> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
             Err(_) if has_children(path) => return Ok(()),
-            Err(_) if Instant::now() >= deadline => {
-                let reason = "processes that are not this container's are in it";
-                return Err(io::Error::new(io::ErrorKind::ResourceBusy, reason));
-            }
+            Err(_) if Instant::now() >= deadline => return Err(not_ours()),
             Err(_) => std::thread::sleep(POLL),
         }
     }

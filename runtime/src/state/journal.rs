@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{Process, StateError};
-use crate::network::NamespaceId;
+use crate::{network::NamespaceId, systemd::Scope};
 
 /// Bytes from which on it is looked for processes that have ended: some 900 lines. All processes that may run at once need as much.
 const LARGE: u64 = 64 << 10;
@@ -35,6 +35,8 @@ pub enum Entry {
     /// A directory of the cgroup2 hierarchy that did not exist before. Its parents, when we made them, have lines
     /// of their own before this one.
     Cgroup { path: PathBuf },
+    /// A scope of systemd, and its directory.
+    Scope { scope: Scope, path: PathBuf },
     /// The directory of an earlier line was there after all: another one has made it.
     Foreign { path: PathBuf },
     /// All that is in this cgroup, from now on, was started by the VMM or is one of our processes.
@@ -99,6 +101,7 @@ impl Journal {
                 | Entry::Foreign { .. }
                 | Entry::Owned { .. }
                 | Entry::Vacated { .. }
+                | Entry::Scope { .. }
                 | Entry::Redirect { .. },
             ) => true,
             Err(_) => false,

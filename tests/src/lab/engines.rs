@@ -18,7 +18,7 @@ use super::assets::{remove, run};
 use super::{Error, apt};
 
 /// What the tests call or an engine calls in turn; their dependencies come along.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "podman",
     "conmon",
     "netavark",
@@ -28,6 +28,7 @@ const PACKAGES: [&str; 9] = [
     "docker-registry",
     "iptables",
     "curl",
+    "systemd",
 ];
 /// The first release with a schema for `features`, in the pool of a mirror: a file of the stable Debian 13 stays there.
 const SCHEMAS: &str = "pool/main/g/golang-github-opencontainers-specs/\

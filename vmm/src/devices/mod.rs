@@ -90,6 +90,8 @@ pub struct Context {
     pub proc_self_fd: File,
     /// What the guest has of the host's files.
     pub shares: Arc<fs::Shares>,
+    /// Inodes and open files of the guest.
+    pub files: u64,
     /// What the guest's memory may grow by.
     pub room: Option<Arc<mem::Room>>,
 }
@@ -132,8 +134,8 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
         Device::Fs { tag, read_only } => {
             let failed = |source| BuildError::Device { device: "fs", source };
             let proc_self_fd = context.proc_self_fd.try_clone().map_err(|error| failed(error.into()))?;
-            let shares = Arc::clone(&context.shares);
-            let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd, shares };
+            let (shares, files) = (Arc::clone(&context.shares), context.files);
+            let config = fs::Config { tag, read_only, root: "/".into(), proc_self_fd, shares, files };
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
         Device::Net { tap, vhost, mac, mtu } => {

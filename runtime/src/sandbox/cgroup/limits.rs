@@ -2,8 +2,8 @@
 //!
 //!   HostLimits ─check()─▶ what this host can keep ─set()─▶ files, each value one write ─▶ Earlier: what they said before
 //!
-//! There is no cpu.max and no memory.max among them: the machine's vCPUs and memory bound it already, and whoever
-//! throttles a vCPU stops the agent as well. What was asked for and cannot hold is refused by its JSON path; where only
+//! There is no cpu.max and no memory.max among them: the container's own hold in the guest, and whoever throttles a vCPU
+//! stops the agent as well; those of the pod follow its machine (`bounds`). What was asked for and cannot hold is refused by its JSON path; where only
 //! a weight is lost, which bounds nothing, a warning does.
 
 use std::{

@@ -8,7 +8,7 @@ fn path(cgroups_path: Option<&str>, systemd: bool) -> Result<String, CgroupError
 #[test]
 fn without_a_path_each_container_has_its_own_cgroup() {
     assert_eq!(path(None, false).unwrap(), "bulkhead/web");
-    assert_eq!(path(None, true).unwrap(), "bulkhead/web");
+    assert_eq!(path(None, true).unwrap(), "system.slice/bulkhead-web.scope");
 }
 
 #[test]
@@ -36,7 +36,16 @@ fn a_systemd_path_expands_its_slice() {
 
 #[test]
 fn a_systemd_path_of_another_form_is_refused() {
-    for bad in ["/a/b", "a:b", "a.slice:b:c:d", "a:b:c", "a.slice:b:", "a.slice:x/y:c", "a.slice:..:../.."] {
+    for bad in [
+        "/a/b",
+        "a:b",
+        "a.slice:b:c:d",
+        "a:b:c",
+        "a.slice:b:",
+        "a.slice:x:c.slice",
+        "a.slice:x/y:c",
+        "a.slice:..:../..",
+    ] {
         assert!(path(Some(bad), true).is_err(), "{bad}");
     }
 }

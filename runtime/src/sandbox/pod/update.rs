@@ -43,6 +43,9 @@ impl Pod {
         let need = self.table().need(&key.container, demand).changed_by(demand);
         let failed = |error: ResizeError| status(Code::ABORTED, chain(&error));
         let before = machine.size();
+        if demand.takes_memory_limit_away() {
+            machine.lift_memory().map_err(failed)?;
+        }
         let earlier = self.limit_host(&update.host)?;
         let back = || earlier.into_iter().for_each(Earlier::restore);
         if let Err(error) = machine.resize(&agent, before.or_more(need)).await {
@@ -56,7 +59,9 @@ impl Pod {
             return Err(error.into());
         }
         self.table().updated(&key.container, demand);
-        machine.resize(&agent, need).await.map_err(failed)
+        let resized = machine.resize(&agent, need).await;
+        self.tell_systemd().await;
+        resized.map_err(failed)
     }
 
     /// What its files said before; `None` where there is no cgroup.

@@ -13,6 +13,10 @@ fn entries_come_back_in_the_order_they_were_written() {
         Entry::Process { role: Role::Server, process: Process { pid: 7, start_ticks: 9 } },
         Entry::Cgroup { path: "/sys/fs/cgroup/bulkhead".into() },
         Entry::Cgroup { path: "/sys/fs/cgroup/bulkhead/web".into() },
+        Entry::Scope {
+            scope: Scope { slice: "a.slice".into(), unit: "web.scope".into() },
+            path: "/sys/fs/cgroup/a.slice/web.scope".into(),
+        },
         Entry::Foreign { path: "/sys/fs/cgroup/bulkhead/web".into() },
         Entry::Owned { path: "/sys/fs/cgroup/bulkhead/web".into() },
         Entry::Vacated { path: "/sys/fs/cgroup/bulkhead/web".into() },

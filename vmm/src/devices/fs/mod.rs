@@ -43,8 +43,6 @@ const TAG: usize = 36;
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Descriptors that the guest's files never take, for everything else this process opens.
 const RESERVED_FILES: u64 = 4096;
-/// The most inodes and handles at once; each also costs about 1 KiB of memory.
-const MAX_FILES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
@@ -68,6 +66,8 @@ pub struct Config {
     pub proc_self_fd: File,
     /// Where the device is to be found when something is taken from the guest.
     pub shares: Arc<Shares>,
+    /// Inodes and handles that the guest may have at once. One more is ENFILE, and those that are there go on working.
+    pub files: u64,
 }
 
 /// The file systems of a machine's fs devices.
@@ -111,8 +111,8 @@ impl Fs {
         config_space[TAG..].copy_from_slice(&request_queues.to_le_bytes());
 
         let metrics = Arc::new(Metrics::default());
-        let files =
-            passthrough(config.root, config.proc_self_fd).map_err(|source| FsError::Server { source })?;
+        let files = passthrough(config.root, config.proc_self_fd, config.files)
+            .map_err(|source| FsError::Server { source })?;
         let filter = Filter::new(files, config.read_only, Arc::clone(&metrics));
         config.shares.add(filter.clone());
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
@@ -120,7 +120,7 @@ impl Fs {
     }
 }
 
-fn passthrough(root: String, proc_self_fd: File) -> io::Result<PassthroughFs> {
+fn passthrough(root: String, proc_self_fd: File, files: u64) -> io::Result<PassthroughFs> {
     PassthroughFs::new(virtiofsd::passthrough::Config {
         root_dir: root,
         entry_timeout: TIMEOUT,
@@ -131,14 +131,15 @@ fn passthrough(root: String, proc_self_fd: File) -> io::Result<PassthroughFs> {
         // Handles would need CAP_DAC_READ_SEARCH outside of the user namespace.
         inode_file_handles: InodeFileHandlesMode::Never,
         proc_sfd_rawfd: Some(proc_self_fd),
-        guest_fd_limit: file_budget(),
+        guest_fd_limit: files.min(descriptors()),
         ..Default::default()
     })
 }
 
-fn file_budget() -> u64 {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(MAX_FILES);
-    limit.saturating_sub(RESERVED_FILES).max(limit / 2).min(MAX_FILES)
+/// What this process can give: each inode and each handle holds a descriptor.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    limit.saturating_sub(RESERVED_FILES).max(limit / 2)
 }
 
 impl VirtioDevice for Fs {

@@ -211,6 +211,27 @@ fn what_waits_for_a_disk_is_told_by_its_header() {
 }
 
 #[test]
+fn beyond_its_budget_a_guest_gets_enfile_and_what_it_has_goes_on_working() {
+    // The root is one of them.
+    let mut guest = Guest::with_files(false, 4);
+    for name in ["a", "b", "c", "d"] {
+        fs::write(guest.share().join(name), name).unwrap();
+    }
+    let [a, b] = ["a", "b"].map(|name| guest.lookup(name));
+    let handle = guest.open(a, libc::O_RDONLY).handle();
+    let lookup = |guest: &mut Guest, name| guest.call(op::LOOKUP, ROOT, body().name(name)).errno;
+    assert_eq!(lookup(&mut guest, "c"), libc::ENFILE);
+    assert_eq!(guest.open(b, libc::O_RDONLY).errno, libc::ENFILE);
+    assert_eq!(guest.read(a, handle, 0, 10).body, b"a");
+    // One that it has already takes nothing.
+    assert_eq!((lookup(&mut guest, "a"), guest.call(op::STATFS, ROOT, body()).errno), (0, 0));
+    // Forgetting makes room.
+    assert_eq!(guest.raw(&message(op::FORGET, b, body().u64(1)), 0), None);
+    assert_eq!(lookup(&mut guest, "c"), 0);
+    assert_eq!(lookup(&mut guest, "d"), libc::ENFILE);
+}
+
+#[test]
 fn a_second_init_starts_over() {
     let mut guest = Guest::mount(false);
     fs::write(guest.share().join("file"), "content").unwrap();
@@ -325,7 +346,7 @@ fn random_messages_never_panic() {
 fn device(root: &std::path::Path, tag: &str) -> Result<Fs, FsError> {
     let root = root.to_str().unwrap().into();
     let (proc_self_fd, shares) = (proc_self_fd(), Arc::default());
-    Fs::new(Config { tag: tag.into(), read_only: false, root, proc_self_fd, shares })
+    Fs::new(Config { tag: tag.into(), read_only: false, root, proc_self_fd, shares, files: 1000 })
 }
 
 #[test]

@@ -216,12 +216,17 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn mount(read_only: bool) -> Self {
+        Self::with_files(read_only, 1000)
+    }
+
+    /// One that may have so many inodes and handles.
+    pub(super) fn with_files(read_only: bool, budget: u64) -> Self {
         let memory = Memory::anonymous(4 << 20).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("share")).unwrap();
         let metrics = Arc::new(Metrics::default());
         let root = directory.path().join("share");
-        let files = passthrough(root.to_str().unwrap().into(), proc_self_fd()).unwrap();
+        let files = passthrough(root.to_str().unwrap().into(), proc_self_fd(), budget).unwrap();
         let filter = Filter::new(files, read_only, Arc::clone(&metrics));
         let driver = Driver::at(0);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
