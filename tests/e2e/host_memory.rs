@@ -146,7 +146,7 @@ fn a_pod_that_is_killed_for_want_of_memory_says_so() {
     // Less than the guest has touched.
     fs::write(cgroup(&web).join("memory.max"), "8388608").unwrap();
     assert_eq!(web.wait(), 137);
-    assert!(web.stderr().contains("the host's OOM killer ended it"), "{}", web.stderr());
+    assert!(web.stderr().contains("the host's OOM killer ended the VMM"), "{}", web.stderr());
     web.until_status("stopped", DEADLINE);
     web.delete_force();
     host.assert_no_trace();
