@@ -104,10 +104,12 @@ pub enum Device {
         listener: Fd,
         ports: Vec<GuestPort>,
     },
-    /// virtio-fs over the jail's root directory.
+    /// virtio-fs over the jail's root directory. `strip_setuid`: what the guest writes loses setuid, setgid (but of
+    /// directories) and file capabilities.
     Fs {
         tag: String,
         read_only: bool,
+        strip_setuid: bool,
     },
     Rng,
     /// Memory that the guest does not use goes back to the host; it is never asked to give any.

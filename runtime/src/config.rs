@@ -42,6 +42,9 @@ pub struct Config {
     pub vhost_net: bool,
     /// Whether the host backs guest memory with pages of 2 MiB: "always" or "never". Default: always.
     pub huge_pages: HugePages,
+    /// Whether what a guest writes loses the setuid bit, the setgid bit of all but directories, and file capabilities: in
+    /// the rootfs and on volumes. Default: false.
+    pub strip_setuid: bool,
     /// Annotations of ours that a bundle may use. Default: none.
     pub allowed_annotations: Vec<String>,
     /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
@@ -70,6 +73,8 @@ struct RawConfig {
     vhost_net: Option<bool>,
     #[serde(default)]
     huge_pages: HugePages,
+    #[serde(default)]
+    strip_setuid: bool,
     #[serde(default)]
     allowed_annotations: Vec<String>,
     #[serde(default)]
@@ -246,6 +251,7 @@ impl RawConfig {
             max_vcpus,
             vhost_net: self.vhost_net.unwrap_or(true),
             huge_pages: self.huge_pages,
+            strip_setuid: self.strip_setuid,
             allowed_annotations: annotations(self.allowed_annotations)
                 .map_err(|unknown| refuse("allowed_annotations", unknown))?,
             allowed_vmms: absolute(self.allowed_vmms).map_err(|path| refuse("allowed_vmms", path))?,

@@ -41,6 +41,13 @@ fn huge_pages_are_always_or_never_and_nothing_else() {
 }
 
 #[test]
+fn setuid_is_stripped_only_when_asked_for() {
+    assert!(!check("").unwrap().strip_setuid);
+    assert!(check("strip_setuid = true").unwrap().strip_setuid);
+    assert!(refusal("strip_setuid = 'sudo'").contains("strip_setuid"));
+}
+
+#[test]
 fn vmm_is_taken_when_absolute_and_refused_when_not() {
     assert_eq!(check("vmm = '/x/vmm'").unwrap().vmm, Path::new("/x/vmm"));
     assert!(refusal("vmm = 'x/vmm'").ends_with("vmm: x/vmm is not an absolute path"));

@@ -78,6 +78,7 @@ pub(super) struct Inputs {
     pub(super) sizes: Sizes,
     pub(super) debug_console: bool,
     pub(super) huge_pages: HugePages,
+    pub(super) strip_setuid: bool,
     pub(super) stable_tsc: bool,
 }
 
@@ -165,6 +166,8 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
         // Seven descriptors: far below 256.
         Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
     };
+    let strip_setuid = inputs.strip_setuid;
+    let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid };
     let machine = Machine {
         memory_mib: inputs.sizes.memory_mib,
         max_memory_mib: inputs.sizes.max_memory_mib,
@@ -183,7 +186,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
                     ports: vec![GuestPort { port: ports::AGENT, socket: pass(agent) }],
                 },
             ),
-            (FS, Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false }),
+            (FS, share),
             (RNG, Device::Rng),
             (BALLOON, Device::Balloon),
         ],

@@ -104,6 +104,7 @@ pub(super) fn inputs() -> Inputs {
         sizes: SIZES,
         debug_console: false,
         huge_pages: HugePages::Always,
+        strip_setuid: false,
         stable_tsc: true,
     }
 }

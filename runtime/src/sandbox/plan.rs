@@ -48,6 +48,8 @@ pub struct Plan {
     /// Whether the host kernel shall move frames, where it can.
     pub vhost_net: bool,
     pub huge_pages: HugePages,
+    /// Whether what the guest writes loses setuid, setgid and file capabilities.
+    pub strip_setuid: bool,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -68,6 +70,7 @@ impl Plan {
             network: None,
             vhost_net: config.vhost_net,
             huge_pages: config.huge_pages,
+            strip_setuid: config.strip_setuid,
             debug: false,
             command_ns: 0,
         }

@@ -266,6 +266,7 @@ async fn run(
         sizes: plan.sizes,
         debug_console: plan.debug,
         huge_pages: plan.huge_pages,
+        strip_setuid: plan.strip_setuid,
         stable_tsc: clock_source::is_tsc(&clock_source::current(Path::new("/"))),
     };
     let bootstrap = Arc::new(Packets::new(bootstrap)?);

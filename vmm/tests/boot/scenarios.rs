@@ -120,7 +120,7 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
         assert_eq!(vmm.plug(Slot(7), Device::Rng), Ok(Reply::Done));
         let taken = vmm.plug(Slot(7), Device::Rng).unwrap_err();
         assert_eq!((taken.kind, taken.message.as_str()), (FailureKind::Invalid, "plug: slot 7 is taken"));
-        let files = Device::Fs { tag: "late".into(), read_only: true };
+        let files = Device::Fs { tag: "late".into(), read_only: true, strip_setuid: false };
         assert_eq!(vmm.plug(Slot(8), files).unwrap_err().kind, FailureKind::Invalid, "it needs threads");
         assert!(vmm.hear(&format!("bound {round}")).contains("virtio"));
         vmm.hear(&format!("random {round}"));
@@ -135,7 +135,7 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
 
 fn the_share_is_served_and_the_jail_is_closed() {
     let mut machine = spec("share");
-    let fs = |tag: &str, read_only| Device::Fs { tag: tag.into(), read_only };
+    let fs = |tag: &str, read_only| Device::Fs { tag: tag.into(), read_only, strip_setuid: false };
     machine.devices = vec![(Slot(1), fs("share", false)), (Slot(2), fs("fixed", true))];
     let share = machine.share.path().to_owned();
     fs::write(share.join("from-host"), "a word from the host").unwrap();
@@ -157,7 +157,8 @@ fn a_call_that_a_thread_never_makes_ends_the_vm_by_its_name() {
         [("vcpu0", "vcpu0"), ("devices", "devices"), ("fs1", "fs1"), ("bulkhead-vmm", "control")]
     {
         let mut machine = spec("idle");
-        machine.devices = vec![(Slot(1), Device::Fs { tag: "share".into(), read_only: false })];
+        let files = Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false };
+        machine.devices = vec![(Slot(1), files)];
         let mut vmm = boot(&machine).unwrap();
         vmm.hear("idle");
         hijack::call_in(hijack::thread(vmm.pid, thread), libc::SYS_ptrace);
@@ -172,7 +173,8 @@ fn a_call_that_a_thread_never_makes_ends_the_vm_by_its_name() {
 
 fn a_mount_that_the_host_makes_in_the_share_later_is_served() {
     let mut machine = spec("late-mount");
-    machine.devices = vec![(Slot(1), Device::Fs { tag: "share".into(), read_only: false })];
+    let files = Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false };
+    machine.devices = vec![(Slot(1), files)];
     let share = machine.share.path().to_owned();
     let _on_itself = Mounted::bind(&share, &share);
     mount_change(&share, MountPropagationFlags::SHARED).unwrap();

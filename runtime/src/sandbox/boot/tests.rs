@@ -62,3 +62,12 @@ async fn a_vmm_that_dies_at_boot_is_told_at_once() {
 async fn a_kernel_that_cannot_be_loaded_is_told_though_the_agents_stream_ends_first() {
     assert_eq!(failure(Guest::CannotLoad).await, "load the kernel: not an ELF file");
 }
+
+#[test]
+fn the_share_strips_setuid_only_when_told_to() {
+    for strip_setuid in [false, true] {
+        let (machine, _fds) = machine(null(), null(), Inputs { strip_setuid, ..inputs() });
+        let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid };
+        assert!(machine.devices.contains(&(FS, share)));
+    }
+}

@@ -14,6 +14,7 @@ fn config() -> Config {
         max_vcpus: 4,
         vhost_net: true,
         huge_pages: HugePages::Always,
+        strip_setuid: false,
         allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
         allowed_vmms: vec![],
         allowed_kernels: vec!["/opt/vmlinux".into()],

@@ -3,6 +3,7 @@
 //!  - A name is one component: not empty, not `.` or `..`, no `/`. The library hands names to the host kernel as they
 //!    come, and trusts that a kernel has cut them at slashes; ours may be hostile.
 //!  - Read-only is enforced here, not by the guest's mount flags.
+//!  - What makes a program privileged is taken away, if the operator wants that (`strip`).
 //!  - Arguments that the library cannot stand: offsets beyond i64, two INITs at once, device nodes; a guest without submounts.
 //!
 //! This implements the library's trait around its own implementation rather than parsing messages: the library has
@@ -31,6 +32,7 @@ use virtiofsd::{
 use super::{
     known::{Known, Revoked},
     metrics::Metrics,
+    strip::Strip,
 };
 
 type Inode = <PassthroughFs as FileSystem>::Inode;
@@ -50,6 +52,7 @@ pub(super) struct Filter {
     /// are alone, all others share. Held while a request runs, which may block; only a mount waits for that.
     table: Arc<RwLock<()>>,
     read_only: bool,
+    strip: Strip,
     /// What the guest may name by number.
     known: Arc<Known>,
     /// INITs that were let through.
@@ -68,11 +71,12 @@ fn errno(errno: i32) -> io::Error {
 }
 
 impl Filter {
-    pub(super) fn new(files: PassthroughFs, read_only: bool, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(files: PassthroughFs, read_only: bool, strip: Strip, metrics: Arc<Metrics>) -> Self {
         Self {
             files: Arc::new(files),
             table: Arc::default(),
             read_only,
+            strip,
             known: Arc::default(),
             inits: Arc::default(),
             metrics,
@@ -151,6 +155,12 @@ impl Filter {
             let _ = self.files.releasedir(nobody(), inode, 0, handle);
         }
         self.files.batch_forget(nobody(), inodes);
+    }
+
+    /// As the host sees it.
+    fn is_directory(&self, inode: Inode) -> io::Result<bool> {
+        let (attr, _) = self.files.getattr(nobody(), inode, None)?;
+        Ok(attr.mode & libc::S_IFMT == libc::S_IFDIR)
     }
 
     fn open_flags(&self, flags: u32) -> io::Result<()> {
@@ -241,6 +251,7 @@ impl FileSystem for Filter {
         self.name(name)?;
         self.change()?;
         node(mode, rdev)?;
+        let mode = self.strip.created(mode);
         let _shared = self.on([inode])?;
         let entry = self.files.mknod(ctx, inode, name, mode, rdev, umask, extensions)?;
         self.give(inode, name, entry)
@@ -314,6 +325,7 @@ impl FileSystem for Filter {
         self.name(name)?;
         self.change()?;
         let _shared = self.on([parent])?;
+        let mode = self.strip.created(mode);
         let (entry, handle, options) =
             self.files.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)?;
         let inode = entry.inode;
@@ -348,12 +360,15 @@ impl FileSystem for Filter {
         &self,
         ctx: Context,
         inode: Inode,
-        attr: SetattrIn,
+        mut attr: SetattrIn,
         handle: Option<Handle>,
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         self.change()?;
         let _shared = self.on([inode])?;
+        if valid.contains(SetattrValid::MODE) {
+            attr.mode = self.strip.changed(attr.mode, || self.is_directory(inode))?;
+        }
         self.files.setattr(ctx, inode, attr, handle, valid)
     }
 
@@ -399,6 +414,7 @@ impl FileSystem for Filter {
         extra_flags: SetxattrFlags,
     ) -> io::Result<()> {
         self.change()?;
+        self.strip.attribute(name)?;
         let _shared = self.on([inode])?;
         self.files.setxattr(ctx, inode, name, value, flags, extra_flags)
     }

@@ -27,6 +27,8 @@ pub(super) struct Metrics {
     pub(super) read_only: Counter,
     /// INITs of a guest that cannot do what is needed, or does nothing else.
     pub(super) refused_inits: Counter,
+    /// Modes that lost setuid or setgid, and capabilities of files that were refused.
+    pub(super) stripped: Counter,
 }
 
 impl Metrics {
@@ -37,6 +39,7 @@ impl Metrics {
             ("bad_names", self.bad_names.get()),
             ("read_only_refused", self.read_only.get()),
             ("refused_inits", self.refused_inits.get()),
+            ("stripped", self.stripped.get()),
         ]
     }
 }

@@ -4,8 +4,8 @@
 //!   request queue ┴▶ pool of workers ────▶ `message::serve` ────▶ `Server` ─▶ `Filter` ─▶ `PassthroughFs` ─▶ share
 //!
 //! The jail's root directory is the share, so the library can reach nothing else; the filter is the second wall, in
-//! front of the library: names, read-only, and arguments that the library would stumble over. The library blocks in
-//! the thread that calls it, so the device has threads of its own instead of a place on the device loop.
+//! front of the library: names, read-only, setuid programs, and arguments that the library would stumble over. The
+//! library blocks in the thread that calls it, so the device has threads of its own instead of a place on the device loop.
 
 mod filter;
 mod known;
@@ -13,6 +13,7 @@ mod message;
 mod metrics;
 mod pool;
 mod slow;
+mod strip;
 
 use std::{
     fs::File,
@@ -23,7 +24,7 @@ use std::{
 
 use rustix::process::{Resource, getrlimit};
 use virtio_bindings::{virtio_ids::VIRTIO_ID_FS, virtio_ring::VIRTIO_RING_F_INDIRECT_DESC};
-use virtiofsd::passthrough::{CachePolicy, InodeFileHandlesMode, PassthroughFs};
+use virtiofsd::passthrough::{CachePolicy, InodeFileHandlesMode, NegotiationMode, PassthroughFs};
 
 pub use self::pool::WorkerError;
 use self::{
@@ -31,6 +32,7 @@ use self::{
     message::FileServer,
     metrics::Metrics,
     pool::{Pool, Workers},
+    strip::Strip,
 };
 use super::{ActivateError, Activation, VirtioDevice, copy_config};
 
@@ -60,6 +62,9 @@ pub struct Config {
     pub tag: String,
     /// Refuse all that changes anything, whatever the guest's mount says.
     pub read_only: bool,
+    /// Take from what the guest writes all that makes a program privileged for whoever runs it: the setuid bit, the setgid bit of
+    /// all but directories, and file capabilities.
+    pub strip_setuid: bool,
     /// The directory that is served: "/" in the jail.
     pub root: String,
     /// /proc/self/fd of this process.
@@ -113,7 +118,8 @@ impl Fs {
         let metrics = Arc::new(Metrics::default());
         let files = passthrough(config.root, config.proc_self_fd, config.files)
             .map_err(|source| FsError::Server { source })?;
-        let filter = Filter::new(files, config.read_only, Arc::clone(&metrics));
+        let strip = Strip::new(config.strip_setuid, Arc::clone(&metrics));
+        let filter = Filter::new(files, config.read_only, strip, Arc::clone(&metrics));
         config.shares.add(filter.clone());
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
         Ok(Self { config_space, server, metrics, pool: None, workers: Workers::spawn()? })
@@ -128,6 +134,8 @@ fn passthrough(root: String, proc_self_fd: File, files: u64) -> io::Result<Passt
         cache_policy: CachePolicy::Auto,
         xattr: true,
         announce_submounts: true,
+        // Or a new file could come with an extended attribute that `Filter::setxattr` refuses.
+        security_label: NegotiationMode::Never,
         // Handles would need CAP_DAC_READ_SEARCH outside of the user namespace.
         inode_file_handles: InodeFileHandlesMode::Never,
         proc_sfd_rawfd: Some(proc_self_fd),

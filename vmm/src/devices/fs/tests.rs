@@ -1,6 +1,7 @@
 //! What a guest gets away with: honest files work, dishonest names and messages do not.
 
 mod guest;
+mod strip;
 
 use std::{fs, sync::Arc};
 
@@ -346,7 +347,8 @@ fn random_messages_never_panic() {
 fn device(root: &std::path::Path, tag: &str) -> Result<Fs, FsError> {
     let root = root.to_str().unwrap().into();
     let (proc_self_fd, shares) = (proc_self_fd(), Arc::default());
-    Fs::new(Config { tag: tag.into(), read_only: false, root, proc_self_fd, shares, files: 1000 })
+    let (read_only, strip_setuid) = (false, false);
+    Fs::new(Config { tag: tag.into(), read_only, strip_setuid, root, proc_self_fd, shares, files: 1000 })
 }
 
 #[test]

@@ -216,18 +216,27 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn mount(read_only: bool) -> Self {
-        Self::with_files(read_only, 1000)
+        Self::with(read_only, false, 1000)
     }
 
     /// One that may have so many inodes and handles.
     pub(super) fn with_files(read_only: bool, budget: u64) -> Self {
+        Self::with(read_only, false, budget)
+    }
+
+    pub(super) fn with_strip(strip_setuid: bool) -> Self {
+        Self::with(false, strip_setuid, 1000)
+    }
+
+    fn with(read_only: bool, strip_setuid: bool, budget: u64) -> Self {
         let memory = Memory::anonymous(4 << 20).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("share")).unwrap();
         let metrics = Arc::new(Metrics::default());
         let root = directory.path().join("share");
         let files = passthrough(root.to_str().unwrap().into(), proc_self_fd(), budget).unwrap();
-        let filter = Filter::new(files, read_only, Arc::clone(&metrics));
+        let strip = Strip::new(strip_setuid, Arc::clone(&metrics));
+        let filter = Filter::new(files, read_only, strip, Arc::clone(&metrics));
         let driver = Driver::at(0);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let queue = driver.setup().activate(1, 1024, false, kick, &*memory).unwrap();
