@@ -17,7 +17,7 @@ use std::{
 
 use bulkhead_protocol::container::{Mount, Propagation, SharePath};
 use rustix::{
-    fs::{CWD, Mode, OFlags, mkdirat, open},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, mkdirat, open, statx},
     io::Errno,
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     process::{chdir, chroot, fchdir, pivot_root},
@@ -100,6 +100,7 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd, ContainerError> {
 }
 
 fn open_source(share: &OwnedFd, path: &SharePath, recursive: bool) -> Result<OwnedFd, ContainerError> {
+    forget_earlier(share, path);
     // A directory may be a mount of the share that appears only when it is entered, which O_DIRECTORY does and
     // O_PATH alone does not.
     let place = match open_beneath(share, path.as_str(), OFlags::PATH | OFlags::DIRECTORY) {
@@ -113,6 +114,14 @@ fn open_source(share: &OwnedFd, path: &SharePath, recursive: bool) -> Result<Own
         .apply(mount.as_fd())
         .during("make source private", path.as_str())?;
     Ok(mount)
+}
+
+/// A pod may use an id again while the kernel remembers what the share had by that path, which the host has taken away. A
+/// question by path, unlike one by descriptor, makes the kernel look again when the host calls the answer stale (ESTALE).
+fn forget_earlier(share: &OwnedFd, path: &SharePath) {
+    let flags = AtFlags::STATX_FORCE_SYNC | AtFlags::SYMLINK_NOFOLLOW;
+    // What is wrong with the path is told by whoever opens it.
+    let _ = statx(share, path.as_str(), flags, StatxFlags::TYPE);
 }
 
 fn leave_guest_tree() -> Result<(), ContainerError> {
