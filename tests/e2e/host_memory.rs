@@ -143,8 +143,10 @@ fn what_the_caller_has_set_on_a_cgroup_stays() {
 fn a_pod_that_is_killed_for_want_of_memory_says_so() {
     let host = TestHost::new();
     let web = running(&host, "web", &host.bundle().args(["probe", "linger"]));
-    // Less than the guest has touched.
-    fs::write(cgroup(&web).join("memory.max"), "8388608").unwrap();
+    // Room for 16 MiB more, and a process of the guest that wants 128.
+    let current: u64 = on_host(&web, "memory.current").parse().unwrap();
+    fs::write(cgroup(&web).join("memory.max"), (current + (16 << 20)).to_string()).unwrap();
+    web.exec(["probe", "hold", "128"]).failure(137, &["the host's OOM killer ended the VMM"]);
     assert_eq!(web.wait(), 137);
     assert!(web.stderr().contains("the host's OOM killer ended the VMM"), "{}", web.stderr());
     web.until_status("stopped", DEADLINE);

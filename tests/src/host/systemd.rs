@@ -14,6 +14,7 @@ const ENTER: &str = r#"
 echo 0 > "$GROUP/cgroup.procs"
 exec unshare --cgroup /bin/sh -ec '
 mount -t proc proc /proc
+umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
