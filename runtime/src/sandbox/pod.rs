@@ -316,7 +316,9 @@ impl Pod {
     async fn tell_systemd(&self) {
         let Some(group) = &self.cgroup else { return };
         let Some(scope) = &group.scope else { return };
-        if let Err(error) = systemd::follow(scope, &group.path).await {
+        let (scope, path) = (scope.clone(), group.path.clone());
+        let told = tokio::task::spawn_blocking(move || systemd::follow(&scope, &path)).await;
+        if let Ok(Err(error)) = told {
             note(&chain(&error));
         }
     }

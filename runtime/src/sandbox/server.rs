@@ -157,7 +157,7 @@ fn serve(socket: &PacketSocket) -> Result<(), BoxError> {
         let _ = cgroup::limits::set(path, &plan.limits)?;
         let bounds = Bounds::begin(path, plan.sizes, plan.memory)?;
         if let Some(scope) = &plan.scope {
-            systemd::blocking(systemd::follow(scope, path))?;
+            systemd::follow(scope, path)?;
         }
         home = Some((entrance, bounds));
     }
