@@ -38,7 +38,10 @@ fn a_container_is_a_scope_that_survives_a_reload_and_goes_with_it() {
     bulkhead(&["start", &id]).success();
 
     let directory = systemd.group().join("machine.slice").join(&unit);
-    let file = |name: &str| fs::read_to_string(directory.join(name)).unwrap().trim().to_owned();
+    let file = |name: &str| {
+        let read = fs::read_to_string(directory.join(name));
+        read.unwrap_or_else(|e| panic!("{name}: {e}; {:?}", show(&systemd, &unit))).trim().to_owned()
+    };
     let limits = || ["cpu.weight", "cpu.max", "memory.max", "pids.max", "cgroup.controllers"].map(file);
     let before = limits();
     assert_eq!((before[0].as_str(), before[1].as_str()), ("59", "300000 100000"));
