@@ -18,7 +18,7 @@ umount -l /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
-exec env container=test SYSTEMD_UNIT_PATH="$UNITS" /lib/systemd/systemd --system --unit=test.target --log-target=console
+exec env container=test SYSTEMD_UNIT_PATH="$UNITS:/run/systemd/transient" /lib/systemd/systemd --system --unit=test.target --log-target=console
 '
 "#;
 
