@@ -1,8 +1,10 @@
 //! One container's actor: it alone changes the container's state, one command at a time.
 //!
+//! ```text
 //!            start              exit of init            delete
 //!   created ───────▶ starting ───────▶ running ───────▶ stopped ───────▶ (gone)
 //!      └──────────────────────── delete: killed first ────────────────────▲
+//! ```
 //!
 //! What lasts (the exec of a parked init, a further process, a wait) runs in a task of its own and comes back as an
 //! event, so a kill is never behind a slow exec.
