@@ -31,15 +31,15 @@ const INGRESS: u32 = 0xffff_0000;
 /// ETH_P_ALL as netlink has it: in network byte order.
 const ALL_PROTOCOLS: u16 = (libc::ETH_P_ALL as u16).to_be();
 
-/// Makes a tap and both redirects; `before` is called before the interface itself is changed. The tap goes with the
-/// descriptor; what is on the interface then takes `undo`.
+/// Makes a tap and both redirects; `before` is called with the tap's index before the interface itself is changed. The tap
+/// goes with the descriptor; what is on the interface then takes `undo`.
 ///
 /// # Errors
 /// The step that failed. Nothing is left then.
 pub async fn attach(
     handle: &Handle,
     interface: &Interface,
-    before: impl FnOnce() -> Result<(), NetworkError>,
+    before: impl FnOnce(u32) -> Result<(), NetworkError>,
 ) -> Result<OwnedFd, NetworkError> {
     let failed = |step| {
         let interface = interface.name.clone();
@@ -61,7 +61,7 @@ pub async fn attach(
     handle.link().set(up).execute().await.map_err(failed("bring up the tap"))?;
     add_qdisc(handle, index).await.map_err(failed("add a qdisc to the tap"))?;
     redirect(handle, index, interface.index).await.map_err(failed("redirect to the network"))?;
-    before()?;
+    before(index)?;
     match add_qdisc(handle, interface.index).await {
         Err(error) if errno(&error) == Some(Errno::EXIST) => {
             return Err(NetworkError::Busy { interface: interface.name.clone() });

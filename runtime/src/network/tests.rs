@@ -20,7 +20,7 @@ fn the_hosts_own_namespace_is_refused() {
 #[test]
 fn undoing_in_a_namespace_that_is_gone_is_done() {
     let id = NamespaceId { device: 4, inode: 1 };
-    undo(Path::new("/run/netns/never-was"), id, 7).unwrap();
+    undo(Path::new("/run/netns/never-was"), id, 7, 8).unwrap();
 }
 
 mod reading {
@@ -163,7 +163,7 @@ mod leftovers {
         TcMessage, TcMirror, TcOption,
     };
 
-    use super::super::undo::leads_nowhere;
+    use super::super::undo::is_ours;
 
     fn redirect(to: u32) -> TcMessage {
         let mut parameters = TcMirror::default();
@@ -184,11 +184,13 @@ mod leftovers {
     }
 
     #[test]
-    fn a_redirect_is_ours_when_its_tap_is_gone_and_nobody_elses() {
-        assert!(leads_nowhere(&redirect(0)));
-        assert!(leads_nowhere(&filter("u32", vec![TcOption::U32(TcFilterU32Option::Divisor(1))])));
-        assert!(!leads_nowhere(&redirect(7)));
-        assert!(!leads_nowhere(&filter("bpf", Vec::new())));
-        assert!(!leads_nowhere(&filter("u32", vec![TcOption::U32(TcFilterU32Option::Police(Vec::new()))])));
+    fn a_redirect_is_ours_when_it_leads_to_our_tap_or_to_nothing() {
+        let other = |option| filter("u32", vec![option]);
+        assert!(is_ours(&redirect(0), 8));
+        assert!(is_ours(&redirect(8), 8), "the kernel still has the tap of a VMM that is dead");
+        assert!(is_ours(&other(TcOption::U32(TcFilterU32Option::Divisor(1))), 8));
+        assert!(!is_ours(&redirect(7), 8));
+        assert!(!is_ours(&filter("bpf", Vec::new()), 8));
+        assert!(!is_ours(&other(TcOption::U32(TcFilterU32Option::Police(Vec::new()))), 8));
     }
 }

@@ -1,7 +1,8 @@
 //! Takes the redirect off an interface, by what the journal says of it.
 //!
 //! The journal knows that an interface was to be changed, and not whether it came to that: the interface may have had a
-//! redirect of another VM already. Ours is the one whose tap is gone, for the VMM is dead when this is called.
+//! redirect of another VM already. Ours is the one to our tap. The VMM is dead when this is called, and its tap is gone or about
+//! to go: the kernel lets go of the last descriptors later than of the process, in a work queue, above all with vhost-net.
 
 use std::path::Path;
 
@@ -17,12 +18,12 @@ use rustix::io::Errno;
 
 use super::{Interface, Namespace, NamespaceId, NetworkError, errno};
 
-/// Removes what `attach` left on interface `index` of the namespace that was at `path`. If either is gone, so is all
-/// that was made in it.
+/// Removes what `attach` left on interface `index` of the namespace that was at `path`: a redirect to the tap with the
+/// index `tap`. If namespace or interface is gone, so is all that was made in it.
 ///
 /// # Errors
 /// When it is there and cannot be removed.
-pub fn undo(path: &Path, id: NamespaceId, index: u32) -> Result<(), NetworkError> {
+pub fn undo(path: &Path, id: NamespaceId, index: u32, tap: u32) -> Result<(), NetworkError> {
     match Namespace::open(path) {
         Ok(namespace) if namespace.id().is_ok_and(|now| now == id) => namespace.visit(async |handle| {
             let failed = |step| {
@@ -33,7 +34,7 @@ pub fn undo(path: &Path, id: NamespaceId, index: u32) -> Result<(), NetworkError
                 Err(error) if is_gone(&error) => return Ok(()),
                 filters => filters.map_err(failed("list the filters"))?,
             };
-            if filters.iter().all(leads_nowhere) {
+            if filters.iter().all(|filter| is_ours(filter, tap)) {
                 remove_qdisc(handle, index).await.map_err(failed("remove the qdisc"))?;
             }
             Ok(())
@@ -67,13 +68,15 @@ fn is_gone(error: &rtnetlink::Error) -> bool {
     matches!(errno(error), Some(Errno::NOENT | Errno::NODEV | Errno::INVAL))
 }
 
-/// Whether a filter does nothing but redirect to a device that is no more, as ours do then. A u32 filter comes with
-/// messages about its hash tables, which have no action.
-pub(super) fn leads_nowhere(filter: &TcMessage) -> bool {
+/// Whether a filter does nothing but redirect to this tap, or to a device that is no more. A u32 filter comes with messages
+/// about its hash tables, which have no action.
+pub(super) fn is_ours(filter: &TcMessage, tap: u32) -> bool {
     filter.attributes.iter().all(|attribute| match attribute {
         TcAttribute::Kind(kind) => kind == "u32",
         TcAttribute::Options(options) => options.iter().all(|option| match option {
-            TcOption::U32(TcFilterU32Option::Action(actions)) => actions.iter().all(is_dead_redirect),
+            TcOption::U32(TcFilterU32Option::Action(actions)) => {
+                actions.iter().all(|action| redirects_to(action, tap))
+            }
             TcOption::U32(TcFilterU32Option::Police(_)) => false,
             _ => true,
         }),
@@ -81,11 +84,14 @@ pub(super) fn leads_nowhere(filter: &TcMessage) -> bool {
     })
 }
 
-fn is_dead_redirect(action: &TcAction) -> bool {
+fn redirects_to(action: &TcAction, tap: u32) -> bool {
     action.attributes.iter().all(|attribute| match attribute {
         TcActionAttribute::Kind(kind) => kind == "mirred",
         TcActionAttribute::Options(options) => options.iter().all(|option| match option {
-            TcActionOption::Mirror(TcActionMirrorOption::Parms(redirect)) => redirect.ifindex == 0,
+            TcActionOption::Mirror(TcActionMirrorOption::Parms(redirect)) => {
+                // 0: the device is gone.
+                redirect.ifindex == 0 || redirect.ifindex == tap
+            }
             _ => true,
         }),
         _ => true,

@@ -113,11 +113,12 @@ impl Nics {
                 let mut new = Vec::new();
                 for interface in interfaces.into_iter().filter(|found| !plugged.contains(&found.index)) {
                     // In a namespace of others it is named before it is changed; a proxy's ends with the proxy.
-                    let before = || match path.clone() {
+                    let before = |tap| match path.clone() {
                         Some(namespace) => Ok(journal.append(&Entry::Redirect {
                             namespace,
                             id,
                             interface: interface.index,
+                            tap,
                         })?),
                         None => Ok(()),
                     };

@@ -43,8 +43,9 @@ pub enum Entry {
     Owned { path: PathBuf },
     /// The VMM and all that it has started have left the cgroup: what is in it from now on is not ours.
     Vacated { path: PathBuf },
-    /// The redirect on an interface of a network namespace that others made: its ingress qdisc.
-    Redirect { namespace: PathBuf, id: NamespaceId, interface: u32 },
+    /// The redirect on an interface of a network namespace that others made: its ingress qdisc. By the indices of the
+    /// interface and of the tap that it leads to.
+    Redirect { namespace: PathBuf, id: NamespaceId, interface: u32, tap: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -50,8 +50,8 @@ pub fn undo(dir: &Locked, how: &Undo) -> Result<(), StateError> {
         }
     }
     for entry in entries.iter().rev() {
-        if let Entry::Redirect { namespace, id, interface } = entry {
-            network::undo(namespace, *id, *interface).map_err(|e| {
+        if let Entry::Redirect { namespace, id, interface, tap } = entry {
+            network::undo(namespace, *id, *interface, *tap).map_err(|e| {
                 let what = format!("undo the redirect in network namespace {}", namespace.display());
                 StateError::io(what, std::io::Error::other(e))
             })?;

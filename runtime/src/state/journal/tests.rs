@@ -20,7 +20,12 @@ fn entries_come_back_in_the_order_they_were_written() {
         Entry::Foreign { path: "/sys/fs/cgroup/bulkhead/web".into() },
         Entry::Owned { path: "/sys/fs/cgroup/bulkhead/web".into() },
         Entry::Vacated { path: "/sys/fs/cgroup/bulkhead/web".into() },
-        Entry::Redirect { namespace: "/run/netns/web".into(), id: NamespaceId::example(), interface: 7 },
+        Entry::Redirect {
+            namespace: "/run/netns/web".into(),
+            id: NamespaceId::example(),
+            interface: 7,
+            tap: 8,
+        },
     ];
     for entry in &entries {
         journal.append(entry).unwrap();
