@@ -14,7 +14,7 @@ use crate::{
     proxy,
     sandbox::{self, PlanError, cgroup::CgroupError, client::CallError, oom_score::OomScoreError},
     spec::SpecError,
-    state::StateError,
+    store::StateError,
 };
 
 #[derive(Debug, thiserror::Error)]

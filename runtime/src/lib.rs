@@ -20,7 +20,7 @@ pub mod proxy;
 pub mod sandbox;
 pub mod shed;
 pub mod spec;
-pub mod state;
+pub mod store;
 pub mod systemd;
 pub mod text;
 pub mod time;

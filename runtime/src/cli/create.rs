@@ -33,7 +33,7 @@ use crate::{
         sizing::{self, Sizes},
     },
     spec::{self, Bundle, HostPart, Vm},
-    state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    store::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
     systemd::{self, Scope},
     time::rfc3339,
 };

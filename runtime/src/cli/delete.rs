@@ -8,7 +8,7 @@ use super::Context;
 use crate::{
     error::Error,
     sandbox::{container::Container, status::Status},
-    state::{Record, Stage, StateDir, StateError, Undo, undo},
+    store::{Record, Stage, StateDir, StateError, Undo, undo},
 };
 
 /// For the server of a stopped container to end by itself: the last output is delivered, the guest powers off.

@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     proxy::{FORWARDED, RawMode},
     sandbox::container::Container,
-    state::{StateDir, names, read_json},
+    store::{StateDir, names, read_json},
 };
 
 /// Create and start a container
@@ -98,7 +98,7 @@ impl Args {
     }
 }
 
-fn remove(context: &Context, container: &Container) -> Result<(), crate::state::StateError> {
+fn remove(context: &Context, container: &Container) -> Result<(), crate::store::StateError> {
     let dir = StateDir::open(&context.root, container.dir.id())?;
     delete::remove(context, dir)
 }

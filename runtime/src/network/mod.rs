@@ -56,7 +56,7 @@ pub enum NetworkError {
     #[error("{step} of interface {interface}")]
     Step { step: &'static str, interface: String, source: rtnetlink::Error },
     #[error(transparent)]
-    Journal(#[from] crate::state::StateError),
+    Journal(#[from] crate::store::StateError),
 }
 
 /// A network namespace that is held open. Clones share the descriptor.

@@ -34,7 +34,7 @@ use crate::{
         client::{CallError, Server, bounded, unbounded, until_booted},
         vsock_stdio,
     },
-    state::{Process, StateDir, names},
+    store::{Process, StateDir, names},
 };
 
 /// As a shell reports death by SIGKILL.

@@ -52,7 +52,7 @@ use crate::{
     error::chain,
     log::{Bounded, note, note_in},
     network::Namespace,
-    state::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
+    store::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
     systemd,
 };
 

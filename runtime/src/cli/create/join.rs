@@ -12,7 +12,7 @@ use bulkhead_protocol::{
 use crate::{
     error::Error,
     spec::{Bundle, Join, SpecError},
-    state::{Process, Record, StateDir},
+    store::{Process, Record, StateDir},
 };
 
 /// A sandbox that has a container already.
