@@ -8,11 +8,12 @@ use std::io;
 use bulkhead_protocol::id::IdError;
 
 use crate::{
+    api::{self, WireError, client::CallError},
     config::ConfigError,
     hooks,
     network::NetworkError,
     proxy,
-    sandbox::{self, PlanError, cgroup::CgroupError, client::CallError, oom_score::OomScoreError},
+    sandbox::{cgroup::CgroupError, oom_score::OomScoreError},
     spec::SpecError,
     store::StateError,
 };
@@ -33,7 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
-    Server(#[from] sandbox::LaunchError),
+    Server(#[from] api::LaunchError),
     #[error(transparent)]
     Proxy(#[from] proxy::LaunchError),
     #[error(transparent)]
@@ -43,7 +44,7 @@ pub enum Error {
     #[error(transparent)]
     OomScore(#[from] OomScoreError),
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Wire(#[from] WireError),
     #[error(transparent)]
     Hook(#[from] hooks::Failed),
     #[error(transparent)]
@@ -80,11 +81,12 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Step { source, .. } => source.hint(),
-            Self::State(error) | Self::Server(sandbox::LaunchError::State(error)) => error.hint(),
+            Self::State(error) | Self::Server(api::LaunchError::State(error)) => error.hint(),
             Self::Sandbox { hint, .. } => hint.as_deref(),
             Self::Spec(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
+            Self::Call(error) => error.hint(),
             Self::Id(_)
             | Self::Network(_)
             | Self::Cgroup(_)
@@ -92,9 +94,8 @@ impl Error {
             | Self::Proxy(_)
             | Self::Session(_)
             | Self::OomScore(_)
-            | Self::Plan(_)
+            | Self::Wire(_)
             | Self::Hook(_)
-            | Self::Call(_)
             | Self::Refused(_)
             | Self::Io { .. }
             | Self::Doctor { .. } => None,

@@ -9,8 +9,10 @@
 // What goes to a person passes `text`.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod container;
 pub mod doctor;
 pub mod error;
 pub mod hooks;

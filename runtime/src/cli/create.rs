@@ -23,12 +23,14 @@ use bulkhead_protocol::{
 use self::join::Joined;
 use super::{CgroupManager, Context};
 use crate::{
+    api::Launch,
     config::{Artefacts, Config},
+    container::ContainerPlan,
     error::Error,
     network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
-        ContainerPlan, Launch, Plan,
+        SandboxPlan,
         cgroup::{self, CgroupError, Claim},
         sizing::{self, Sizes},
     },
@@ -258,7 +260,7 @@ fn make(
     let mut own_cgroup = None;
     let (server, sandbox, server_process) = match home {
         Home::Own { config, sizes, artefacts } => {
-            let mut plan = Plan::new(root, &id, &config, sizes);
+            let mut plan = SandboxPlan::new(root, &id, &config, sizes);
             plan.cgroup = cgroup;
             plan.scope = scope;
             plan.limits = bundle.host.limits.clone();

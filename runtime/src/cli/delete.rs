@@ -6,8 +6,9 @@ use bulkhead_protocol::id::ContainerId;
 
 use super::Context;
 use crate::{
+    api::container::Container,
+    container::status::Status,
     error::Error,
-    sandbox::{container::Container, status::Status},
     store::{Record, Stage, StateDir, StateError, Undo, undo},
 };
 

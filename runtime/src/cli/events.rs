@@ -21,12 +21,12 @@ use ttrpc::context;
 
 use super::{Context, print};
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::{CallError, Server, bounded, unbounded},
         container::{Container, refused},
         metrics_from_any,
     },
+    error::Error,
     store::names,
 };
 

@@ -19,14 +19,11 @@ use super::{
     create::{Mode, absolute, publish, publish_pidfd, terminal, wait_ready},
 };
 use crate::{
+    api::container::{Container, not_running},
+    container::{ExecPlan, status::Status},
     error::Error,
     proxy::{self, RawMode, Relay, Session, Terminal, Work},
-    sandbox::{
-        ExecPlan,
-        container::{Container, not_running},
-        oom_score,
-        status::Status,
-    },
+    sandbox::oom_score,
     spec::{self, CheckedProcess, ExecFlags, Policy},
     store::{Process, names, write_atomically},
 };

@@ -3,7 +3,7 @@
 use bulkhead_protocol::id::ContainerId;
 
 use super::Context;
-use crate::{error::Error, sandbox::container::Container};
+use crate::{api::container::Container, error::Error};
 
 /// The first and last real-time signal of Linux.
 const RTMIN: u32 = 34;

@@ -5,8 +5,8 @@ use super::{
     state::{State, print_json},
 };
 use crate::{
+    api::container::Container,
     error::Error,
-    sandbox::container::Container,
     store::{StateDir, StateError},
 };
 

@@ -32,6 +32,7 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use crate::{
+    api,
     config::Config,
     error::Error,
     log::{Format, Log, LogOptions},
@@ -172,7 +173,7 @@ pub fn main() -> u8 {
     // Commands of our own, which each start of a container waits for: not worth building a parser. The id that follows
     // is for people who read the process list; the plan comes over a socket.
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
-        Some(sandbox::server::COMMAND) => return sandbox::server::main(),
+        Some(api::server::COMMAND) => return api::server::main(),
         Some(sandbox::cgroup::scope::COMMAND) => return sandbox::cgroup::scope::main(),
         Some(proxy::COMMAND) => return proxy::main(),
         _ => {}

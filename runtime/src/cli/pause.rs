@@ -5,11 +5,11 @@ use containerd_shim_protos::api::PauseRequest;
 
 use super::Context;
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::bounded,
         container::{Container, refused},
     },
+    error::Error,
 };
 
 /// Stop all processes of a container until `resume`

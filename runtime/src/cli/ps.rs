@@ -12,11 +12,11 @@ use super::{
     state::print_json,
 };
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::bounded,
         container::{Container, refused},
     },
+    error::Error,
 };
 
 /// Ticks of `utime` and `stime` in a second.

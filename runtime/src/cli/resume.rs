@@ -5,11 +5,11 @@ use containerd_shim_protos::api::ResumeRequest;
 
 use super::Context;
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::bounded,
         container::{Container, refused},
     },
+    error::Error,
 };
 
 /// Let the processes of a paused container go on

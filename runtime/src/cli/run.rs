@@ -23,9 +23,9 @@ use super::{
     start,
 };
 use crate::{
+    api::container::Container,
     error::Error,
     proxy::{FORWARDED, RawMode},
-    sandbox::container::Container,
     store::{StateDir, names, read_json},
 };
 

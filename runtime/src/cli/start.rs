@@ -6,12 +6,12 @@ use ttrpc::Code;
 
 use super::Context;
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::{CallError, bounded},
         container::Container,
-        status::Status,
     },
+    container::status::Status,
+    error::Error,
 };
 
 /// Run the program of a created container

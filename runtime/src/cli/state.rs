@@ -6,10 +6,7 @@ use bulkhead_protocol::id::ContainerId;
 use serde::Serialize;
 
 use super::{Context, print};
-use crate::{
-    error::Error,
-    sandbox::{container::Container, status::Status},
-};
+use crate::{api::container::Container, container::status::Status, error::Error};
 
 /// Print the state of a container
 #[derive(Debug, clap::Args)]

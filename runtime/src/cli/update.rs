@@ -16,12 +16,12 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use crate::{
-    error::Error,
-    sandbox::{
+    api::{
         client::bounded,
         container::{Container, not_running, refused},
-        status::Status,
     },
+    container::status::Status,
+    error::Error,
     spec,
 };
 

@@ -25,7 +25,10 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use crate::sandbox::{ContainerPlan, open_export, set_read_only};
+use crate::{
+    container::ContainerPlan,
+    sandbox::{open_export, set_read_only},
+};
 
 #[derive(Debug, thiserror::Error)]
 #[error("move the proxy into a view of the container: {step}")]

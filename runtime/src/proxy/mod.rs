@@ -38,10 +38,8 @@ pub use signals::{FORWARDED, Relay};
 pub use streams::random_hex;
 
 use crate::{
-    sandbox::{
-        ContainerPlan, ExecPlan,
-        oom_score::{self, OomScoreError},
-    },
+    container::{ContainerPlan, ExecPlan},
+    sandbox::oom_score::{self, OomScoreError},
     shed::{self, ShedError},
     store::{Role, StateDir, StateError},
 };

@@ -29,11 +29,12 @@ use super::{
     streams::{self, StreamError},
 };
 use crate::{
-    sandbox::{
-        PlanError,
+    api::{
+        WireError,
         client::{CallError, Server, bounded, unbounded, until_booted},
-        vsock_stdio,
+        container_options, exec_spec,
     },
+    container::vsock_stdio,
     store::{Process, StateDir, names},
 };
 
@@ -51,7 +52,7 @@ pub enum SessionError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Wire(#[from] WireError),
     #[error("console socket {path}")]
     Console { path: String, source: io::Error },
     #[error("standard stream {number}")]
@@ -131,14 +132,14 @@ impl Session {
         match work {
             Work::Create(plan) => {
                 let bundle = plan.bundle.to_string_lossy().into_owned();
-                let options = Some(plan.to_options()?).into();
+                let options = Some(container_options(plan)?).into();
                 let rest = CreateTaskRequest::default();
                 let request =
                     CreateTaskRequest { id, bundle, terminal, stdin, stdout, stderr, options, ..rest };
                 self.server.task.create(bounded(), &request).await.map_err(CallError::from)?;
             }
             Work::Exec { plan, .. } => {
-                let spec = Some(plan.to_any()?).into();
+                let spec = Some(exec_spec(plan)?).into();
                 let start = StartRequest { id: id.clone(), exec_id: exec_id.clone(), ..Default::default() };
                 let rest = ExecProcessRequest::default();
                 let request =

@@ -14,7 +14,7 @@ use bulkhead_protocol::{
         UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest, WaitProcessRequest,
         WaitProcessResponse,
     },
-    container::{ContainerSpec, Resources},
+    container::{ContainerSpec, ProcessSpec, Resources},
     limits,
     vmm::Slot,
 };
@@ -25,10 +25,7 @@ use ttrpc::{
     context,
 };
 
-use super::{
-    plan::ExecPlan,
-    table::{Key, status},
-};
+use super::key::Key;
 use crate::text::bounded;
 
 /// Bytes of an error text that are kept.
@@ -39,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const PROCESSES_MAX: usize = 65_536;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AgentError {
+pub(crate) enum AgentError {
     /// The agent refused or failed, in its own words.
     #[error("{message}")]
     Refused { code: Code, message: String },
@@ -65,21 +62,8 @@ impl From<ttrpc::Error> for AgentError {
     }
 }
 
-impl From<AgentError> for ttrpc::Error {
-    fn from(error: AgentError) -> Self {
-        let message = error.to_string();
-        match error {
-            AgentError::Refused { code: Code::OK, .. } => status(Code::UNKNOWN, message),
-            AgentError::Refused { code, .. } => status(code, message),
-            AgentError::Broken(_) => status(Code::UNAVAILABLE, message),
-            AgentError::Silent { .. } => status(Code::DEADLINE_EXCEEDED, message),
-            AgentError::TooLarge { .. } => status(Code::INVALID_ARGUMENT, message),
-        }
-    }
-}
-
 #[derive(Clone)]
-pub(super) struct Agent(AgentClient);
+pub(crate) struct Agent(AgentClient);
 
 impl std::fmt::Debug for Agent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,11 +73,11 @@ impl std::fmt::Debug for Agent {
 
 impl Agent {
     /// On a stream whose greeting has been read.
-    pub(super) fn on(stream: UnixStream) -> Self {
+    pub(crate) fn on(stream: UnixStream) -> Self {
         Self(AgentClient::new(Client::new(Socket::from(stream))))
     }
 
-    pub(super) async fn create(
+    pub(crate) async fn create(
         &self,
         key: &Key,
         spec: &ContainerSpec,
@@ -108,24 +92,30 @@ impl Agent {
         Ok(within(limits::RPC, async |context| self.0.create_container(context, &request).await).await?.pid)
     }
 
-    pub(super) async fn start(&self, key: &Key) -> Result<u32, AgentError> {
+    pub(crate) async fn start(&self, key: &Key) -> Result<u32, AgentError> {
         let request = StartContainerRequest { container_id: key.container.to_string(), ..Default::default() };
         Ok(within(limits::RPC, async |context| self.0.start_container(context, &request).await).await?.pid)
     }
 
-    pub(super) async fn exec(&self, key: &Key, plan: &ExecPlan, stdio: Stdio) -> Result<u32, AgentError> {
+    pub(crate) async fn exec(
+        &self,
+        key: &Key,
+        process: &ProcessSpec,
+        cgroup: &str,
+        stdio: Stdio,
+    ) -> Result<u32, AgentError> {
         let request = ExecRequest {
             container_id: key.container.to_string(),
             exec_id: key.exec_id(),
-            process: json("the process", &plan.process)?,
-            cgroup: plan.cgroup.clone(),
+            process: json("the process", process)?,
+            cgroup: cgroup.to_owned(),
             stdio: Some(stdio).into(),
             ..Default::default()
         };
         Ok(within(limits::RPC, async |context| self.0.exec(context, &request).await).await?.pid)
     }
 
-    pub(super) async fn signal(&self, key: &Key, signal: u32, all: bool) -> Result<(), AgentError> {
+    pub(crate) async fn signal(&self, key: &Key, signal: u32, all: bool) -> Result<(), AgentError> {
         let request = SignalProcessRequest {
             container_id: key.container.to_string(),
             exec_id: key.exec_id(),
@@ -138,7 +128,7 @@ impl Agent {
     }
 
     /// Has no deadline: it ends with the process or with the stream.
-    pub(super) async fn wait(&self, key: &Key) -> Result<WaitProcessResponse, AgentError> {
+    pub(crate) async fn wait(&self, key: &Key) -> Result<WaitProcessResponse, AgentError> {
         let request = WaitProcessRequest {
             container_id: key.container.to_string(),
             exec_id: key.exec_id(),
@@ -147,7 +137,7 @@ impl Agent {
         Ok(self.0.wait_process(context::Context::default(), &request).await?)
     }
 
-    pub(super) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), AgentError> {
+    pub(crate) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), AgentError> {
         let request = ResizeTtyRequest {
             container_id: key.container.to_string(),
             exec_id: key.exec_id(),
@@ -159,7 +149,7 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, AgentError> {
+    pub(crate) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, AgentError> {
         let request = ListProcessesRequest { container_id: key.container.to_string(), ..Default::default() };
         let mut processes =
             within(limits::RPC, async |context| self.0.list_processes(context, &request).await)
@@ -170,50 +160,50 @@ impl Agent {
     }
 
     /// Has the guest's kernel take the device that the VMM has put into a slot.
-    pub(super) async fn bind_slot(&self, slot: Slot) -> Result<(), AgentError> {
+    pub(crate) async fn bind_slot(&self, slot: Slot) -> Result<(), AgentError> {
         let request = SlotRequest { slot: slot.0.into(), ..Default::default() };
         within(limits::RPC, async |context| self.0.bind_slot(context, &request).await).await?;
         Ok(())
     }
 
-    pub(super) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
+    pub(crate) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
         within(limits::RPC, async |context| self.0.update_network(context, request).await).await?;
         Ok(())
     }
 
-    pub(super) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
+    pub(crate) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
         let request = SetOnlineCpusRequest { count, ..Default::default() };
         within(limits::RPC, async |context| self.0.set_online_cpus(context, &request).await).await?;
         Ok(())
     }
 
     /// The guest's CLOCK_REALTIME in nanoseconds since 1970, whatever it says.
-    pub(super) async fn time(&self, deadline: Duration) -> Result<i128, AgentError> {
+    pub(crate) async fn time(&self, deadline: Duration) -> Result<i128, AgentError> {
         let time = within(deadline, async |context| self.0.get_time(context, &Empty::new()).await).await?;
         Ok(i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds))
     }
 
     /// Moves the guest's CLOCK_REALTIME by so many nanoseconds.
-    pub(super) async fn adjust_time(&self, nanoseconds: i64, deadline: Duration) -> Result<(), AgentError> {
+    pub(crate) async fn adjust_time(&self, nanoseconds: i64, deadline: Duration) -> Result<(), AgentError> {
         let request = AdjustTimeRequest { nanoseconds, ..Default::default() };
         within(deadline, async |context| self.0.adjust_time(context, &request).await).await?;
         Ok(())
     }
 
-    pub(super) async fn pause(&self, key: &Key) -> Result<(), AgentError> {
+    pub(crate) async fn pause(&self, key: &Key) -> Result<(), AgentError> {
         let request = PauseContainerRequest { container_id: key.container.to_string(), ..Default::default() };
         within(limits::RPC, async |context| self.0.pause_container(context, &request).await).await?;
         Ok(())
     }
 
-    pub(super) async fn resume(&self, key: &Key) -> Result<(), AgentError> {
+    pub(crate) async fn resume(&self, key: &Key) -> Result<(), AgentError> {
         let request =
             ResumeContainerRequest { container_id: key.container.to_string(), ..Default::default() };
         within(limits::RPC, async |context| self.0.resume_container(context, &request).await).await?;
         Ok(())
     }
 
-    pub(super) async fn update(&self, key: &Key, resources: &Resources) -> Result<(), AgentError> {
+    pub(crate) async fn update(&self, key: &Key, resources: &Resources) -> Result<(), AgentError> {
         let request = UpdateContainerRequest {
             container_id: key.container.to_string(),
             resources: json("the resources", resources)?,
@@ -223,13 +213,13 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, AgentError> {
+    pub(crate) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, AgentError> {
         let request = ContainerStatsRequest { container_id: key.container.to_string(), ..Default::default() };
         within(limits::RPC, async |context| self.0.container_stats(context, &request).await).await
     }
 
     /// The kills so far, at the latest after `limits::OOM_POLL`.
-    pub(super) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, AgentError> {
+    pub(crate) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, AgentError> {
         let container_id = key.container.to_string();
         let request = WaitOomRequest { container_id, seen, ..Default::default() };
         Ok(within(limits::OOM_POLL + limits::RPC, async |context| self.0.wait_oom(context, &request).await)
@@ -237,7 +227,7 @@ impl Agent {
             .kills)
     }
 
-    pub(super) async fn delete(&self, key: &Key) -> Result<(), AgentError> {
+    pub(crate) async fn delete(&self, key: &Key) -> Result<(), AgentError> {
         let container_id = key.container.to_string();
         match &key.exec {
             None => {

@@ -30,7 +30,7 @@ const KVM: &str = "/dev/kvm";
 const SHARE_TAG: &str = "share";
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BootError {
+pub(crate) enum BootError {
     #[error("open {}", .path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("make the agent's socket")]
@@ -51,7 +51,7 @@ pub(super) enum BootError {
 
 impl BootError {
     /// What the reader can do about it.
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("add the caller to group kvm")
@@ -70,28 +70,28 @@ impl BootError {
 
 /// What a machine is made from.
 #[derive(Debug)]
-pub(super) struct Inputs {
-    pub(super) kernel: OwnedFd,
-    pub(super) initramfs: OwnedFd,
-    pub(super) share: OwnedFd,
-    pub(super) vsock_listener: OwnedFd,
-    pub(super) sizes: Sizes,
-    pub(super) debug_console: bool,
-    pub(super) huge_pages: HugePages,
-    pub(super) strip_setuid: bool,
-    pub(super) stable_tsc: bool,
+pub(crate) struct Inputs {
+    pub(crate) kernel: OwnedFd,
+    pub(crate) initramfs: OwnedFd,
+    pub(crate) share: OwnedFd,
+    pub(crate) vsock_listener: OwnedFd,
+    pub(crate) sizes: Sizes,
+    pub(crate) debug_console: bool,
+    pub(crate) huge_pages: HugePages,
+    pub(crate) strip_setuid: bool,
+    pub(crate) stable_tsc: bool,
 }
 
 /// # Errors
 /// With the console's tail, when the guest was to blame. The VM may still run then.
-pub(super) async fn boot(vmm: &Vmm, inputs: Inputs, timeline: &Timeline) -> Result<Agent, BootError> {
+pub(crate) async fn boot(vmm: &Vmm, inputs: Inputs, timeline: &Timeline) -> Result<Agent, BootError> {
     let path = PathBuf::from(KVM);
     let kvm = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| BootError::Open { path, source: errno.into() })?;
     boot_on(vmm, kvm, inputs, timeline, limits::BOOT).await
 }
 
-pub(super) async fn boot_on(
+pub(crate) async fn boot_on(
     vmm: &Vmm,
     kvm: OwnedFd,
     inputs: Inputs,
@@ -163,7 +163,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
     let mut fds = Vec::new();
     let mut pass = |fd: OwnedFd| {
         fds.push(fd);
-        // Seven descriptors: far below 256.
+        // A handful of descriptors: far below 256.
         Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
     };
     let strip_setuid = inputs.strip_setuid;

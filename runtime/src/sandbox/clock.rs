@@ -39,13 +39,13 @@ const SHORT: i128 = 1_000_000;
 /// After a step the clock is read again, for it may have been found by a bad reading.
 const STEPS: usize = 3;
 
-/// The task that corrects the clock of one guest; it ends with this.
-#[derive(Debug)]
-pub(super) struct Clock(mpsc::Sender<oneshot::Sender<()>>);
+/// The task that corrects the clock of one guest; it ends with the last of these.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock(mpsc::Sender<oneshot::Sender<()>>);
 
 impl Clock {
     /// Corrects the clock now and from now on.
-    pub(super) fn follow(agent: Agent) -> Self {
+    pub(crate) fn follow(agent: Agent) -> Self {
         let host = HostClock::watch();
         if let Err(error) = &host {
             // Without it the next regular correction has to do.
@@ -57,7 +57,7 @@ impl Clock {
     }
 
     /// Returns when the clock was corrected after this call, or cannot be in time.
-    pub(super) async fn correct(&self) {
+    pub(crate) async fn correct(&self) {
         let (done, corrected) = oneshot::channel();
         let _ = timeout(CORRECTED, async {
             if self.0.send(done).await.is_ok() {

@@ -15,12 +15,11 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 
 use super::{
     mount_points::{self, MountPointError},
-    plan::ContainerPlan,
-    share::{Share, ShareError, open_all},
+    share::{Export, Share, ShareError, open_all},
 };
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ExposeError {
+pub(crate) enum ExposeError {
     #[error("look into the caller's mount namespace")]
     Caller { source: io::Error },
     #[error(transparent)]
@@ -29,25 +28,26 @@ pub(super) enum ExposeError {
     Share(#[from] ShareError),
 }
 
-/// Gives back the plan for the guest, in which a read-only rootfs has all mount points. `caller` is a pidfd, and `None` for the
-/// first container: its caller made this server, so the mounts are the same.
-pub(super) fn expose<'p>(
+/// Gives back the spec for the guest, in which a read-only rootfs has all mount points. `exports` has the rootfs first.
+/// `caller` is the pidfd of a process with the mounts of who creates the container; `None` has this process's own.
+pub(crate) fn expose<'p>(
     share: &Share,
-    plan: &'p ContainerPlan,
+    exports: &[Export],
+    guest: &'p ContainerSpec,
     caller: Option<&OwnedFd>,
 ) -> Result<Cow<'p, ContainerSpec>, ExposeError> {
     let open = || -> Result<_, ExposeError> {
-        let mut guest = Cow::Borrowed(&plan.guest);
-        if let Some(rootfs) = plan.exports.first().filter(|rootfs| rootfs.read_only) {
-            mount_points::make(&rootfs.source, &mut guest.to_mut().mounts, &plan.exports)?;
+        let mut guest = Cow::Borrowed(guest);
+        if let Some(rootfs) = exports.first().filter(|rootfs| rootfs.read_only) {
+            mount_points::make(&rootfs.source, &mut guest.to_mut().mounts, exports)?;
         }
-        Ok((guest, open_all(&plan.exports)?))
+        Ok((guest, open_all(exports)?))
     };
     let (guest, trees) = match caller {
         None => open(),
         Some(pidfd) => visit(pidfd, open).map_err(|source| ExposeError::Caller { source })?,
     }?;
-    for (export, tree) in plan.exports.iter().zip(&trees) {
+    for (export, tree) in exports.iter().zip(&trees) {
         share.add(export, tree)?;
     }
     Ok(guest)

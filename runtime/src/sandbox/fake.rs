@@ -37,11 +37,13 @@ use ttrpc::{
     asynchronous::{Server, TtrpcContext, transport::Listener},
 };
 
-use super::{
-    agent::Agent, boot::Inputs, packets::Packets, plan::ContainerPlan, sizing::Sizes, table::status, vmm::Vmm,
-};
+use super::{agent::Agent, boot::Inputs, packets::Packets, sizing::Sizes, vmm::Vmm};
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+fn status(code: Code, message: impl ToString) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(ttrpc::get_status(code, message))
+}
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn process(args: &[&str]) -> ProcessSpec {
     ProcessSpec {
@@ -59,43 +61,38 @@ pub(crate) fn process(args: &[&str]) -> ProcessSpec {
     }
 }
 
-pub(super) fn plan(args: &[&str]) -> ContainerPlan {
+pub(crate) fn spec(args: &[&str]) -> ContainerSpec {
     let source = "web/rootfs".to_owned().try_into().unwrap();
     let namespace = |kind| bulkhead_protocol::container::Namespace { kind, place: NamespacePlace::New };
-    ContainerPlan {
-        bundle: "/bundle".into(),
-        exports: vec![],
-        guest: ContainerSpec {
-            rootfs: Rootfs { source, readonly: false, propagation: None },
-            process: process(args),
-            namespaces: vec![namespace(NamespaceKind::Pid), namespace(NamespaceKind::Mount)],
-            uid_mappings: vec![],
-            gid_mappings: vec![],
-            time_offsets: TimeOffsets::default(),
-            hostname: None,
-            domainname: None,
-            mounts: vec![],
-            devices: vec![],
-            masked_paths: vec![],
-            readonly_paths: vec![],
-            sysctl: BTreeMap::new(),
-            guest_sysctl: BTreeMap::new(),
-            resources: Resources::default(),
-            confinement: Confinement::default(),
-            start_hooks: None,
-            join: None,
-        },
-        terminal: false,
+    ContainerSpec {
+        rootfs: Rootfs { source, readonly: false, propagation: None },
+        process: process(args),
+        namespaces: vec![namespace(NamespaceKind::Pid), namespace(NamespaceKind::Mount)],
+        uid_mappings: vec![],
+        gid_mappings: vec![],
+        time_offsets: TimeOffsets::default(),
+        hostname: None,
+        domainname: None,
+        mounts: vec![],
+        devices: vec![],
+        masked_paths: vec![],
+        readonly_paths: vec![],
+        sysctl: BTreeMap::new(),
+        guest_sysctl: BTreeMap::new(),
+        resources: Resources::default(),
+        confinement: Confinement::default(),
+        start_hooks: None,
+        join: None,
     }
 }
 
-pub(super) fn null() -> OwnedFd {
+pub(crate) fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
-pub(super) const SIZES: Sizes = Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2 };
+pub(crate) const SIZES: Sizes = Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2 };
 
-pub(super) fn inputs() -> Inputs {
+pub(crate) fn inputs() -> Inputs {
     Inputs {
         kernel: null(),
         initramfs: null(),
@@ -111,7 +108,7 @@ pub(super) fn inputs() -> Inputs {
 
 /// What a fake VMM does once it was told to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Guest {
+pub(crate) enum Guest {
     /// The agent comes up.
     Works,
     /// The agent's stream carries this instead of a greeting.
@@ -126,10 +123,10 @@ pub(super) enum Guest {
     CannotLoad,
 }
 
-pub(super) const CONSOLE: &str = "Kernel panic - not syncing: VFS";
+pub(crate) const CONSOLE: &str = "Kernel panic - not syncing: VFS";
 
 /// Starts a fake VMM; `agent` is served once the guest is up.
-pub(super) fn vmm(guest: Guest, agent: FakeAgent) -> (Vmm, tokio::task::JoinHandle<()>) {
+pub(crate) fn vmm(guest: Guest, agent: FakeAgent) -> (Vmm, tokio::task::JoinHandle<()>) {
     let (ours, theirs) = PacketSocket::pair().unwrap();
     let (vmm, _) = Vmm::over(ours).unwrap();
     (vmm, tokio::spawn(serve_vmm(Packets::new(theirs).unwrap(), guest, agent)))
@@ -229,29 +226,29 @@ async fn send(packets: &Packets, message: Message) {
 
 /// Processes that live until they get a signal; `args` that start with `exit N` end at once when started.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FakeAgent {
+pub(crate) struct FakeAgent {
     processes: Arc<Mutex<BTreeMap<String, FakeProcess>>>,
     machine: Arc<Mutex<FakeMachine>>,
     /// It lets go of its streams, and the VM goes on.
-    pub(super) hang_up: Arc<Notify>,
+    pub(crate) hang_up: Arc<Notify>,
 }
 
 /// What VMM and guest would do to the machine.
 #[derive(Debug, Default)]
-pub(super) struct FakeMachine {
-    pub(super) asked: Vec<String>,
+pub(crate) struct FakeMachine {
+    pub(crate) asked: Vec<String>,
     /// Beyond what it booted with.
     mib: u32,
-    pub(super) plugs_at_most: Option<u32>,
-    pub(super) refuses_bind: bool,
-    pub(super) refuses_cpus: bool,
+    pub(crate) plugs_at_most: Option<u32>,
+    pub(crate) refuses_bind: bool,
+    pub(crate) refuses_cpus: bool,
     /// The guest's clock lacks so many nanoseconds.
-    pub(super) clock_behind: i128,
-    pub(super) refuses_time: bool,
+    pub(crate) clock_behind: i128,
+    pub(crate) refuses_time: bool,
     /// Signals are answered, and nothing comes of them.
-    pub(super) spares_processes: bool,
+    pub(crate) spares_processes: bool,
     /// Signals and deletions are not answered.
-    pub(super) silent: bool,
+    pub(crate) silent: bool,
 }
 
 impl FakeMachine {
@@ -287,14 +284,14 @@ impl FakeAgent {
     }
 
     /// Connected without a boot.
-    pub(super) fn connect(&self) -> Agent {
+    pub(crate) fn connect(&self) -> Agent {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         self.clone().serve(theirs);
         ours.set_nonblocking(true).unwrap();
         Agent::on(UnixStream::from_std(ours).unwrap())
     }
 
-    pub(super) fn machine(&self) -> MutexGuard<'_, FakeMachine> {
+    pub(crate) fn machine(&self) -> MutexGuard<'_, FakeMachine> {
         self.machine.lock().unwrap()
     }
 

@@ -22,7 +22,7 @@ use super::share::{Attributes, set_attributes};
 const MADE: [u8; 1] = [1];
 
 /// Maps the ids of a mount that is attached nowhere yet.
-pub(super) fn apply(tree: BorrowedFd<'_>, map: &IdMap) -> io::Result<()> {
+pub(crate) fn apply(tree: BorrowedFd<'_>, map: &IdMap) -> io::Result<()> {
     let namespace = namespace(map)?;
     let descriptor = u64::from(namespace.as_raw_fd().cast_unsigned());
     let mapped = Attributes { set: libc::MOUNT_ATTR_IDMAP, namespace: descriptor, ..Attributes::default() };

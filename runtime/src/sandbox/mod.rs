@@ -1,56 +1,289 @@
-//! The sandbox: one microVM per pod, and the server process that owns it.
+//! The sandbox: one microVM and what the host gives it.
 //!
-//!   launch (in the command) ─spawn─▶ server ─┬─ vmm ─▶ bulkhead-vmm
-//!   client (command, proxies) ─▶ services ─▶ pod ─┴─ boot, agent ─▶ bulkhead-agent
-//!                                             ├─ clock: the guest's time follows the host's
-//!                                             ├─ nics: the pod's network devices
-//!                                             ├─ table, status: what is known of containers and processes
-//!                                             └─ share, cgroup, oom_score: what the host gives them
+//!   Parts ─▶ Sandbox { machine, nics, share, host cgroup, timeline }          made whole, once
+//!              └─ vm: Booting ─▶ Running { agent, clock } ─▶ Failed             what changes
 //!
-//! The server is the only owner of a pod's state; everybody else asks it. Nothing it makes survives it but the state
-//! directory and the cgroup, which `delete` removes by the journal.
+//!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
+//!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
+//!   share, expose, mount_points, id_map: what the guest sees of the host's files
+//!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
+//!
+//! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
 
-mod agent;
-mod boot;
+pub(crate) mod agent;
+pub(crate) mod boot;
 pub mod cgroup;
-pub mod client;
-mod clock;
+pub(crate) mod clock;
 pub(crate) mod clock_source;
-mod connections;
-pub mod container;
-mod expose;
+pub(crate) mod expose;
+mod failure;
 mod id_map;
-mod launch;
+pub(crate) mod key;
 mod mount_points;
-mod nics;
+pub(crate) mod nics;
 pub mod oom_score;
-mod packets;
+pub(crate) mod packets;
 mod plan;
-mod pod;
-mod resize;
-pub mod server;
-mod services;
-mod share;
+pub(crate) mod resize;
+pub(crate) mod share;
 pub mod sizing;
 mod slots;
-mod stats;
-pub mod status;
-mod stdio;
-mod table;
-mod timeline;
-mod vmm;
+pub(crate) mod timeline;
+pub(crate) mod vmm;
 
-pub use launch::{Launch, LaunchError};
-pub use plan::{ContainerPlan, ExecPlan, Plan, PlanError};
-pub use share::Export;
+use std::{path::PathBuf, sync::Arc};
+
+use bulkhead_protocol::{id::ContainerId, limits, vmm::Request};
+use tokio::sync::watch;
+
+pub(crate) use self::failure::Failure;
+pub use self::plan::SandboxPlan;
+pub use self::share::Export;
+use self::{
+    agent::Agent,
+    cgroup::bounds::Memory,
+    clock::Clock,
+    nics::Nics,
+    resize::{Held, Machine, ResizeError},
+    share::Share,
+    sizing::Demand,
+    timeline::Timeline,
+    vmm::{Over, Reason, processes::Processes},
+};
+use crate::{
+    error::chain,
+    log::note,
+    spec::HostLimits,
+    systemd::{self, Scope},
+};
+
+/// All that a sandbox is made of, before its guest is up.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The container that the machine was sized for, and in whose host cgroup it is. Others may come to it.
+    pub(crate) host_container: Option<ContainerId>,
+    /// Where the microVM is; `None` where the caller is.
+    pub(crate) cgroup: Option<HostCgroup>,
+    pub(crate) machine: Machine,
+    /// Of the VMM: what was spawned, and what is in the jail.
+    pub(crate) processes: Processes,
+    pub(crate) nics: Nics,
+    pub(crate) share: Share,
+    pub(crate) timeline: Timeline,
+}
+
+/// The host cgroup of a microVM.
+#[derive(Debug)]
+pub(crate) struct HostCgroup {
+    pub(crate) path: PathBuf,
+    /// As systemd has it.
+    pub(crate) scope: Option<Scope>,
+    /// Those it was made with.
+    pub(crate) limits: HostLimits,
+}
+
+/// How far the VM has come.
+#[derive(Debug, Clone)]
+pub(crate) enum Vm {
+    Booting,
+    Running(Guest),
+    Failed(Failure),
+}
+
+/// A guest that is up.
+#[derive(Debug, Clone)]
+pub(crate) struct Guest {
+    pub(crate) agent: Agent,
+    pub(crate) clock: Clock,
+}
+
+/// A microVM that boots, runs or has ended.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    parts: Parts,
+    vm: watch::Sender<Vm>,
+}
+
+impl Sandbox {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self { parts, vm: watch::Sender::new(Vm::Booting) })
+    }
+
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.parts.machine
+    }
+
+    pub(crate) fn nics(&self) -> &Nics {
+        &self.parts.nics
+    }
+
+    pub(crate) fn share(&self) -> &Share {
+        &self.parts.share
+    }
+
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.parts.timeline
+    }
+
+    pub(crate) fn cgroup(&self) -> Option<&HostCgroup> {
+        self.parts.cgroup.as_ref()
+    }
+
+    /// Whether the machine was made for this container: sized by its limits, in its host cgroup.
+    pub(crate) fn is_made_for(&self, container: &ContainerId) -> bool {
+        self.parts.host_container.as_ref() == Some(container)
+    }
+
+    /// What the VM is at, to be awaited.
+    pub(crate) fn vm(&self) -> watch::Receiver<Vm> {
+        self.vm.subscribe()
+    }
+
+    /// The guest, as soon as it is up.
+    ///
+    /// # Errors
+    /// When it does not come up, or is no more.
+    pub(crate) async fn guest(&self) -> Result<Guest, Failure> {
+        let mut vm = self.vm();
+        let decided = vm.wait_for(|vm| !matches!(vm, Vm::Booting)).await.map(|vm| vm.clone());
+        match decided {
+            Ok(Vm::Running(guest)) => Ok(guest),
+            Ok(Vm::Failed(failure)) => Err(failure),
+            // The sender is ours.
+            Ok(Vm::Booting) | Err(_) => Err(Failure::Ends),
+        }
+    }
+
+    /// As `guest`, for those who only call the agent.
+    ///
+    /// # Errors
+    /// As `guest`.
+    pub(crate) async fn agent(&self) -> Result<Agent, Failure> {
+        Ok(self.guest().await?.agent)
+    }
+
+    /// The agent, if the guest is up now.
+    pub(crate) fn agent_now(&self) -> Option<Agent> {
+        match &*self.vm.borrow() {
+            Vm::Running(guest) => Some(guest.agent.clone()),
+            Vm::Booting | Vm::Failed(_) => None,
+        }
+    }
+
+    /// The guest is up, unless the VM has ended in this very moment.
+    pub(crate) fn booted(&self, guest: Guest) {
+        self.vm.send_if_modified(|vm| {
+            let booting = matches!(vm, Vm::Booting);
+            if booting {
+                *vm = Vm::Running(guest);
+            }
+            booting
+        });
+    }
+
+    /// The sandbox is of no use any more. The first reason counts.
+    pub(crate) fn fail(&self, failure: Failure) {
+        self.vm.send_if_modified(|vm| {
+            let first = !matches!(vm, Vm::Failed(_));
+            if first {
+                *vm = Vm::Failed(failure);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(*self.vm.borrow(), Vm::Failed(_))
+    }
+
+    /// Takes note of the VM's end, and says what it was.
+    pub(crate) fn over(&self, mut over: Over) -> Over {
+        if over.reason == Reason::Died && self.parts.machine.was_killed_for_memory() {
+            over.reason = Reason::Ended("the host's OOM killer ended the VMM".to_owned());
+        }
+        // While it boots, `boot` sees the same end and says more about it.
+        if !matches!(*self.vm.borrow(), Vm::Booting) {
+            self.fail(Failure::Over(over.clone()));
+        }
+        over
+    }
+
+    /// Ends the VM for this reason; who watches for its end gives every process its exit.
+    pub(crate) async fn end(&self, why: &str) {
+        self.fail(Failure::Ended(why.to_owned()));
+        self.parts.machine.vmm().end(why.to_owned()).await;
+    }
+
+    /// Ends the VM. The guest is not asked: with its containers gone it holds nothing that matters, for virtio-fs has
+    /// no writeback cache here, and every file was flushed when its last user ended. The caller kills what does not end.
+    pub(crate) async fn stop(&self) {
+        let vmm = self.parts.machine.vmm();
+        let stopped = async {
+            let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
+            vmm.wait_over().await
+        };
+        let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// For a container that comes to a machine which was not made for it. Must not be dropped half-way.
+    ///
+    /// # Errors
+    /// When the machine cannot be made larger.
+    pub(crate) async fn make_room(&self, agent: &Agent, demand: Demand) -> Result<(), ResizeError> {
+        let mut machine = self.parts.machine.hold().await;
+        let size = machine.size();
+        if demand.memory() == Memory::Unlimited {
+            machine.lift_memory()?;
+        }
+        let resized = machine.resize(agent, demand.beside(size.memory_mib, size.vcpus)).await;
+        self.tell_systemd().await;
+        resized
+    }
+
+    /// Waits for those who change the machine's size, and keeps others from it until this is dropped.
+    pub(crate) async fn hold_machine(&self) -> Held<'_> {
+        self.parts.machine.hold().await
+    }
+
+    /// The sandbox is spared by the host's OOM killer no more than any of its containers.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn raise_oom_score(&self, score: i32) -> Result<(), oom_score::OomScoreError> {
+        oom_score::raise(score, &self.parts.processes.all())
+    }
+
+    /// The unit keeps what the files of the cgroup say. They hold as they are, until systemd writes them anew.
+    pub(crate) async fn tell_systemd(&self) {
+        let Some(HostCgroup { path, scope: Some(scope), .. }) = &self.parts.cgroup else { return };
+        let (scope, path) = (scope.clone(), path.clone());
+        let told = tokio::task::spawn_blocking(move || systemd::follow(&scope, &path)).await;
+        if let Ok(Err(error)) = told {
+            note(&chain(&error));
+        }
+    }
+
+    /// Takes what a container has in the share from the guest, which has unmounted it. Its kernel may keep files, and a
+    /// hostile one what it likes: the VMM closes them.
+    pub(crate) async fn withdraw(&self, container: &ContainerId, exports: &[Export]) {
+        for export in exports.iter().rev() {
+            self.parts.share.remove(export);
+        }
+        if self.agent_now().is_none() {
+            return;
+        }
+        let request = Request::Revoke { directory: container.to_string() };
+        let revoked = self.parts.machine.vmm().call(request, Vec::new(), limits::CONTROL).await;
+        if let Err(error) = revoked {
+            note(&format!("take the files of {container} from the guest: {}", chain(&error)));
+        }
+    }
+}
+
 pub(crate) use share::{open_export, set_read_only};
-pub(crate) use stats::from_any as metrics_from_any;
-pub(crate) use stdio::vsock as vsock_stdio;
 pub(crate) use vmm::pass_as;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 pub(crate) use fake::process as test_process;
-#[cfg(test)]
-mod tests;

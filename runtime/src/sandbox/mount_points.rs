@@ -21,14 +21,14 @@ use super::share::Export;
 
 #[derive(Debug, thiserror::Error)]
 #[error("make mount point {} in the rootfs", .destination)]
-pub(super) struct MountPointError {
+pub(crate) struct MountPointError {
     destination: String,
     source: io::Error,
 }
 
 /// Makes what is missing for `mounts`; what lies below an earlier mount is that mount's own business. A tmpfs takes the mode
 /// of its mount point, but of one that the image has: with one of ours it keeps its own, as with runc.
-pub(super) fn make(rootfs: &Path, mounts: &mut [Mount], exports: &[Export]) -> Result<(), MountPointError> {
+pub(crate) fn make(rootfs: &Path, mounts: &mut [Mount], exports: &[Export]) -> Result<(), MountPointError> {
     let failed = |destination: &str, errno: Errno| MountPointError {
         destination: destination.to_owned(),
         source: errno.into(),

@@ -28,7 +28,7 @@ use crate::{
 };
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NicsError {
+pub(crate) enum NicsError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error("visit the network namespace: {reason}")]
@@ -45,7 +45,7 @@ pub(super) enum NicsError {
 
 /// What one look at a namespace has found. Until it is applied or dropped there is no other look.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     namespace: Namespace,
     new: Vec<(Interface, OwnedFd)>,
     request: UpdateNetworkRequest,
@@ -53,7 +53,7 @@ pub(super) struct Found {
 }
 
 #[derive(Debug)]
-pub(super) struct Nics {
+pub(crate) struct Nics {
     vmm: Vmm,
     journal: Journal,
     /// Whether the host kernel shall move the frames, where it can.
@@ -74,12 +74,12 @@ struct State {
 }
 
 impl Nics {
-    pub(super) fn new(vmm: Vmm, journal: Journal, vhost: bool, given: Option<(PathBuf, Namespace)>) -> Self {
+    pub(crate) fn new(vmm: Vmm, journal: Journal, vhost: bool, given: Option<(PathBuf, Namespace)>) -> Self {
         Self { vmm, journal, vhost, given, state: Arc::default() }
     }
 
     /// Looks at a namespace that was given by its path.
-    pub(super) async fn prepare(&self) -> Result<Option<Found>, NicsError> {
+    pub(crate) async fn prepare(&self) -> Result<Option<Found>, NicsError> {
         match &self.given {
             Some((path, namespace)) => self.look(namespace, Some(path)).await,
             None => Ok(None),
@@ -87,7 +87,7 @@ impl Nics {
     }
 
     /// Looks at it again, or at that of the proxy.
-    pub(super) async fn look_again(&self, proxy: u32) -> Result<Option<Found>, NicsError> {
+    pub(crate) async fn look_again(&self, proxy: u32) -> Result<Option<Found>, NicsError> {
         if self.given.is_some() {
             return self.prepare().await;
         }
@@ -141,7 +141,7 @@ impl Nics {
 
     /// Gives the guest what was found, in the network namespace of `container`. After an error the next look finds it
     /// again.
-    pub(super) async fn apply(
+    pub(crate) async fn apply(
         &self,
         agent: &Agent,
         container: &ContainerId,

@@ -42,7 +42,7 @@ pub fn set_own(score: i32) -> Result<(), OomScoreError> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(super) fn raise(score: i32, others: &[Process]) -> Result<(), OomScoreError> {
+pub(crate) fn raise(score: i32, others: &[Process]) -> Result<(), OomScoreError> {
     raise_one(Path::new(OWN), score, "this process", || true)?;
     for process in others {
         let path = format!("/proc/{}/oom_score_adj", process.pid);

@@ -10,19 +10,19 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use tokio::io::{Interest, unix::AsyncFd};
 
 #[derive(Debug)]
-pub(super) struct Packets(AsyncFd<PacketSocket>);
+pub(crate) struct Packets(AsyncFd<PacketSocket>);
 
 impl Packets {
     /// # Errors
     /// When the socket cannot be made non-blocking or registered with the reactor.
-    pub(super) fn new(socket: PacketSocket) -> io::Result<Self> {
+    pub(crate) fn new(socket: PacketSocket) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         // SAFETY: `PacketSocket` owns its descriptor and hands out only borrows of it, so it stays open and the same
         // until the `AsyncFd` drops it.
         Ok(Self(unsafe { AsyncFd::register(socket) }?))
     }
 
-    pub(super) async fn send<T: Serialize>(
+    pub(crate) async fn send<T: Serialize>(
         &self,
         message: &T,
         fds: &[BorrowedFd<'_>],
@@ -40,7 +40,7 @@ impl Packets {
     }
 
     /// Safe to cancel: a packet is taken whole or not at all.
-    pub(super) async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), PacketError> {
+    pub(crate) async fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), PacketError> {
         loop {
             let mut ready =
                 self.0.ready(Interest::READABLE).await.map_err(|source| PacketError::Receive { source })?;

@@ -30,7 +30,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PLUGGED: &str = "mem.plugged_bytes";
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ResizeError {
+pub(crate) enum ResizeError {
     #[error("{step}")]
     Vmm { step: &'static str, source: VmmError },
     #[error("{step}")]
@@ -43,14 +43,14 @@ pub(super) enum ResizeError {
 
 /// What a machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) memory_mib: u32,
-    pub(super) vcpus: u8,
+pub(crate) struct Size {
+    pub(crate) memory_mib: u32,
+    pub(crate) vcpus: u8,
 }
 
 /// A booted machine, as far as its size goes.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     vmm: Vmm,
     sizes: Sizes,
     /// `None` without a cgroup on the host.
@@ -63,7 +63,7 @@ pub(super) struct Machine {
 
 /// The one who may change the size.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     machine: &'a Machine,
     now: tokio::sync::MutexGuard<'a, Now>,
 }
@@ -76,7 +76,7 @@ struct Now {
 }
 
 impl Machine {
-    pub(super) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>) -> Self {
+    pub(crate) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>) -> Self {
         let size = Size { memory_mib: sizes.memory_mib, vcpus: sizes.vcpus };
         Self {
             vmm,
@@ -88,17 +88,17 @@ impl Machine {
     }
 
     /// Whose machine it is.
-    pub(super) fn vmm(&self) -> &Vmm {
+    pub(crate) fn vmm(&self) -> &Vmm {
         &self.vmm
     }
 
     /// Waits for those who change the size, and keeps others from it until this is dropped.
-    pub(super) async fn hold(&self) -> Held<'_> {
+    pub(crate) async fn hold(&self) -> Held<'_> {
         Held { machine: self, now: self.now.lock().await }
     }
 
     /// The host has killed the VMM, or another process of the pod, because the pod wanted more than its bound.
-    pub(super) fn was_killed_for_memory(&self) -> bool {
+    pub(crate) fn was_killed_for_memory(&self) -> bool {
         self.bounds.as_ref().is_some_and(|bounds| bounds.kills() > 0)
     }
 
@@ -185,17 +185,17 @@ impl Machine {
 
 impl Held<'_> {
     /// A container without a memory limit has come: the pod may fill volumes in the host's memory.
-    pub(super) fn lift_memory(&self) -> Result<(), ResizeError> {
+    pub(crate) fn lift_memory(&self) -> Result<(), ResizeError> {
         self.machine.bounds.as_ref().map_or(Ok(()), |bounds| Ok(bounds.lift()?))
     }
 
-    pub(super) fn size(&self) -> Size {
+    pub(crate) fn size(&self) -> Size {
         self.now.size
     }
 
     /// Makes the machine as large as needed, or as its bounds allow. What `need` leaves open stays; asking for what is
     /// there already does nothing. Must not be dropped half-way: see `pod::uncut`.
-    pub(super) async fn resize(&mut self, agent: &Agent, need: Need) -> Result<(), ResizeError> {
+    pub(crate) async fn resize(&mut self, agent: &Agent, need: Need) -> Result<(), ResizeError> {
         let Self { machine, now } = self;
         let before = now.size;
         let wanted = machine.bounded(before, need);
@@ -230,7 +230,7 @@ impl Held<'_> {
 
 impl Size {
     /// This, or more where that is needed.
-    pub(super) fn or_more(self, need: Need) -> Need {
+    pub(crate) fn or_more(self, need: Need) -> Need {
         Need {
             memory_mib: Some(need.memory_mib.unwrap_or(0).max(self.memory_mib)),
             vcpus: Some(need.vcpus.unwrap_or(0).max(self.vcpus.into())),

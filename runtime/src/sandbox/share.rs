@@ -51,7 +51,7 @@ pub struct Export {
 const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ShareError {
+pub(crate) enum ShareError {
     #[error("enter a mount namespace for the sandbox")]
     Namespace { source: io::Error },
     #[error("mount the share {}", .path.display())]
@@ -63,7 +63,7 @@ pub(super) enum ShareError {
 }
 
 #[derive(Debug)]
-pub(super) struct Share {
+pub(crate) struct Share {
     path: PathBuf,
     /// The directory below the read-only mount: mount points are made here and show up there.
     below: OwnedFd,
@@ -72,15 +72,10 @@ pub(super) struct Share {
 impl Share {
     /// Moves this process into its own mount namespace and mounts the empty share there. Call it before there is any
     /// thread: a namespace belongs to a thread.
-    pub(super) fn enter(path: &Path) -> Result<Self, ShareError> {
+    pub(crate) fn enter(path: &Path) -> Result<Self, ShareError> {
         let namespace = |e: Errno| ShareError::Namespace { source: e.into() };
         let share = |e: Errno| ShareError::Share { path: path.to_owned(), source: e.into() };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(share(errno)),
-        }
-        let below = rustix::fs::open(path, flags, Mode::empty()).map_err(share)?;
+        let made = Self::at(path)?;
         // SAFETY: only the mount namespace (and with it root and working directory) stops being shared, and no other
         // thread exists yet that could rely on sharing them; no descriptor table is unshared.
         unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(namespace)?;
@@ -92,18 +87,30 @@ impl Share {
         for kind in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
             rustix::mount::mount_change(path, kind).map_err(share)?;
         }
+        Ok(made)
+    }
+
+    /// The directory alone.
+    pub(crate) fn at(path: &Path) -> Result<Self, ShareError> {
+        let share = |e: Errno| ShareError::Share { path: path.to_owned(), source: e.into() };
+        match rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(share(errno)),
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let below = rustix::fs::open(path, flags, Mode::empty()).map_err(share)?;
         Ok(Self { path: path.to_owned(), below })
     }
 
     /// For the VMM: its root directory to be.
-    pub(super) fn open(&self) -> Result<OwnedFd, ShareError> {
+    pub(crate) fn open(&self) -> Result<OwnedFd, ShareError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(&self.path, flags, Mode::empty())
             .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
     }
 
     /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.
-    pub(super) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
+    pub(crate) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
         let path = || export.source.clone();
         if let Some(map) = &export.id_map {
             id_map::apply(tree.as_fd(), map).map_err(|source| ShareError::IdMap { path: path(), source })?;
@@ -135,7 +142,7 @@ impl Share {
     }
 
     /// Takes a path away again. The guest has unmounted it; what it still holds open stays until it lets go.
-    pub(super) fn remove(&self, export: &Export) {
+    pub(crate) fn remove(&self, export: &Export) {
         let target = self.path.join(export.share.as_str());
         // Lazily: the jail's copy of the mount may still be looked at.
         let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
@@ -146,13 +153,13 @@ impl Share {
 
 impl Share {
     /// Detaches the share with all that is mounted in it, from this process's namespace.
-    pub(super) fn unmount(&self) {
+    pub(crate) fn unmount(&self) {
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
 }
 
 /// Opens what a container shares, in this thread's mount namespace.
-pub(super) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
+pub(crate) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
     let open = |export: &Export| {
         let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
         open_export(export).map_err(failed)
@@ -202,17 +209,17 @@ pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(),
 /// `struct mount_attr` of linux/mount.h: what mount_setattr(2) changes of a mount.
 #[derive(Debug, Default)]
 #[repr(C)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// MOUNT_ATTR_*.
-    pub(super) set: u64,
-    pub(super) clear: u64,
+    pub(crate) set: u64,
+    pub(crate) clear: u64,
     /// MS_PRIVATE and its like; 0 changes nothing.
-    pub(super) propagation: u64,
+    pub(crate) propagation: u64,
     /// The descriptor of a user namespace, for MOUNT_ATTR_IDMAP alone.
-    pub(super) namespace: u64,
+    pub(crate) namespace: u64,
 }
 
-pub(super) fn set_attributes(
+pub(crate) fn set_attributes(
     tree: BorrowedFd<'_>,
     attributes: &Attributes,
     recursive: bool,

@@ -65,7 +65,7 @@ impl Demand {
     }
 
     /// As an update.
-    pub(super) fn takes_memory_limit_away(self) -> bool {
+    pub(crate) fn takes_memory_limit_away(self) -> bool {
         self.memory == Some(Limit::Max)
     }
 
@@ -82,7 +82,7 @@ impl Demand {
 
     /// What a machine of this size needs in addition, for a container with these limits: memory beside that of the others,
     /// CPUs with them.
-    pub(super) fn beside(self, memory_mib: u32, vcpus: u8) -> Need {
+    pub(crate) fn beside(self, memory_mib: u32, vcpus: u8) -> Need {
         let more = value(self.memory).map_or(0, with_records);
         let cpus = self.cpu_thousandths().map_or(0, |thousandths| saturated(thousandths.div_ceil(1000)));
         Need {

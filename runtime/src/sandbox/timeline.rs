@@ -6,22 +6,22 @@ use bulkhead_protocol::timeline::{Phase, Stamp};
 
 /// The first stamp of each phase counts: an `exec` later is not part of the start.
 #[derive(Debug, Default)]
-pub(super) struct Timeline(Mutex<Vec<Stamp>>);
+pub(crate) struct Timeline(Mutex<Vec<Stamp>>);
 
 impl Timeline {
-    pub(super) fn add(&self, stamp: Stamp) {
+    pub(crate) fn add(&self, stamp: Stamp) {
         let mut stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if stamps.iter().all(|known| known.phase != stamp.phase) {
             stamps.push(stamp);
         }
     }
 
-    pub(super) fn mark(&self, phase: Phase) {
+    pub(crate) fn mark(&self, phase: Phase) {
         self.add(Stamp::now(phase));
     }
 
     /// In the order of a start.
-    pub(super) fn stamps(&self) -> Vec<Stamp> {
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
         let mut stamps = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         stamps.sort_by_key(|stamp| stamp.phase);
         stamps

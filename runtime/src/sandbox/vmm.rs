@@ -8,7 +8,7 @@
 //! who watches `over`.
 
 mod conversation;
-pub(super) mod processes;
+pub(crate) mod processes;
 
 use std::{
     fs::File,
@@ -51,7 +51,7 @@ const CHUNK: usize = 16 << 10;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum VmmError {
+pub(crate) enum VmmError {
     #[error("start the VMM {}: {reason}", .path.display())]
     Spawn { path: PathBuf, reason: String },
     #[error(transparent)]
@@ -66,13 +66,13 @@ pub(super) enum VmmError {
 
 /// A VM that is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Over {
+pub(crate) struct Over {
     pub reason: Reason,
     pub console_tail: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     #[error(transparent)]
     Exited(GuestExit),
     /// Without a word.
@@ -87,7 +87,7 @@ pub(super) enum Reason {
 
 impl Over {
     /// What there is to say of one that says nothing.
-    pub(super) fn died() -> Self {
+    pub(crate) fn died() -> Self {
         Self { reason: Reason::Died, console_tail: String::new() }
     }
 }
@@ -110,7 +110,7 @@ struct Call {
 
 /// A running VMM. Dropping the last one closes the control socket, which ends it.
 #[derive(Debug, Clone)]
-pub(super) struct Vmm {
+pub(crate) struct Vmm {
     calls: mpsc::Sender<Call>,
     started: watch::Receiver<Option<Result<u32, Failure>>>,
     over: watch::Receiver<Option<Over>>,
@@ -127,22 +127,22 @@ struct Force {
 }
 
 /// A VMM that was just started.
-pub(super) struct Spawned {
-    pub(super) vmm: Vmm,
-    pub(super) processes: Processes,
-    pub(super) stamps: Stamps,
+pub(crate) struct Spawned {
+    pub(crate) vmm: Vmm,
+    pub(crate) processes: Processes,
+    pub(crate) stamps: Stamps,
     /// Ends with the last process of the VMM.
-    pub(super) stderr: JoinHandle<()>,
+    pub(crate) stderr: JoinHandle<()>,
 }
 
 /// What a VMM has to tell while it boots, beside its replies: at most `conversation::PHASES`.
-pub(super) type Stamps = mpsc::Receiver<Stamp>;
+pub(crate) type Stamps = mpsc::Receiver<Stamp>;
 
 impl Vmm {
     /// Starts the VMM in a cgroup, with one end of a control socket. It opens no device: the cgroup may forbid all of them,
     /// so its standard input and output are ours, /dev/null. Its standard error goes into the server's notes. Of our
     /// environment it gets nothing.
-    pub(super) fn spawn(path: &Path, cgroup: Option<&Path>) -> Result<Spawned, VmmError> {
+    pub(crate) fn spawn(path: &Path, cgroup: Option<&Path>) -> Result<Spawned, VmmError> {
         let failed = |e: io::Error| VmmError::Spawn { path: path.to_owned(), reason: e.to_string() };
         let (ours, theirs) = PacketSocket::pair().map_err(failed)?;
         let (said, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
@@ -164,7 +164,7 @@ impl Vmm {
     }
 
     /// Speaks over a control socket whose other end is a VMM that has just started.
-    pub(super) fn over(socket: PacketSocket) -> io::Result<(Self, Stamps)> {
+    pub(crate) fn over(socket: PacketSocket) -> io::Result<(Self, Stamps)> {
         let packets = Packets::new(socket)?;
         let (calls, queue) = mpsc::channel(QUEUE);
         let (over_sender, over) = watch::channel(None);
@@ -191,7 +191,7 @@ impl Vmm {
     }
 
     /// The pid of its jailed process, as it tells it before it takes requests.
-    pub(super) async fn started(&self, deadline: Duration) -> Result<u32, VmmError> {
+    pub(crate) async fn started(&self, deadline: Duration) -> Result<u32, VmmError> {
         let mut started = self.started.clone();
         let told = async {
             match started.wait_for(Option::is_some).await.map(|told| told.clone()) {
@@ -202,7 +202,7 @@ impl Vmm {
         tokio::time::timeout(deadline, told).await.unwrap_or(Err(VmmError::Silent { waited: deadline }))
     }
 
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         request: Request,
         fds: Vec<OwnedFd>,
@@ -223,7 +223,7 @@ impl Vmm {
 
     /// Ends the VM for a reason of the server's, which is that of its end. One that does not end when it is told to is not
     /// waited for: whoever watches `over` kills it.
-    pub(super) async fn end(&self, why: String) {
+    pub(crate) async fn end(&self, why: String) {
         let _ = self.force.why.set(why);
         let told = async {
             let _ = self.call(Request::Stop, Vec::new(), LAST_WORDS).await;
@@ -236,7 +236,7 @@ impl Vmm {
     }
 
     /// When the VM is no more.
-    pub(super) async fn wait_over(&self) -> Over {
+    pub(crate) async fn wait_over(&self) -> Over {
         let mut over = self.over.clone();
         // A sender that is dropped without a word means that the task itself was dropped: the runtime ends.
         match over.wait_for(Option::is_some).await.map(|over| over.clone()) {

@@ -19,16 +19,16 @@ use super::{Over, Reason, VmmError};
 use crate::text::bounded;
 
 /// The phases that a VMM stamps, each once.
-pub(super) const PHASES: [Phase; 4] =
+pub(crate) const PHASES: [Phase; 4] =
     [Phase::Jailed, Phase::VmCreated, Phase::KernelLoaded, Phase::KernelEntered];
 /// Bytes of a failure's text that are kept.
 const TEXT: usize = 4 << 10;
 
-pub(super) type Answer = oneshot::Sender<Result<Reply, VmmError>>;
+pub(crate) type Answer = oneshot::Sender<Result<Reply, VmmError>>;
 
 /// Not our protocol any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::sandbox) enum Violation {
+pub(crate) enum Violation {
     #[error("it names its process when it should not")]
     Started,
     #[error("it speaks before it has named its process")]
@@ -46,7 +46,7 @@ pub(in crate::sandbox) enum Violation {
 }
 
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// Its jailed process, by the pid that it claims.
     Started(u32),
     /// It cannot be jailed, and ends.
@@ -65,14 +65,14 @@ enum Stage {
 
 /// The reply that a request can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     Booted,
     Done,
     Metrics,
 }
 
 impl Wanted {
-    pub(super) fn by(request: &Request) -> Self {
+    pub(crate) fn by(request: &Request) -> Self {
         match request {
             Request::Boot(_) => Self::Booted,
             Request::Metrics => Self::Metrics,
@@ -95,23 +95,23 @@ impl Wanted {
 }
 
 #[derive(Debug)]
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     stage: Stage,
     stamped: Vec<Phase>,
     waiting: VecDeque<(Wanted, Answer)>,
 }
 
 impl Conversation {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { stage: Stage::Spawned, stamped: Vec::new(), waiting: VecDeque::new() }
     }
 
     /// A request was sent.
-    pub(super) fn asked(&mut self, wanted: Wanted, answer: Answer) {
+    pub(crate) fn asked(&mut self, wanted: Wanted, answer: Answer) {
         self.waiting.push_back((wanted, answer));
     }
 
-    pub(super) fn hear(&mut self, message: Message) -> Result<Heard, Violation> {
+    pub(crate) fn hear(&mut self, message: Message) -> Result<Heard, Violation> {
         match (self.stage, message) {
             (Stage::Over, _) => Err(Violation::Late),
             (Stage::Spawned, Message::Event(Event::Started { pid })) => {

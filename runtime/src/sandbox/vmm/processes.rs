@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Debug, thiserror::Error)]
-pub(in crate::sandbox) enum AdoptError {
+pub(crate) enum AdoptError {
     #[error("look at process {pid}, which the VMM says is its own")]
     Look { pid: u32, source: io::Error },
     #[error("process {pid} is not the VMM's, as it says")]
@@ -26,31 +26,31 @@ pub(in crate::sandbox) enum AdoptError {
 
 /// Clones are the same processes.
 #[derive(Debug, Clone)]
-pub(in crate::sandbox) struct Processes {
+pub(crate) struct Processes {
     outer: Process,
     held: Arc<Mutex<Vec<Held>>>,
 }
 
 impl Processes {
     /// Of a VMM that was just spawned as a child of this process.
-    pub(in crate::sandbox) fn of(pid: u32) -> io::Result<Self> {
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
         let outer = Process::of(pid)?;
         // One that is gone already needs no end.
         let held = outer.hold()?.into_iter().collect();
         Ok(Self { outer, held: Arc::new(Mutex::new(held)) })
     }
 
-    pub(in crate::sandbox) fn outer(&self) -> Process {
+    pub(crate) fn outer(&self) -> Process {
         self.outer
     }
 
     /// Those that are held now.
-    pub(in crate::sandbox) fn all(&self) -> Vec<Process> {
+    pub(crate) fn all(&self) -> Vec<Process> {
         self.held().iter().map(|held| held.process).collect()
     }
 
     /// The process that the VMM tells of; `None` when it has ended.
-    pub(in crate::sandbox) fn adopt(&self, pid: u32) -> Result<Option<Process>, AdoptError> {
+    pub(crate) fn adopt(&self, pid: u32) -> Result<Option<Process>, AdoptError> {
         let look = |source| AdoptError::Look { pid, source };
         let process = match Process::of(pid) {
             Ok(process) => process,
@@ -68,7 +68,7 @@ impl Processes {
     }
 
     /// SIGKILL to all, without waiting.
-    pub(in crate::sandbox) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         for held in self.held().iter() {
             if let Err(error) = held.kill() {
                 note(&format!("kill the VMM, {}: {error}", held.process));
@@ -77,7 +77,7 @@ impl Processes {
     }
 
     /// Kills all and waits for their end.
-    pub(in crate::sandbox) fn end(&self, deadline: Instant) {
+    pub(crate) fn end(&self, deadline: Instant) {
         self.kill();
         for held in self.held().iter() {
             if !matches!(held.wait(deadline), Ok(true)) {

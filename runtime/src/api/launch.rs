@@ -17,13 +17,11 @@ use std::{
 use bulkhead_protocol::packet::{PacketError, PacketSocket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{
-    plan::Plan,
-    server::{COMMAND, Failed, Order},
-};
+use super::server::{COMMAND, Failed, Order};
 use crate::{
     config::Artefacts,
     network::Namespace,
+    sandbox::SandboxPlan,
     store::{Locked, Process, StateError, names},
 };
 
@@ -56,7 +54,7 @@ impl Launch {
     /// When it cannot be started; nothing runs then.
     pub fn start(
         dir: &Locked,
-        plan: Plan,
+        plan: SandboxPlan,
         artefacts: &Artefacts,
         network: Option<&Namespace>,
     ) -> Result<Self, LaunchError> {

@@ -2,7 +2,7 @@
 
 mod force;
 
-use std::{process::Command, sync::Arc};
+use std::{path::Path, process::Command, sync::Arc};
 
 use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitOomRequest, WaitProcessRequest};
 use containerd_shim_protos::api::{
@@ -14,58 +14,63 @@ use ttrpc::Code;
 
 use super::{
     client::{CallError, Server, bounded},
-    clock::Clock,
     connections::Connections,
-    fake::{FakeAgent, Guest, PATIENCE, SIZES, inputs, null, plan, process, vmm},
-    plan::ExecPlan,
-    pod::{Boot, Pod},
-    resize::Machine,
-    server,
-    timeline::Timeline,
-    vmm::{Over, Reason, Vmm},
+    container_options, exec_spec, server,
+};
+use crate::{
+    container::{ContainerPlan, Containers, ExecPlan},
+    sandbox::{
+        Failure, Guest, Parts, Sandbox,
+        boot::{BootError, boot_on},
+        clock::Clock,
+        fake::{self, FakeAgent, PATIENCE, SIZES, inputs, null, process, vmm},
+        nics::Nics,
+        resize::Machine,
+        share::Share,
+        timeline::Timeline,
+        vmm::{Over, Reason, Vmm, processes::Processes},
+    },
+    store::StateDir,
 };
 
-/// A server without its process: pod, services, socket.
-struct Sandbox {
-    dir: tempfile::TempDir,
-    pod: Arc<Pod>,
+/// A server without its process: containers, services, socket.
+struct TestServer {
+    root: tempfile::TempDir,
+    sandbox: Arc<Sandbox>,
+    containers: Arc<Containers>,
     agent: FakeAgent,
     client: Server,
     connections: Connections,
     server: ttrpc::asynchronous::Server,
 }
 
-impl Sandbox {
+impl TestServer {
     async fn new() -> Self {
         Self::with(&FakeAgent::default()).await
     }
 
     async fn with(agent: &FakeAgent) -> Self {
-        let mut sandbox = Self::booting().await;
-        sandbox.agent = agent.clone();
-        let (vmm, _) = vmm(Guest::Works, sandbox.agent.clone());
-        sandbox.pod.machine.set(Machine::new(vmm.clone(), SIZES, None)).unwrap();
-        sandbox.pod.boot.send_replace(Boot::Up(sandbox.agent.connect()));
-        let pod = sandbox.pod.clone();
-        tokio::spawn(async move { pod.over(vmm.wait_over().await) });
-        sandbox
+        let server = Self::booting(agent).await;
+        let agent = agent.connect();
+        server.sandbox.booted(Guest { clock: Clock::follow(agent.clone()), agent });
+        server
     }
 
-    async fn booting() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("server.sock");
+    async fn booting(agent: &FakeAgent) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (sandbox, containers) = parts(root.path(), agent);
+        let path = root.path().join("server.sock");
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
-        let pod = Pod::new("web".parse().unwrap(), dir.path().to_owned(), None, None);
         let connections = Connections::new();
-        let server = server::start_server(&pod, &Arc::new(Notify::new()), &connections, listener.into())
-            .await
-            .unwrap();
+        let shutdown = Arc::new(Notify::new());
+        let server =
+            server::start_server(&containers, &shutdown, &connections, listener.into()).await.unwrap();
         let client = Server::on(std::os::unix::net::UnixStream::connect(&path).unwrap()).unwrap();
-        Self { dir, pod, agent: FakeAgent::default(), client, connections, server }
+        Self { root, sandbox, containers, agent: agent.clone(), client, connections, server }
     }
 
     async fn create(&self, id: &str, args: &[&str]) -> Result<u32, CallError> {
-        let options = Some(plan(args).to_options().unwrap()).into();
+        let options = Some(container_options(&plan(args)).unwrap()).into();
         let request = CreateTaskRequest { id: id.into(), options, ..Default::default() };
         Ok(self.client.task.create(bounded(), &request).await?.pid)
     }
@@ -77,7 +82,7 @@ impl Sandbox {
 
     async fn exec(&self, id: &str, exec_id: &str, args: &[&str]) -> Result<(), CallError> {
         let plan = ExecPlan { process: process(args), ignore_paused: false, cgroup: String::new() };
-        let spec = Some(plan.to_any().unwrap()).into();
+        let spec = Some(exec_spec(&plan).unwrap()).into();
         let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
         let request = ExecProcessRequest { id, exec_id, spec, ..Default::default() };
         self.client.task.exec(bounded(), &request).await?;
@@ -115,16 +120,39 @@ fn code(error: CallError) -> Code {
     }
 }
 
+/// A sandbox with a VMM that was told to boot nothing, made for the container `web`.
+fn parts(root: &Path, agent: &FakeAgent) -> (Arc<Sandbox>, Arc<Containers>) {
+    let (vmm, _) = vmm(fake::Guest::Works, agent.clone());
+    let dir = StateDir::claim(root, &"web".parse().unwrap()).unwrap();
+    let sandbox = Sandbox::new(Parts {
+        host_container: Some("web".parse().unwrap()),
+        cgroup: None,
+        machine: Machine::new(vmm.clone(), SIZES, None),
+        processes: Processes::of(std::process::id()).unwrap(),
+        nics: Nics::new(vmm.clone(), dir.journal(), false, None),
+        share: Share::at(&root.join("share")).unwrap(),
+        timeline: Timeline::default(),
+    });
+    let containers = Containers::new(sandbox.clone(), root.to_owned());
+    let watching = containers.clone();
+    tokio::spawn(async move { watching.over(vmm.wait_over().await) });
+    (sandbox, containers)
+}
+
+fn plan(args: &[&str]) -> ContainerPlan {
+    ContainerPlan { bundle: "/bundle".into(), exports: vec![], guest: fake::spec(args), terminal: false }
+}
+
 #[tokio::test]
 async fn a_container_goes_through_its_life() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["exit", "42"]).await.unwrap();
     assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::CREATED);
     sandbox.start("web", "").await.unwrap();
     assert_eq!(sandbox.wait("web", "").await.unwrap(), 42);
     assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);
     let exit: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(sandbox.dir.path().join("exit.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(sandbox.root.path().join("web/exit.json")).unwrap()).unwrap();
     assert_eq!(exit["code"], 42);
     let request = DeleteRequest { id: "web".into(), ..Default::default() };
     assert_eq!(sandbox.client.task.delete(bounded(), &request).await.unwrap().exit_status, 42);
@@ -134,7 +162,7 @@ async fn a_container_goes_through_its_life() {
 
 #[tokio::test]
 async fn what_the_lifecycle_forbids_is_refused_by_kind() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     assert_eq!(code(sandbox.start("web", "").await.unwrap_err()), Code::NOT_FOUND);
     sandbox.create("web", &["sleep"]).await.unwrap();
     assert_eq!(code(sandbox.create("web", &["sleep"]).await.unwrap_err()), Code::ALREADY_EXISTS);
@@ -151,7 +179,7 @@ async fn what_the_lifecycle_forbids_is_refused_by_kind() {
 
 #[tokio::test]
 async fn a_container_that_cannot_be_made_leaves_its_id_free_and_tells_the_guests_words() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     let error = sandbox.create("web", &["unmakeable"]).await.unwrap_err();
     assert_eq!(error.to_string(), "mount /proc: no such file or directory");
     assert_eq!(sandbox.agent.machine().asked, ["revoke web"]);
@@ -160,7 +188,7 @@ async fn a_container_that_cannot_be_made_leaves_its_id_free_and_tells_the_guests
 
 #[tokio::test]
 async fn an_exec_has_its_own_exit_and_a_failed_one_leaves_its_id_free() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     sandbox.start("web", "").await.unwrap();
     sandbox.exec("web", "e", &["nope"]).await.unwrap();
@@ -178,8 +206,7 @@ async fn an_exec_has_its_own_exit_and_a_failed_one_leaves_its_id_free() {
 #[tokio::test]
 async fn the_guests_clock_is_right_before_a_paused_container_goes_on() {
     let agent = FakeAgent::default();
-    let sandbox = Sandbox::with(&agent).await;
-    sandbox.pod.clock.set(Clock::follow(agent.connect())).unwrap();
+    let sandbox = TestServer::with(&agent).await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     sandbox.start("web", "").await.unwrap();
     let task = &sandbox.client.task;
@@ -194,7 +221,7 @@ async fn the_guests_clock_is_right_before_a_paused_container_goes_on() {
 
 #[tokio::test]
 async fn a_paused_container_takes_no_exec_until_it_resumes_and_can_be_killed() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     let pause = PauseRequest { id: "web".into(), ..Default::default() };
     let resume = ResumeRequest { id: "web".into(), ..Default::default() };
@@ -217,7 +244,7 @@ async fn a_paused_container_takes_no_exec_until_it_resumes_and_can_be_killed() {
 
 #[tokio::test]
 async fn limits_are_checked_as_at_creation_and_the_guests_refusal_is_told() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     let update = async |json: &str| {
         let value = json.as_bytes().to_vec();
@@ -234,7 +261,7 @@ async fn limits_are_checked_as_at_creation_and_the_guests_refusal_is_told() {
 
 #[tokio::test]
 async fn statistics_are_containerds_metrics() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     let request = StatsRequest { id: "web".into(), ..Default::default() };
     let missing = sandbox.client.task.stats(bounded(), &request).await.unwrap_err();
     assert_eq!(code(missing.into()), Code::NOT_FOUND);
@@ -248,12 +275,12 @@ async fn statistics_are_containerds_metrics() {
 
 #[tokio::test]
 async fn when_the_vm_dies_every_process_has_an_exit_and_the_reason_is_told() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     sandbox.start("web", "").await.unwrap();
     let request = WaitProcessRequest { container_id: "web".into(), ..Default::default() };
     let waiting = sandbox.client.sandbox.wait_process(bounded(), &request);
-    sandbox.pod.over(Over { reason: Reason::Died, console_tail: "last line".into() });
+    sandbox.containers.over(Over { reason: Reason::Died, console_tail: "last line".into() });
     let exit = waiting.await.unwrap();
     assert_eq!((exit.signal, exit.sandbox_failure.contains("last line")), (9, true));
     assert_eq!(sandbox.status("web").await.unwrap(), TaskStatus::STOPPED);
@@ -261,31 +288,32 @@ async fn when_the_vm_dies_every_process_has_an_exit_and_the_reason_is_told() {
 
 #[tokio::test]
 async fn a_process_dies_with_the_proxy_that_stands_for_it() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     let mut proxy = Command::new("sleep").arg("600").spawn().unwrap();
     sandbox.attach("web", "", proxy.id()).await.unwrap();
     assert_eq!(sandbox.create("web", &["sleep"]).await.unwrap(), proxy.id());
     sandbox.start("web", "").await.unwrap();
-    assert!(sandbox.pod.has_proxies());
+    assert_eq!(sandbox.containers.host_pids(), [proxy.id()]);
     proxy.kill().unwrap();
     let status = tokio::time::timeout(PATIENCE, sandbox.wait("web", "")).await.unwrap().unwrap();
     assert_eq!(status, 137);
-    assert!(!sandbox.pod.has_proxies());
+    assert!(sandbox.containers.host_pids().is_empty());
     proxy.wait().unwrap();
 }
 
 #[tokio::test]
-async fn attaching_waits_for_the_boot_and_tells_its_failure() {
-    let sandbox = Sandbox::booting().await;
+async fn attaching_waits_for_the_boot_and_tells_its_failure_and_what_to_do() {
+    let sandbox = TestServer::booting(&FakeAgent::default()).await;
     let waiting = sandbox.attach("web", "", std::process::id());
-    sandbox.pod.fail("boot sandbox: the VMM died");
+    sandbox.sandbox.fail(Failure::from(BootError::from(Over::died())));
     let error = waiting.await.unwrap_err();
     assert_eq!(error.to_string(), "boot sandbox: the VMM died");
+    assert_eq!(error.hint(), Some("`bulkhead doctor` checks whether this machine can run microVMs"));
 }
 
 #[tokio::test]
 async fn a_pid_that_nobody_has_cannot_be_attached() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     for pid in [0, u32::MAX, 4_194_304] {
         assert_eq!(code(sandbox.attach("web", "", pid).await.unwrap_err()), Code::INVALID_ARGUMENT, "{pid}");
     }
@@ -293,7 +321,7 @@ async fn a_pid_that_nobody_has_cannot_be_attached() {
 
 #[tokio::test]
 async fn the_last_answers_are_written_before_the_connections_count_as_closed() {
-    let mut sandbox = Sandbox::new().await;
+    let mut sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     sandbox.start("web", "").await.unwrap();
     let client = sandbox.client.clone();
@@ -312,14 +340,13 @@ async fn the_last_answers_are_written_before_the_connections_count_as_closed() {
 
 #[tokio::test]
 async fn a_vm_whose_containers_are_gone_is_stopped() {
-    let dir = tempfile::tempdir().unwrap();
-    let pod = Pod::new("web".parse().unwrap(), dir.path().to_owned(), None, None);
-    let (vmm, task) = vmm(Guest::Works, FakeAgent::default());
-    let agent = super::boot::boot_on(&vmm, null(), inputs(), &Timeline::default(), PATIENCE).await.unwrap();
-    pod.boot.send_replace(Boot::Up(agent));
-    tokio::time::timeout(PATIENCE, pod.stop(&vmm)).await.unwrap();
-    task.await.unwrap();
-    gone(&vmm).await;
+    let root = tempfile::tempdir().unwrap();
+    let (sandbox, _containers) = parts(root.path(), &FakeAgent::default());
+    let vmm = sandbox.machine().vmm();
+    let agent = boot_on(vmm, null(), inputs(), &Timeline::default(), PATIENCE).await.unwrap();
+    sandbox.booted(Guest { clock: Clock::follow(agent.clone()), agent });
+    tokio::time::timeout(PATIENCE, sandbox.stop()).await.unwrap();
+    gone(vmm).await;
 }
 
 async fn gone(vmm: &Vmm) {

@@ -13,11 +13,9 @@ use bulkhead_protocol::{id::ContainerId, limits};
 use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest, Status as TaskStatus};
 use ttrpc::{Code, context};
 
-use super::{
-    client::{CallError, Server, bounded},
-    status::Status,
-};
+use super::client::{CallError, Server, bounded};
 use crate::{
+    container::status::Status,
     error::Error,
     store::{Process, Record, StateDir, StateError, names},
 };

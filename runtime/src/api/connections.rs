@@ -20,7 +20,7 @@ use ttrpc::asynchronous::transport::Listener;
 
 /// Shared by all connections; each holds one count.
 #[derive(Debug, Clone)]
-pub(super) struct Connections(Arc<watch::Sender<usize>>);
+pub(crate) struct Connections(Arc<watch::Sender<usize>>);
 
 #[derive(Debug)]
 struct Counted {
@@ -29,12 +29,12 @@ struct Counted {
 }
 
 impl Connections {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 
     /// For ttrpc, which accepts from it.
-    pub(super) fn listener(&self, listener: UnixListener) -> Listener {
+    pub(crate) fn listener(&self, listener: UnixListener) -> Listener {
         let count = self.0.clone();
         let accepted = stream::unfold((listener, count), |(listener, count)| async move {
             let accepted = accept(&listener, &count).await;
@@ -44,7 +44,7 @@ impl Connections {
     }
 
     /// When none is open.
-    pub(super) async fn all_closed(&self) {
+    pub(crate) async fn all_closed(&self) {
         // The sender is ours: it cannot be gone.
         let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
     }

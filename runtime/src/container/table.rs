@@ -2,76 +2,30 @@
 //!
 //!   Container { init, execs }          each a Process { status, exit }
 //!
-//! One small struct behind one lock (`Sandbox::table`), held for the length of one method here and never across an
+//! One small struct behind one lock (`Containers::table`), held for the length of one method here and never across an
 //! await. Callers ask first (`start` says what to do), do it in the guest, then report back (`started`, `exited`).
 
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     limits,
 };
 use tokio::sync::watch;
-use ttrpc::Code;
 
 use super::{
-    plan::ExecPlan,
-    share::Export,
-    sizing::{Demand, Need},
+    ExecPlan, Exit, Stdio,
     status::{Event, Status},
-    stdio::Stdio,
 };
-
-/// Names one process of the sandbox.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
-    pub(super) container: ContainerId,
-    /// `None`: the container's init.
-    pub(super) exec: Option<ExecId>,
-}
-
-impl Key {
-    /// As it comes in requests: an empty exec id names the init.
-    pub(super) fn parse(container: &str, exec: &str) -> Result<Self, TableError> {
-        let invalid = |e: bulkhead_protocol::id::IdError| TableError::Invalid(e.to_string());
-        let exec = if exec.is_empty() { None } else { Some(exec.parse().map_err(invalid)?) };
-        Ok(Self { container: container.parse().map_err(invalid)?, exec })
-    }
-
-    pub(super) fn init(container: ContainerId) -> Self {
-        Self { container, exec: None }
-    }
-
-    pub(super) fn exec_id(&self) -> String {
-        self.exec.as_ref().map(ToString::to_string).unwrap_or_default()
-    }
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Exit {
-    pub(super) code: u32,
-    /// Not 0: death by that signal.
-    pub(super) signal: u32,
-    pub(super) stdout_bytes: u64,
-    pub(super) stderr_bytes: u64,
-    /// The container's cgroup has counted an out-of-memory kill.
-    pub(super) oom_killed: bool,
-    pub(super) at: SystemTime,
-    /// The sandbox died under it.
-    pub(super) failure: Option<String>,
-}
-
-impl Exit {
-    /// In one number, as shells and the Task API have it.
-    pub(super) fn status(&self) -> u32 {
-        if self.signal == 0 { self.code } else { 128 + self.signal }
-    }
-}
+use crate::sandbox::{
+    Export,
+    key::Key,
+    sizing::{Demand, Need},
+};
 
 /// Why a request is refused. The texts are what callers of runc look for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TableError {
+pub(crate) enum TableError {
     #[error("container with id exists: {0}")]
     ContainerExists(ContainerId),
     #[error("process with id exists: {0}")]
@@ -92,37 +46,16 @@ pub(super) enum TableError {
     NotCreated(&'static str),
     #[error("cannot delete a process that is {0}")]
     NotStopped(&'static str),
+    #[error("process was deleted")]
+    Deleted,
     #[error("{what} are limited to {max}")]
     TooMany { what: &'static str, max: usize },
-    #[error("{0}")]
-    Invalid(String),
-}
-
-impl From<TableError> for ttrpc::Error {
-    fn from(error: TableError) -> Self {
-        let code = match &error {
-            TableError::ContainerExists(_) | TableError::ExecExists(_) => Code::ALREADY_EXISTS,
-            TableError::NoContainer(_) | TableError::NoExec(_) | TableError::Finished => Code::NOT_FOUND,
-            TableError::NotRunning
-            | TableError::NotPaused
-            | TableError::ExecPaused
-            | TableError::NotCreated(_)
-            | TableError::NotStopped(_) => Code::FAILED_PRECONDITION,
-            TableError::TooMany { .. } => Code::RESOURCE_EXHAUSTED,
-            TableError::Invalid(_) => Code::INVALID_ARGUMENT,
-        };
-        status(code, error.to_string())
-    }
-}
-
-pub(super) fn status(code: Code, message: impl ToString) -> ttrpc::Error {
-    ttrpc::Error::RpcStatus(ttrpc::get_status(code, message))
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) status: Status,
-    pub(super) stdio: Stdio,
+pub(crate) struct Process {
+    pub(crate) status: Status,
+    pub(crate) stdio: Stdio,
     exit: watch::Sender<Option<Exit>>,
     /// An exec that was described and not started yet.
     described: Option<ExecPlan>,
@@ -133,7 +66,7 @@ impl Process {
         Self { status, stdio, exit: watch::Sender::new(None), described }
     }
 
-    pub(super) fn exit(&self) -> Option<Exit> {
+    pub(crate) fn exit(&self) -> Option<Exit> {
         self.exit.borrow().clone()
     }
 
@@ -156,7 +89,7 @@ struct Container {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Table {
+pub(crate) struct Table {
     containers: BTreeMap<ContainerId, Container>,
 }
 
@@ -169,7 +102,7 @@ impl Table {
         self.containers.get_mut(id).ok_or_else(|| TableError::NoContainer(id.clone()))
     }
 
-    pub(super) fn process(&self, key: &Key) -> Result<&Process, TableError> {
+    pub(crate) fn process(&self, key: &Key) -> Result<&Process, TableError> {
         let container = self.container(&key.container)?;
         match &key.exec {
             None => Ok(&container.init),
@@ -186,7 +119,7 @@ impl Table {
     }
 
     /// Takes the id for a container that is about to be made.
-    pub(super) fn reserve(
+    pub(crate) fn reserve(
         &mut self,
         id: &ContainerId,
         bundle: PathBuf,
@@ -207,7 +140,7 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn made(&mut self, id: &ContainerId, demand: Demand) -> Result<(), TableError> {
+    pub(crate) fn made(&mut self, id: &ContainerId, demand: Demand) -> Result<(), TableError> {
         let container = self.container_mut(id)?;
         container.init.status =
             container.init.status.after(Event::Made).map_err(|_| TableError::NotRunning)?;
@@ -216,21 +149,21 @@ impl Table {
     }
 
     /// What all containers together need of the machine, were `id` given these limits.
-    pub(super) fn need(&self, id: &ContainerId, update: Demand) -> Need {
+    pub(crate) fn need(&self, id: &ContainerId, update: Demand) -> Need {
         Need::of(self.containers.iter().map(|(other, container)| {
             if other == id { container.demand.updated(update) } else { container.demand }
         }))
     }
 
     /// The guest has taken them.
-    pub(super) fn updated(&mut self, id: &ContainerId, update: Demand) {
+    pub(crate) fn updated(&mut self, id: &ContainerId, update: Demand) {
         if let Ok(container) = self.container_mut(id) {
             container.demand = container.demand.updated(update);
         }
     }
 
     /// Describes an exec of a running container.
-    pub(super) fn describe(
+    pub(crate) fn describe(
         &mut self,
         key: &Key,
         exec: &ExecId,
@@ -255,14 +188,14 @@ impl Table {
     }
 
     /// The caller starts it in the guest next, and says `started` or `forget`.
-    pub(super) fn start(&mut self, key: &Key) -> Result<Option<ExecPlan>, TableError> {
+    pub(crate) fn start(&mut self, key: &Key) -> Result<Option<ExecPlan>, TableError> {
         let process = self.process_mut(key)?;
         process.status =
             process.status.after(Event::Start).map_err(|e| TableError::NotCreated(e.status.name()))?;
         Ok(process.described.take())
     }
 
-    pub(super) fn started(&mut self, key: &Key) {
+    pub(crate) fn started(&mut self, key: &Key) {
         if let Ok(process) = self.process_mut(key)
             && let Ok(status) = process.status.after(Event::Started)
         {
@@ -271,19 +204,19 @@ impl Table {
     }
 
     /// Says whether it may be paused.
-    pub(super) fn check_pausable(&self, id: &ContainerId) -> Result<(), TableError> {
+    pub(crate) fn check_pausable(&self, id: &ContainerId) -> Result<(), TableError> {
         let status = self.container(id)?.init.status;
         status.after(Event::Pause).map(drop).map_err(|_| TableError::NotRunning)
     }
 
     /// Says whether it may resume.
-    pub(super) fn check_paused(&self, id: &ContainerId) -> Result<(), TableError> {
+    pub(crate) fn check_paused(&self, id: &ContainerId) -> Result<(), TableError> {
         let status = self.container(id)?.init.status;
         status.after(Event::Resume).map(drop).map_err(|_| TableError::NotPaused)
     }
 
     /// The guest has done it. A container that has ended meanwhile stays so.
-    pub(super) fn frozen(&mut self, id: &ContainerId, event: Event) {
+    pub(crate) fn frozen(&mut self, id: &ContainerId, event: Event) {
         if let Ok(container) = self.container_mut(id)
             && let Ok(status) = container.init.status.after(event)
         {
@@ -291,21 +224,21 @@ impl Table {
         }
     }
 
-    pub(super) fn exited(&mut self, key: &Key, exit: Exit) {
+    pub(crate) fn exited(&mut self, key: &Key, exit: Exit) {
         if let Ok(process) = self.process_mut(key) {
             process.end(exit);
         }
     }
 
     /// The containers that have not ended.
-    pub(super) fn unfinished(&self) -> Vec<ContainerId> {
+    pub(crate) fn unfinished(&self) -> Vec<ContainerId> {
         let unfinished =
             self.containers.iter().filter(|(_, container)| container.init.status != Status::Stopped);
         unfinished.map(|(id, _)| id.clone()).collect()
     }
 
     /// Ends all that is not over: the sandbox died.
-    pub(super) fn all_died(&mut self, exit: &Exit) {
+    pub(crate) fn all_died(&mut self, exit: &Exit) {
         for container in self.containers.values_mut() {
             for process in container.execs.values_mut() {
                 process.end(exit.clone());
@@ -315,18 +248,18 @@ impl Table {
     }
 
     /// To be awaited without the lock.
-    pub(super) fn watch(&self, key: &Key) -> Result<watch::Receiver<Option<Exit>>, TableError> {
+    pub(crate) fn watch(&self, key: &Key) -> Result<watch::Receiver<Option<Exit>>, TableError> {
         Ok(self.process(key)?.exit.subscribe())
     }
 
     /// The end of a process that the guest has or is about to have; none for an exec that was not started.
-    pub(super) fn end_in_guest(&self, key: &Key) -> Option<watch::Receiver<Option<Exit>>> {
+    pub(crate) fn end_in_guest(&self, key: &Key) -> Option<watch::Receiver<Option<Exit>>> {
         let process = self.process(key).ok()?;
         process.described.is_none().then(|| process.exit.subscribe())
     }
 
     /// Says whether a signal can be sent.
-    pub(super) fn check_alive(&self, key: &Key) -> Result<(), TableError> {
+    pub(crate) fn check_alive(&self, key: &Key) -> Result<(), TableError> {
         match self.process(key)?.status {
             Status::Created | Status::Starting | Status::Running | Status::Paused => Ok(()),
             Status::Creating => Err(TableError::NotRunning),
@@ -335,7 +268,7 @@ impl Table {
     }
 
     /// Says whether it can be deleted, which takes its end or that it never ran.
-    pub(super) fn check_deletable(&self, key: &Key) -> Result<(), TableError> {
+    pub(crate) fn check_deletable(&self, key: &Key) -> Result<(), TableError> {
         match self.process(key)?.status {
             Status::Stopped | Status::Created => Ok(()),
             running @ (Status::Creating | Status::Starting | Status::Running | Status::Paused) => {
@@ -345,12 +278,12 @@ impl Table {
     }
 
     /// What a container has in the share.
-    pub(super) fn exports(&self, id: &ContainerId) -> Vec<Export> {
+    pub(crate) fn exports(&self, id: &ContainerId) -> Vec<Export> {
         self.container(id).map(|container| container.exports.clone()).unwrap_or_default()
     }
 
     /// Drops what is known of it.
-    pub(super) fn forget(&mut self, key: &Key) {
+    pub(crate) fn forget(&mut self, key: &Key) {
         match &key.exec {
             None => drop(self.containers.remove(&key.container)),
             Some(exec) => {
@@ -361,17 +294,17 @@ impl Table {
         }
     }
 
-    pub(super) fn bundle(&self, key: &Key) -> Result<PathBuf, TableError> {
+    pub(crate) fn bundle(&self, key: &Key) -> Result<PathBuf, TableError> {
         Ok(self.container(&key.container)?.bundle.clone())
     }
 
     /// True when there were containers and all of them have ended.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !self.containers.is_empty()
             && self.containers.values().all(|container| container.init.status == Status::Stopped)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.containers.is_empty()
     }
 }

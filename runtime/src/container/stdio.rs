@@ -8,7 +8,7 @@ use bulkhead_protocol::{agent, id::StreamToken};
 const SCHEME: &str = "vsock:";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum StdioError {
+pub(crate) enum StdioError {
     #[error("stdio {0:?} is not supported yet: the caller opens streams itself, as vsock:TOKEN")]
     Unsupported(String),
     #[error("the stdio streams of one process have one token")]
@@ -19,11 +19,11 @@ pub(super) enum StdioError {
 
 /// Checked; the strings as given are kept for `State`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Stdio {
-    pub(super) stdin: String,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
-    pub(super) terminal: bool,
+pub(crate) struct Stdio {
+    pub(crate) stdin: String,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) terminal: bool,
     token: Option<StreamToken>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn vsock(token: &StreamToken) -> String {
 }
 
 impl Stdio {
-    pub(super) fn parse(terminal: bool, stdin: &str, stdout: &str, stderr: &str) -> Result<Self, StdioError> {
+    pub(crate) fn parse(terminal: bool, stdin: &str, stdout: &str, stderr: &str) -> Result<Self, StdioError> {
         let mut token: Option<StreamToken> = None;
         for stream in [stdin, stdout, stderr].into_iter().filter(|stream| !stream.is_empty()) {
             let given = stream
@@ -52,7 +52,7 @@ impl Stdio {
     }
 
     /// What the agent has to know.
-    pub(super) fn for_agent(&self) -> agent::Stdio {
+    pub(crate) fn for_agent(&self) -> agent::Stdio {
         let tty = self.terminal && !self.stdout.is_empty();
         agent::Stdio {
             token: self.token.as_ref().map(ToString::to_string).unwrap_or_default(),

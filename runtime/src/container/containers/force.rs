@@ -18,24 +18,23 @@ use tokio::{
 use ttrpc::Code;
 
 use super::{
-    super::{
-        agent::{Agent, AgentError},
-        table::{Exit, Key, TableError},
-    },
-    Pod,
+    super::{ContainerError, Exit, TableError, exit::SIGKILL},
+    Containers,
+};
+use crate::sandbox::{
+    agent::{Agent, AgentError},
+    key::Key,
 };
 
-pub(super) const SIGKILL: u32 = 9;
-
-impl Pod {
-    pub(in super::super) async fn kill(
+impl Containers {
+    pub(crate) async fn kill(
         self: Arc<Self>,
         key: Key,
         signal: u32,
         all: bool,
-    ) -> Result<(), ttrpc::Error> {
+    ) -> Result<(), ContainerError> {
         self.table().check_alive(&key)?;
-        let agent = self.agent().await?;
+        let agent = self.sandbox.agent().await?;
         let told = match signal {
             SIGKILL => self.kill_for_sure(&agent, &key, all).await,
             _ => agent.signal(&key, signal, all).await,
@@ -46,11 +45,11 @@ impl Pod {
         }
     }
 
-    /// As a runc container dies with its init: who holds the streams of a process is gone, so it is killed.
+    /// As a runc container dies with its init: what held the streams of a process is gone, so it is killed.
     pub(super) async fn kill_orphan(self: &Arc<Self>, key: &Key) {
-        if self.is_orphan(key)
+        if self.attachments.is_lost(key)
             && self.table().check_alive(key).is_ok()
-            && let Ok(agent) = self.agent().await
+            && let Ok(agent) = self.sandbox.agent().await
         {
             // The agent says NOT_FOUND when it has ended meanwhile.
             let _ = self.kill_for_sure(&agent, key, false).await;
@@ -62,7 +61,8 @@ impl Pod {
         let deadline = Instant::now() + limits::KILL;
         let end = self.table().end_in_guest(key);
         let Ok(told) = timeout_at(deadline, agent.signal(key, SIGKILL, all)).await else {
-            self.end(&format!("the guest's agent did not answer a kill for {:?}", limits::KILL)).await;
+            let why = format!("the guest's agent did not answer a kill for {:?}", limits::KILL);
+            self.sandbox.end(&why).await;
             return Ok(());
         };
         if let Some(end) = end {
@@ -74,28 +74,16 @@ impl Pod {
     async fn expect_end(self: Arc<Self>, mut end: watch::Receiver<Option<Exit>>, deadline: Instant) {
         // A sender that is gone is a process that was deleted.
         if timeout_at(deadline, end.wait_for(Option::is_some)).await.is_err() {
-            self.end(&format!("a killed process of the guest did not end for {:?}", limits::KILL)).await;
+            let why = format!("a killed process of the guest did not end for {:?}", limits::KILL);
+            self.sandbox.end(&why).await;
         }
     }
 
     /// The stream to the agent is broken, mostly because the VM is over, which says more about it.
     pub(super) async fn lost_agent(&self, why: &str) {
-        let over = async {
-            match self.machine.get() {
-                Some(machine) => drop(machine.vmm().wait_over().await),
-                None => std::future::pending().await,
-            }
-        };
+        let over = self.sandbox.machine().vmm().wait_over();
         if timeout(limits::SHUTDOWN, over).await.is_err() {
-            self.end(&format!("lost the guest's agent: {why}")).await;
-        }
-    }
-
-    /// Ends the VM for this reason; who watches for its end gives every process its exit.
-    pub(super) async fn end(&self, why: &str) {
-        self.fail(why);
-        if let Some(machine) = self.machine.get() {
-            machine.vmm().end(why.to_owned()).await;
+            self.sandbox.end(&format!("lost the guest's agent: {why}")).await;
         }
     }
 }

@@ -119,8 +119,8 @@ fn only_what_has_ended_or_never_ran_is_deleted() {
 
 #[test]
 fn ids_from_requests_are_checked() {
-    assert!(matches!(Key::parse("../x", ""), Err(TableError::Invalid(_))));
-    assert!(matches!(Key::parse("web", "a/b"), Err(TableError::Invalid(_))));
+    assert!(Key::parse("../x", "").is_err());
+    assert!(Key::parse("web", "a/b").is_err());
     assert_eq!(Key::parse("web", "").unwrap(), key(""));
 }
 

@@ -11,23 +11,35 @@ use ttrpc::{
     context::{self, Context},
 };
 
+use super::status::hint_of;
+
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The server's answer; its text is for the user.
     #[error("{message}")]
-    Refused { code: Code, message: String },
+    Refused { code: Code, message: String, hint: Option<String> },
     /// No answer, and none will come.
     #[error("the sandbox server is gone: {reason}")]
     Gone { reason: String },
+}
+
+impl CallError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused { hint, .. } => hint.as_deref(),
+            Self::Gone { .. } => None,
+        }
+    }
 }
 
 impl From<ttrpc::Error> for CallError {
     fn from(error: ttrpc::Error) -> Self {
         match error {
             ttrpc::Error::RpcStatus(status) => {
-                let code = status.code.enum_value().unwrap_or(Code::UNKNOWN);
-                Self::Refused { code, message: status.message }
+                let (code, hint) = (status.code.enum_value().unwrap_or(Code::UNKNOWN), hint_of(&status));
+                Self::Refused { code, message: status.message, hint }
             }
             error => Self::Gone { reason: error.to_string() },
         }

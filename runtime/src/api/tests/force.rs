@@ -3,8 +3,8 @@
 use super::{super::client::unbounded, *};
 
 /// A sandbox with the container `web`, which runs, and what its agent does from now on.
-async fn running(change: impl FnOnce(&FakeAgent)) -> Sandbox {
-    let sandbox = Sandbox::new().await;
+async fn running(change: impl FnOnce(&FakeAgent)) -> TestServer {
+    let sandbox = TestServer::new().await;
     sandbox.create("web", &["sleep"]).await.unwrap();
     sandbox.start("web", "").await.unwrap();
     change(&sandbox.agent);
@@ -12,7 +12,7 @@ async fn running(change: impl FnOnce(&FakeAgent)) -> Sandbox {
 }
 
 /// Why the sandbox died under the container.
-async fn failure(sandbox: &Sandbox) -> String {
+async fn failure(sandbox: &TestServer) -> String {
     let request = WaitProcessRequest { container_id: "web".into(), ..Default::default() };
     let exit = sandbox.client.sandbox.wait_process(unbounded(), &request).await.unwrap();
     assert_eq!(exit.signal, 9);
@@ -44,7 +44,7 @@ async fn an_agent_that_does_not_answer_a_kill_loses_the_vm() {
 
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_does_not_answer_a_deletion_loses_the_vm() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     for id in ["web", "second"] {
         sandbox.create(id, &["sleep"]).await.unwrap();
     }
@@ -58,7 +58,7 @@ async fn an_agent_that_does_not_answer_a_deletion_loses_the_vm() {
 
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_dies_ends_the_vm_when_nothing_less_does() {
-    let sandbox = Sandbox::new().await;
+    let sandbox = TestServer::new().await;
     let mut proxy = Command::new("sleep").arg("600").spawn().unwrap();
     sandbox.attach("web", "", proxy.id()).await.unwrap();
     sandbox.create("web", &["sleep"]).await.unwrap();

@@ -1,0 +1,90 @@
+//! What the command line and the proxies need beside the Task API.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bulkhead_protocol::sandbox::{
+    AttachProxyRequest, Empty, Process, ProcessesRequest, ProcessesResponse, Sandbox, Stamp,
+    TimelineResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+};
+use ttrpc::asynchronous::TtrpcContext;
+
+use super::status::ApiError;
+use crate::{container::Containers, sandbox::key::Key};
+
+type Answer<T> = Result<T, ttrpc::Error>;
+
+fn key(container: &str, exec: &str) -> Result<Key, ApiError> {
+    Ok(Key::parse(container, exec)?)
+}
+
+pub(super) struct SandboxService {
+    pub(super) containers: Arc<Containers>,
+}
+
+#[async_trait]
+impl Sandbox for SandboxService {
+    async fn attach_proxy(&self, _: &TtrpcContext, request: AttachProxyRequest) -> Answer<Empty> {
+        let key = key(&request.container_id, &request.exec_id)?;
+        self.containers.clone().attach(key, request.pid).await.map_err(ApiError::from)?;
+        Ok(Empty::new())
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        request: WaitProcessRequest,
+    ) -> Answer<WaitProcessResponse> {
+        let exit = self
+            .containers
+            .wait(&key(&request.container_id, &request.exec_id)?)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(WaitProcessResponse {
+            code: exit.code,
+            signal: exit.signal,
+            stdout_bytes: exit.stdout_bytes,
+            stderr_bytes: exit.stderr_bytes,
+            sandbox_failure: exit.failure.unwrap_or_default(),
+            oom_killed: exit.oom_killed,
+            ..Default::default()
+        })
+    }
+
+    async fn processes(&self, _: &TtrpcContext, request: ProcessesRequest) -> Answer<ProcessesResponse> {
+        let processes =
+            self.containers.processes(&key(&request.container_id, "")?).await.map_err(ApiError::from)?;
+        let one = |process: bulkhead_protocol::agent::ProcessInfo| Process {
+            pid: process.pid,
+            ppid: process.ppid,
+            uid: process.uid,
+            command: process.command,
+            cpu_ticks: process.cpu_ticks,
+            rss_bytes: process.rss_bytes,
+            start_ticks: process.start_ticks,
+            state: process.state,
+            exec_id: process.exec_id,
+            ..Default::default()
+        };
+        Ok(ProcessesResponse { processes: processes.into_iter().map(one).collect(), ..Default::default() })
+    }
+
+    async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Answer<WaitOomResponse> {
+        let kills = self
+            .containers
+            .wait_oom(&key(&request.container_id, "")?, request.seen)
+            .await
+            .map_err(ApiError::from)?;
+        Ok(WaitOomResponse { kills, ..Default::default() })
+    }
+
+    async fn timeline(&self, _: &TtrpcContext, _: Empty) -> Answer<TimelineResponse> {
+        let one = |stamp: bulkhead_protocol::timeline::Stamp| Stamp {
+            phase: stamp.phase.name().to_owned(),
+            monotonic_ns: stamp.monotonic_ns,
+            ..Default::default()
+        };
+        let stamps = self.containers.sandbox().timeline().stamps().into_iter().map(one).collect();
+        Ok(TimelineResponse { stamps, ..Default::default() })
+    }
+}

@@ -1,0 +1,76 @@
+//! Why a server cannot go on; told to the command that started it, with the hint.
+
+use std::{io, path::PathBuf};
+
+use bulkhead_protocol::packet::PacketError;
+
+use crate::{
+    sandbox::{
+        cgroup::{CgroupError, bounds::BoundsError},
+        oom_score::OomScoreError,
+        share::ShareError,
+        vmm::VmmError,
+    },
+    shed::ShedError,
+    store::StateError,
+    systemd::SystemdError,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(in crate::api) enum ServerError {
+    #[error("bootstrap socket")]
+    Bootstrap(#[from] PacketError),
+    #[error("the first order on the bootstrap socket is not a plan")]
+    Order,
+    #[error("the plan has other descriptors than agreed")]
+    Descriptors,
+    #[error(transparent)]
+    Shed(#[from] ShedError),
+    /// `step` says what of the process could not be set up.
+    #[error("{step}")]
+    Process { step: &'static str, source: io::Error },
+    #[error("open {}", .path.display())]
+    Log { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    OomScore(#[from] OomScoreError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Bounds(#[from] BoundsError),
+    #[error(transparent)]
+    Unit(#[from] SystemdError),
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    #[error(transparent)]
+    Vmm(#[from] VmmError),
+    #[error("serve on the sandbox's socket")]
+    Serve { source: ttrpc::Error },
+}
+
+impl ServerError {
+    pub(super) fn process(step: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Process { step, source }
+    }
+
+    /// What the reader can do about it.
+    pub(super) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::State(error) => error.hint(),
+            Self::Vmm(_) => Some("`bulkhead doctor` checks whether this machine can run microVMs"),
+            Self::Bootstrap(_)
+            | Self::Order
+            | Self::Descriptors
+            | Self::Shed(_)
+            | Self::Process { .. }
+            | Self::Log { .. }
+            | Self::OomScore(_)
+            | Self::Cgroup(_)
+            | Self::Bounds(_)
+            | Self::Unit(_)
+            | Self::Share(_)
+            | Self::Serve { .. } => None,
+        }
+    }
+}

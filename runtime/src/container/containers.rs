@@ -1,0 +1,393 @@
+//! The containers of one sandbox: in the guest, attached on the host, and known here.
+//!
+//!   one task per process waits for its exit
+//!   one task per attachment waits for the end of its holder, and kills the process then
+//!   one task waits for the VM's end, and gives every process that exit
+//!
+//! What a guest does not do by itself is in `force`. The table and the attachments are two small structs behind a lock each,
+//! never held across an await. An operation that must not be cut in half runs `detached`: a client that goes away only
+//! drops its answer.
+
+mod force;
+mod update;
+
+use std::{
+    borrow::Cow,
+    future::Future,
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bulkhead_protocol::{
+    agent::{ContainerStatsResponse, ProcessInfo},
+    container::ContainerSpec,
+    id::{ContainerId, ExecId},
+    timeline::Phase,
+};
+use tokio::{io::unix::AsyncFd, sync::Notify};
+use ttrpc::Code;
+
+use super::{
+    Attachment, ContainerError, ContainerPlan, ExecPlan, Exit, Stdio, TableError,
+    attachment::Attachments,
+    status::{Event, Status},
+    table::Table,
+};
+use crate::{
+    error::chain,
+    log::note,
+    sandbox::{
+        Sandbox,
+        agent::{Agent, AgentError},
+        cgroup,
+        expose::expose,
+        key::Key,
+        nics::Found,
+        sizing::Demand,
+        vmm::Over,
+    },
+    store::{names, write_atomically},
+};
+
+#[derive(Debug)]
+pub(crate) struct Containers {
+    sandbox: Arc<Sandbox>,
+    /// Holds the state directory of each.
+    root: PathBuf,
+    table: Mutex<Table>,
+    attachments: Attachments,
+    /// Something happened that may end the server: look again.
+    changed: Notify,
+}
+
+impl Containers {
+    pub(crate) fn new(sandbox: Arc<Sandbox>, root: PathBuf) -> Arc<Self> {
+        let (table, attachments) = (Mutex::default(), Attachments::default());
+        Arc::new(Self { sandbox, root, table, attachments, changed: Notify::new() })
+    }
+
+    pub(crate) fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
+    pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pid that stands for a process on the host; 0 when none does.
+    pub(crate) fn host_pid(&self, key: &Key) -> u32 {
+        self.attachments.get(key).map_or(0, |attachment| attachment.host_pid())
+    }
+
+    /// Of the attachments that are held: they still take output, or want an answer.
+    pub(crate) fn host_pids(&self) -> Vec<u32> {
+        self.attachments.host_pids()
+    }
+
+    /// Returns when nothing of the sandbox is of use any more: all containers are over, and nobody holds a stream.
+    pub(crate) async fn until_over(&self) {
+        let mut vm = self.sandbox.vm();
+        loop {
+            let failed = self.sandbox.has_failed();
+            let ended = {
+                let table = self.table();
+                table.is_over() || (failed && table.is_empty())
+            };
+            if ended && self.host_pids().is_empty() {
+                return;
+            }
+            tokio::select! {
+                () = self.changed.notified() => {}
+                // The sender is the sandbox's, which is ours.
+                _ = vm.changed() => {}
+            }
+        }
+    }
+
+    /// The phases are those of the start of the container that the machine was made for.
+    fn mark(&self, key: &Key, phase: Phase) {
+        if self.sandbox.is_made_for(&key.container) {
+            self.sandbox.timeline().mark(phase);
+        }
+    }
+
+    /// Ties a process to what holds its streams on the host; answers when the guest is up.
+    pub(crate) async fn attach(self: Arc<Self>, key: Key, pid: u32) -> Result<(), ContainerError> {
+        let failed = |source| ContainerError::Attach { pid, source };
+        let attachment = Attachment::proxy(pid).map_err(failed)?;
+        let end = attachment.end().map_err(failed)?;
+        self.attachments.insert(key.clone(), attachment);
+        tokio::spawn(self.clone().watch_attachment(key, end));
+        Ok(self.sandbox.guest().await.map(drop)?)
+    }
+
+    async fn watch_attachment(self: Arc<Self>, key: Key, end: AsyncFd<Arc<OwnedFd>>) {
+        // An error here can only mean that the runtime ends.
+        let _ = end.readable().await;
+        self.attachments.lost(key.clone());
+        self.kill_orphan(&key).await;
+        self.changed.notify_one();
+        // Nobody is left who could delete an exec, or ask for its exit.
+        if !key.is_init() && self.wait(&key).await.is_ok() {
+            let _ = self.delete(key).await;
+        }
+    }
+
+    pub(crate) async fn create(
+        self: Arc<Self>,
+        key: Key,
+        plan: ContainerPlan,
+        stdio: Stdio,
+    ) -> Result<u32, ContainerError> {
+        self.table().reserve(&key.container, plan.bundle.clone(), plan.exports.clone(), stdio.clone())?;
+        match self.make(&key, &plan, &stdio).await {
+            Ok(()) => {
+                self.mark(&key, Phase::ContainerCreated);
+                tokio::spawn(self.clone().wait_for_exit(key.clone()));
+                // What holds its streams may have ended while it was made.
+                self.kill_orphan(&key).await;
+                Ok(self.host_pid(&key))
+            }
+            Err(error) => {
+                self.forget(&key).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ContainerError> {
+        let guest = self.expose(key, plan)?;
+        let made_for_it = self.sandbox.is_made_for(&key.container);
+        // While the guest boots.
+        let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
+        let (agent, found) = (agent?, found?);
+        let whole = self.sandbox.cgroup().filter(|_| made_for_it);
+        if let Some(cgroup) = whole {
+            self.enter_cgroup(key, &cgroup.path)?;
+        }
+        let limits = whole.map(|cgroup| cgroup.limits.clone()).unwrap_or_default();
+        let demand = Demand::of(&plan.guest.resources, &limits);
+        if !made_for_it {
+            self.sandbox.make_room(&agent, demand).await?;
+            if let Some(score) = plan.guest.process.oom_score_adj {
+                self.sandbox.raise_oom_score(score)?;
+            }
+        }
+        agent.create(key, &guest, stdio.for_agent()).await?;
+        if let Some(found) = found {
+            self.sandbox.nics().apply(&agent, &key.container, found).await?;
+        }
+        Ok(self.table().made(&key.container, demand)?)
+    }
+
+    /// Shows its files to the guest, as who creates the container sees them.
+    fn expose<'p>(
+        &self,
+        key: &Key,
+        plan: &'p ContainerPlan,
+    ) -> Result<Cow<'p, ContainerSpec>, ContainerError> {
+        let attachment = self.attachments.get(key);
+        if attachment.is_none() && self.attachments.is_lost(key) {
+            return Err(ContainerError::Unattached);
+        }
+        let caller = attachment.as_ref().map(|attachment| attachment.pidfd().as_ref());
+        Ok(expose(self.sandbox.share(), &plan.exports, &plan.guest, caller)?)
+    }
+
+    /// Moves this server and what holds the container's streams into the cgroup where the VMM is. Not earlier: they have
+    /// opened what they need of the host's devices now, and the cgroup may forbid them all (podman's pods do, with cgroupfs).
+    fn enter_cgroup(&self, key: &Key, path: &std::path::Path) -> Result<(), ContainerError> {
+        cgroup::enter(path, std::process::id())?;
+        if let Some(attachment) = self.attachments.get(key) {
+            cgroup::enter(path, attachment.host_pid())?;
+        }
+        Ok(())
+    }
+
+    /// What there is of a network that was given by its path. It is that of the container that brought it, and of those
+    /// that share its namespace.
+    async fn prepare_network(&self, key: &Key) -> Result<Option<Found>, ContainerError> {
+        if !self.sandbox.is_made_for(&key.container) {
+            return Ok(None);
+        }
+        Ok(self.sandbox.nics().prepare().await?)
+    }
+
+    /// Interfaces may have come since the container was made, and addresses: docker brings both between create and start.
+    async fn update_network(&self, key: &Key, agent: &Agent) -> Result<(), ContainerError> {
+        let created = self.table().process(key)?.status == Status::Created;
+        if !key.is_init() || !created || !self.sandbox.is_made_for(&key.container) {
+            return Ok(());
+        }
+        let nics = self.sandbox.nics();
+        if let Some(found) = nics.look_again(self.host_pid(key)).await? {
+            nics.apply(agent, &key.container, found).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops a container or exec, and what it had in the share. Its id is free when the guest has nothing of it any more.
+    async fn forget(&self, key: &Key) {
+        if key.is_init() {
+            let exports = self.table().exports(&key.container);
+            self.sandbox.withdraw(&key.container, &exports).await;
+        }
+        self.table().forget(key);
+        self.changed.notify_one();
+    }
+
+    pub(crate) async fn start(self: Arc<Self>, key: Key) -> Result<u32, ContainerError> {
+        let agent = self.sandbox.agent().await?;
+        self.update_network(&key, &agent).await?;
+        let described = self.table().start(&key)?;
+        let started = match &described {
+            None => agent.start(&key).await,
+            Some(plan) => {
+                let stdio = self.table().process(&key)?.stdio.for_agent();
+                agent.exec(&key, &plan.process, &plan.cgroup, stdio).await
+            }
+        };
+        if let Err(error) = started {
+            if !key.is_init() {
+                self.forget(&key).await;
+            }
+            // An init that could not exec has ended; its exit is on its way.
+            return Err(error.into());
+        }
+        if key.is_init() {
+            self.mark(&key, Phase::ProcessStarted);
+        } else {
+            tokio::spawn(self.clone().wait_for_exit(key.clone()));
+        }
+        self.table().started(&key);
+        self.kill_orphan(&key).await;
+        Ok(self.host_pid(&key))
+    }
+
+    pub(crate) fn describe(
+        &self,
+        key: &Key,
+        exec: &ExecId,
+        stdio: Stdio,
+        plan: ExecPlan,
+    ) -> Result<(), TableError> {
+        self.table().describe(key, exec, stdio, plan)
+    }
+
+    pub(crate) async fn resize(&self, key: &Key, columns: u32, rows: u32) -> Result<(), ContainerError> {
+        self.table().check_alive(key)?;
+        Ok(self.sandbox.agent().await?.resize(key, columns, rows).await?)
+    }
+
+    pub(crate) async fn processes(&self, key: &Key) -> Result<Vec<ProcessInfo>, ContainerError> {
+        self.table().check_alive(key)?;
+        Ok(self.sandbox.agent().await?.processes(key).await?)
+    }
+
+    pub(crate) async fn pause(self: Arc<Self>, key: Key) -> Result<(), ContainerError> {
+        self.table().check_pausable(&key.container)?;
+        self.sandbox.agent().await?.pause(&key).await?;
+        self.table().frozen(&key.container, Event::Pause);
+        Ok(())
+    }
+
+    pub(crate) async fn resume(self: Arc<Self>, key: Key) -> Result<(), ContainerError> {
+        self.table().check_paused(&key.container)?;
+        let guest = self.sandbox.guest().await?;
+        // Programs that stood still look at the clock first.
+        guest.clock.correct().await;
+        guest.agent.resume(&key).await?;
+        self.table().frozen(&key.container, Event::Resume);
+        Ok(())
+    }
+
+    pub(crate) async fn stats(&self, key: &Key) -> Result<ContainerStatsResponse, ContainerError> {
+        self.table().check_alive(key)?;
+        Ok(self.sandbox.agent().await?.stats(key).await?)
+    }
+
+    pub(crate) async fn wait_oom(&self, key: &Key, seen: u64) -> Result<u64, ContainerError> {
+        self.table().check_alive(key)?;
+        Ok(self.sandbox.agent().await?.wait_oom(key, seen).await?)
+    }
+
+    /// Removes what has ended, or was created and never ran; its exit when it has one.
+    pub(crate) async fn delete(self: Arc<Self>, key: Key) -> Result<Option<Exit>, ContainerError> {
+        self.table().check_deletable(&key)?;
+        let exit = self.table().process(&key)?.exit();
+        self.remove_from_guest(&key).await?;
+        self.attachments.remove(&key);
+        self.forget(&key).await;
+        Ok(exit)
+    }
+
+    async fn remove_from_guest(&self, key: &Key) -> Result<(), AgentError> {
+        let Some(agent) = self.sandbox.agent_now() else { return Ok(()) };
+        match agent.delete(key).await {
+            Ok(()) | Err(AgentError::Refused { code: Code::NOT_FOUND, .. } | AgentError::Broken(_)) => Ok(()),
+            // What cannot be deleted may still run, and has its files until the VM is gone.
+            Err(error @ AgentError::Silent { .. }) => {
+                self.sandbox.end(&format!("delete a container: {error}")).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The exit of a process, when it has come.
+    pub(crate) async fn wait(&self, key: &Key) -> Result<Exit, TableError> {
+        let mut watch = self.table().watch(key)?;
+        let exit = watch.wait_for(Option::is_some).await.map_err(|_| TableError::Deleted)?.clone();
+        exit.ok_or(TableError::Deleted)
+    }
+
+    async fn wait_for_exit(self: Arc<Self>, key: Key) {
+        let Ok(agent) = self.sandbox.agent().await else { return };
+        let exit = match agent.wait(&key).await {
+            Ok(answer) => Exit::told(&answer),
+            // The VM's end gives every process its exit.
+            Err(AgentError::Broken(why)) => return self.lost_agent(&why).await,
+            Err(error) => Exit::lost(format!("the guest's agent lost the process: {error}")),
+        };
+        self.exited(&key, exit);
+    }
+
+    fn exited(&self, key: &Key, exit: Exit) {
+        if key.is_init() {
+            self.mark(key, Phase::ProcessExited);
+            self.record_exit(&key.container, &exit);
+        }
+        self.table().exited(key, exit);
+        self.changed.notify_one();
+    }
+
+    /// For `state` and `delete` when the server is gone. A disk that is full must not keep the waiters waiting.
+    fn record_exit(&self, container: &ContainerId, exit: &Exit) {
+        let path = self.root.join(container.as_str()).join(names::EXIT);
+        let written = serde_json::to_vec(&exit.record())
+            .map_err(|e| e.to_string())
+            .and_then(|json| write_atomically(&path, &json).map_err(|e| chain(&e)));
+        if let Err(why) = written {
+            note(&format!("record the exit: {why}"));
+        }
+    }
+
+    /// Gives every process that has not ended the sandbox's end as its own.
+    pub(crate) fn over(&self, over: Over) {
+        let exit = Exit::lost(self.sandbox.over(over).to_string());
+        let unfinished = self.table().unfinished();
+        for container in unfinished {
+            self.record_exit(&container, &exit);
+        }
+        self.table().all_died(&exit);
+        self.changed.notify_one();
+    }
+}
+
+/// Runs to its end even when the client that asked for it goes away.
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
+) -> Result<T, ContainerError> {
+    tokio::spawn(work).await.unwrap_or_else(|source| Err(ContainerError::Broken { source }))
+}
