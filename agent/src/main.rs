@@ -5,7 +5,7 @@ use std::{env, error::Error, process, process::ExitCode, sync::Arc};
 use bulkhead_agent::{
     boot,
     container::{self, Layout},
-    control, log, network,
+    control, network,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
     say,
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
     boot::reset_on_panic();
     if let Err(error) = run() {
-        say!("{}", log::chain(&*error));
+        say!("{}", bulkhead_sys::chain(&*error));
     }
     boot::reset()
 }

@@ -18,13 +18,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bulkhead_sys::pidfd::has_exited;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
-
-use crate::process::number::has_exited;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use bulkhead_sys::chain;
+
 /// Lines that a guest can cause in the life of one VM.
 const LIMIT: u32 = 100;
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
@@ -22,16 +24,4 @@ pub fn limited(error: &dyn Error) {
         // Stay there: the counter must not come round again.
         WRITTEN.store(LIMIT + 1, Ordering::Relaxed);
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd as _;
 
 use bulkhead_protocol::container::ProcessSpec;
+use bulkhead_sys::pidfd::by_number;
 
 use super::{
     ChildStdio, Layout, Running, Spawned,
@@ -10,7 +11,6 @@ use super::{
     launch::{self, Orders, end, launch},
     namespaces, plan, rlimits, scheduling,
 };
-use crate::process::number::by_number;
 
 pub(super) async fn exec(
     layout: &Layout,

@@ -17,6 +17,7 @@ use bulkhead_protocol::{
     container::{Capabilities, Mount, Seccomp},
     packet::PacketSocket,
 };
+use bulkhead_sys::mount::Attributes;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags},
     process::{DumpableBehavior, set_dumpable_behavior, setsid},
@@ -28,8 +29,8 @@ use super::{
     error::{ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
-    mounts::{self, Attributes},
-    namespaces::{self, Birth},
+    mounts,
+    namespaces::{self, Fork},
     path::Root,
     plan::{LaunchKind, Plan, Step, late_attributes},
     program::{self, Entered, Program},
@@ -106,8 +107,8 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
         }
     }
     let (wait, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("make", "pipe")?;
-    match namespaces::give_birth(new, Some(cgroup.as_fd()))? {
-        Birth::Launcher { pid, pidfd } => {
+    match namespaces::fork_sibling(new, cgroup.as_fd())? {
+        Fork::Launcher { pid, pidfd } => {
             if let LaunchKind::Create { uid_mappings, gid_mappings, .. } = &plan.launch.kind
                 && new & namespaces::USER != 0
             {
@@ -117,7 +118,7 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
             // On an error before this the pipe closes unwritten, and the process ends.
             rustix::io::write(&ready, &[1]).during("release", "process").map(drop)
         }
-        Birth::Process => {
+        Fork::Process => {
             drop(ready);
             // It leads to the guest's own cgroup tree, which nobody in the container's namespaces shall reach.
             drop(cgroup);
@@ -228,7 +229,7 @@ impl<'a> Process<'a> {
             Step::Terminal { size, console } => self.terminal(*size, *console),
             Step::ReadOnlyMount(path) => {
                 let place = self.root.place(path).during("make read-only", path)?;
-                Attributes::read_only().apply(place.as_fd()).during("make read-only", path)
+                Attributes::read_only().apply(place).during("make read-only", path)
             }
             Step::SealRootfs { readonly, propagation } => rootfs::seal(&self.root, *readonly, *propagation),
             Step::ReadOnlyPath(path) => masked::make_read_only(&self.root, path),

@@ -4,13 +4,14 @@
 //! read-only path is covered by a read-only copy of itself. What is missing needs no mask. Paths are resolved after all
 //! mounts, and from the mount that they are in: that of /proc is still the same when somebody has moved the directory.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use bulkhead_sys::mount::Attributes;
 use rustix::io::Errno;
 
 use super::{
     error::{ContainerError, During},
-    mounts::{self, Attributes, READ_ONLY},
+    mounts,
     path::{Root, is_directory},
 };
 
@@ -44,7 +45,7 @@ pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
     if is_directory(&place).during(STEP, path)? {
         let empty = mounts::filesystem("tmpfs", "tmpfs", &["ro"], &["size=0k"]).during(STEP, path)?;
-        Attributes::read_only().apply(empty.as_fd()).during(STEP, path)?;
+        Attributes::read_only().apply(&empty).during(STEP, path)?;
         return mounts::attach(empty, place).during(STEP, path);
     }
     let cover = cover.ok_or("the guest has no null device").during(STEP, path)?;
@@ -56,8 +57,7 @@ pub(super) fn make_read_only(root: &Root, path: &str) -> Result<(), ContainerErr
     const STEP: &str = "make read-only";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
     let copy = mounts::clone_tree(&place, true).during(STEP, path)?;
-    let attributes = Attributes { set: READ_ONLY, recursive: true, ..Attributes::default() };
-    attributes.apply(copy.as_fd()).during(STEP, path)?;
+    Attributes::read_only().recursive().apply(&copy).during(STEP, path)?;
     mounts::attach(copy, place).during(STEP, path)
 }
 

@@ -43,6 +43,7 @@ use bulkhead_protocol::{
     container::{Confinement, ContainerSpec, ProcessSpec},
     id::ContainerId,
 };
+use bulkhead_sys::pidfd::by_number;
 
 pub use self::{
     cgroup::Cgroup,
@@ -52,7 +53,6 @@ use self::{
     launch::{Gate, Launched, Orders, end, launch},
     plan::Places,
 };
-use crate::process::number::by_number;
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
 #[derive(Debug, Clone)]

@@ -6,9 +6,10 @@
 //! The place was resolved by `path::Root` and is never looked up again, so a container that swaps links meanwhile
 //! cannot send a mount elsewhere. Kernel messages of a filesystem that refuses an option go into the error.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_protocol::container::{IdMap, Mount, MountSource, Propagation, PropagationMode};
+use bulkhead_sys::{mount::Attributes, user_namespace::with_maps};
 use rustix::{
     fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fstatfs, statx},
     io::Errno,
@@ -25,8 +26,6 @@ use super::{
     plan::late_attributes,
 };
 
-/// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
-const ATIME: u64 = 0x70;
 /// MOUNT_ATTR_RDONLY of linux/mount.h.
 pub(super) const READ_ONLY: u64 = 0x1;
 /// PROC_SUPER_MAGIC of linux/magic.h.
@@ -46,82 +45,22 @@ const PROC_FILES: [&str; 10] = [
     "sys/kernel/ns_last_pid",
 ];
 
-/// What mount_setattr changes.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Attributes {
-    pub(super) set: u64,
-    pub(super) clear: u64,
-    pub(super) propagation: u64,
-    pub(super) recursive: bool,
-}
-
-impl Attributes {
-    pub(super) fn read_only() -> Self {
-        Self { set: READ_ONLY, ..Self::default() }
-    }
-
-    pub(super) fn propagation(wanted: Propagation) -> Self {
-        let propagation = match wanted.mode {
-            PropagationMode::Private => libc::MS_PRIVATE,
-            PropagationMode::Shared => libc::MS_SHARED,
-            PropagationMode::Slave => libc::MS_SLAVE,
-            PropagationMode::Unbindable => libc::MS_UNBINDABLE,
-        };
-        Self { propagation, recursive: wanted.recursive, ..Self::default() }
-    }
-
-    pub(super) fn apply(mut self, mount: BorrowedFd<'_>) -> Result<(), Errno> {
-        if (self.set | self.clear) & ATIME != 0 {
-            // The kernel takes a new access time mode only when the old one is cleared whole.
-            self.clear |= ATIME;
-        }
-        if self.set | self.clear | self.propagation == 0 {
-            return Ok(());
-        }
-        let attributes = libc::mount_attr {
-            attr_set: self.set,
-            attr_clr: self.clear,
-            propagation: self.propagation,
-            userns_fd: 0,
-        };
-        set_attributes(mount, &attributes, self.recursive)
-    }
-}
-
-fn set_attributes(
-    mount: BorrowedFd<'_>,
-    attributes: &libc::mount_attr,
-    recursive: bool,
-) -> Result<(), Errno> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a valid empty C string, `attributes` is a mount_attr of the size given; both outlive the
-    // call, which writes to neither. A descriptor in it is borrowed by the caller, so it is open.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            std::mem::size_of::<libc::mount_attr>(),
-        )
+/// What mount_setattr changes for the propagation that the specification wants.
+pub(super) fn propagation(wanted: Propagation) -> Attributes {
+    let propagation = match wanted.mode {
+        PropagationMode::Private => libc::MS_PRIVATE,
+        PropagationMode::Shared => libc::MS_SHARED,
+        PropagationMode::Slave => libc::MS_SLAVE,
+        PropagationMode::Unbindable => libc::MS_UNBINDABLE,
     };
-    if answer == 0 {
-        return Ok(());
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+    Attributes { propagation, recursive: wanted.recursive, ..Attributes::default() }
 }
 
 /// Gives a detached mount an id map; `path` names it in an error. Once it was attached, the kernel refuses.
 pub(super) fn map_ids(mount: &OwnedFd, map: &IdMap, path: &str) -> Result<(), ContainerError> {
-    let namespace = namespaces::for_mount(map)?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: namespace.as_raw_fd().cast_unsigned().into(),
-    };
-    set_attributes(mount.as_fd(), &attributes, map.recursive).during("map ids of mount", path)
+    let (uids, gids) = (namespaces::mappings(&map.uids), namespaces::mappings(&map.gids));
+    let namespace = with_maps(&uids, &gids).during("make user namespace for mount", path)?;
+    bulkhead_sys::mount::map_ids(mount, &namespace, map.recursive).during("map ids of mount", path)
 }
 
 /// Attaches a detached mount to a place.
@@ -277,16 +216,16 @@ pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), Conta
     const STEP: &str = "set attributes of mount";
     let path = mount.destination.as_str();
     let own = Attributes { set: mount.set & !later, clear: mount.clear, ..Attributes::default() };
-    own.apply(fd.as_fd()).during(STEP, path)?;
+    own.apply(fd).during(STEP, path)?;
     let all = Attributes {
         set: mount.recursive_set & !later,
         clear: mount.recursive_clear,
         recursive: true,
         ..Attributes::default()
     };
-    all.apply(fd.as_fd()).during(STEP, path)?;
+    all.apply(fd).during(STEP, path)?;
     if let Some(propagation) = mount.propagation {
-        Attributes::propagation(propagation).apply(fd.as_fd()).during("set propagation of mount", path)?;
+        self::propagation(propagation).apply(fd).during("set propagation of mount", path)?;
     }
     Ok(())
 }

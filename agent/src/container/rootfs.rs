@@ -8,14 +8,10 @@
 //! appear on the way belong to the launcher's mount namespace and go with it. The staging carries a whole procfs
 //! and sysfs, without which a user namespace may not mount its own.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, os::fd::OwnedFd, path::Path};
 
 use bulkhead_protocol::container::{Mount, Propagation, SharePath};
+use bulkhead_sys::mount::Attributes;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, mkdirat, open, statx},
     io::Errno,
@@ -27,8 +23,7 @@ use super::{
     devices,
     error::{ContainerError, During},
     masked::Cover,
-    mounts::{self, Attributes},
-    namespaces,
+    mounts, namespaces,
     path::{Root, open_beneath},
     plan::{Bind, Outside},
 };
@@ -111,7 +106,7 @@ fn open_source(share: &OwnedFd, path: &SharePath, recursive: bool) -> Result<Own
     let mount = mounts::clone_tree(&place, recursive).during("clone mount of source", path.as_str())?;
     // Nothing that is mounted in the container later shall appear in another one.
     Attributes { propagation: libc::MS_PRIVATE, recursive: true, ..Attributes::default() }
-        .apply(mount.as_fd())
+        .apply(&mount)
         .during("make source private", path.as_str())?;
     Ok(mount)
 }
@@ -214,10 +209,10 @@ pub(super) fn seal(
     propagation: Option<Propagation>,
 ) -> Result<(), ContainerError> {
     if readonly {
-        Attributes::read_only().apply(root.as_fd()).during("make read-only", "/")?;
+        Attributes::read_only().apply(root).during("make read-only", "/")?;
     }
     if let Some(propagation) = propagation {
-        Attributes::propagation(propagation).apply(root.as_fd()).during("set propagation of", "/")?;
+        mounts::propagation(propagation).apply(root).during("set propagation of", "/")?;
     }
     Ok(())
 }

@@ -13,14 +13,12 @@ pub mod plan;
 use std::{
     fs::{self, File},
     io,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     thread,
     time::Duration,
 };
 
+use bulkhead_sys::namespace;
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
@@ -30,7 +28,6 @@ use rtnetlink::{
         route::{RouteFlags, RouteScope},
     },
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{sync::oneshot, time::timeout};
 
 use plan::{Cidr, Interface, Mac, Neighbor, Plan, PlanError, Route};
@@ -84,9 +81,8 @@ pub async fn update(plan: Plan, namespace: Option<File>) -> Result<(), NetworkEr
     answer.await.unwrap_or(Err(NetworkError::Late))
 }
 
-fn update_inside(plan: Plan, namespace: &File) -> Result<(), NetworkError> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|errno| NetworkError::Enter(errno.into()))?;
+fn update_inside(plan: Plan, own: &File) -> Result<(), NetworkError> {
+    namespace::enter(own, namespace::Kind::Network).map_err(NetworkError::Enter)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(NetworkError::Enter)?.block_on(update_here(plan))
 }

@@ -24,6 +24,7 @@ use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     limits,
 };
+use bulkhead_sys::pidfd::by_number;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
@@ -32,7 +33,7 @@ use tokio::{
 use super::{Reply, Reservation, SandboxError, Shared, StdioRequest, members};
 use crate::{
     container::{self, ContainerError, Created, ParkedInit, Running, stats},
-    process::{Exited, Process, Role, SignalNumber, list, number::by_number},
+    process::{Exited, Process, Role, SignalNumber, list},
     reaper::Expecting,
     stdio::Wiring,
 };

@@ -4,11 +4,12 @@
 
 use std::{error::Error, fmt::Display};
 
+use bulkhead_sys::chain;
 use tokio::task::JoinError;
 use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
-    clock::ClockError, container::ContainerError, guest::GuestError, hotplug::HotplugError, log::chain,
+    clock::ClockError, container::ContainerError, guest::GuestError, hotplug::HotplugError,
     network::NetworkError, sandbox::SandboxError,
 };
 

@@ -83,7 +83,7 @@ async fn serve(listener: VsockListener, table: Arc<Table>) {
         let table = table.clone();
         tokio::spawn(async move {
             if let Err(error) = admit(OwnedFd::from(stream), &table).await {
-                say!("{}", crate::log::chain(&error));
+                say!("{}", bulkhead_sys::chain(&error));
             }
             drop(permit);
         });

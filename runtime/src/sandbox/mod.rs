@@ -5,7 +5,7 @@
 //!
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
 //!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
-//!   share, expose, mount_points, id_map: what the guest sees of the host's files
+//!   share, expose, mount_points: what the guest sees of the host's files
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
@@ -17,7 +17,6 @@ pub(crate) mod clock;
 pub(crate) mod clock_source;
 pub(crate) mod expose;
 mod failure;
-mod id_map;
 pub(crate) mod key;
 mod mount_points;
 pub(crate) mod nics;
