@@ -1,4 +1,4 @@
-//! Names that cross borders: container ids, exec ids and stream tokens. Parsed once, then safe as a path component,
+//! Names that cross borders: sandbox ids, container ids, exec ids and stream tokens. Parsed once, then safe as a path component,
 //! a cgroup name and a word of a header line.
 
 use std::{fmt, str::FromStr};
@@ -83,6 +83,10 @@ macro_rules! id_type {
 id_type! {
     /// A container: `[A-Za-z0-9_+.-]`, 1 to `ID_MAX` bytes, not `.` or `..` (runc's rule).
     ContainerId
+}
+id_type! {
+    /// A sandbox: a microVM with any number of containers; the same alphabet. Not the id of one of them.
+    SandboxId
 }
 id_type! {
     /// A further process of a container, unique within it; the same alphabet.

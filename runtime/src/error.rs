@@ -9,7 +9,7 @@ use bulkhead_protocol::id::IdError;
 pub use bulkhead_sys::chain;
 
 use crate::{
-    api::{self, WireError, client::CallError},
+    api::{self, container::RequestError},
     config::ConfigError,
     hooks,
     network::NetworkError,
@@ -17,6 +17,7 @@ use crate::{
     sandbox::{cgroup::CgroupError, oom_score::OomScoreError},
     spec::SpecError,
     store::StateError,
+    undo::UndoError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +34,13 @@ pub enum Error {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
+    Undo(UndoError),
+    #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
-    Server(#[from] api::LaunchError),
+    Creation(#[from] api::CreationError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
     #[error(transparent)]
     Proxy(#[from] proxy::LaunchError),
     #[error(transparent)]
@@ -45,11 +50,7 @@ pub enum Error {
     #[error(transparent)]
     OomScore(#[from] OomScoreError),
     #[error(transparent)]
-    Wire(#[from] WireError),
-    #[error(transparent)]
     Hook(#[from] hooks::Failed),
-    #[error(transparent)]
-    Call(#[from] CallError),
     /// What the sandbox server or a proxy said, in its own words.
     #[error("{message}")]
     Sandbox { message: String, hint: Option<String> },
@@ -82,20 +83,20 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::Step { source, .. } => source.hint(),
-            Self::State(error) | Self::Server(api::LaunchError::State(error)) => error.hint(),
+            Self::State(error) => error.hint(),
+            Self::Creation(error) => error.hint(),
+            Self::Request(error) => error.hint(),
+            Self::Undo(error) => error.hint(),
             Self::Sandbox { hint, .. } => hint.as_deref(),
             Self::Spec(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
-            Self::Call(error) => error.hint(),
             Self::Id(_)
             | Self::Network(_)
             | Self::Cgroup(_)
-            | Self::Server(_)
             | Self::Proxy(_)
             | Self::Session(_)
             | Self::OomScore(_)
-            | Self::Wire(_)
             | Self::Hook(_)
             | Self::Refused(_)
             | Self::Io { .. }

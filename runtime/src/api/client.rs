@@ -12,6 +12,7 @@ use ttrpc::{
 };
 
 use super::status::hint_of;
+use crate::store::{SandboxDir, names};
 
 /// A call that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +69,21 @@ impl Server {
         let client = Client::new(Socket::from(UnixStream::from_std(stream)?));
         Ok(Self { task: TaskClient::new(client.clone()), sandbox: SandboxClient::new(client) })
     }
+}
+
+/// One call to the server of a sandbox, from a process without a runtime of its own.
+///
+/// # Errors
+/// `Gone` when there is no server any more, or no directory of the sandbox (`None`).
+pub fn call<T>(
+    sandbox: Option<&SandboxDir>,
+    call: impl AsyncFnOnce(Server) -> Result<T, ttrpc::Error>,
+) -> Result<T, CallError> {
+    let gone = |e: io::Error| CallError::Gone { reason: e.to_string() };
+    let sandbox = sandbox.ok_or_else(|| gone(io::ErrorKind::NotFound.into()))?;
+    let stream = sandbox.connect(names::SERVER_SOCKET).map_err(gone)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(gone)?;
+    runtime.block_on(async { Ok(call(Server::on(stream).map_err(gone)?).await?) })
 }
 
 /// For a call that may have to wait for the boot.

@@ -1,4 +1,4 @@
-//! An existing container, as a command finds it: its state directory, and its server when that still runs.
+//! An existing container, as a command finds it: its state directory, and the server of its sandbox when that still runs.
 //!
 //! A server that is gone means a container that is stopped: a stopped container costs no process, and one whose server
 //! was killed has lost its VM with it.
@@ -13,11 +13,11 @@ use bulkhead_protocol::{id::ContainerId, limits};
 use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest, Status as TaskStatus};
 use ttrpc::{Code, context};
 
-use super::client::{CallError, Server, bounded};
+use super::client::{self, CallError, Server, bounded};
 use crate::{
     container::status::Status,
-    error::Error,
-    store::{Process, Record, StateDir, StateError, names},
+    store::{Process, Record, SandboxDir, SandboxRecord, StateDir, StateError},
+    undo::UndoError,
 };
 
 /// For an answer about the state: no guest is asked for it.
@@ -29,10 +29,47 @@ const KILLED: Duration = limits::KILL.saturating_add(Duration::from_secs(5));
 /// Between two looks at a container that is to stop.
 const POLL: Duration = Duration::from_millis(10);
 
+/// Why a container does not do what a command asks.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("wait for {process}")]
+    Wait { process: Process, source: io::Error },
+    /// Its status does not allow it; the text is what callers look for.
+    #[error("{0}")]
+    Status(String),
+}
+
+impl RequestError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::State(error) => error.hint(),
+            Self::Undo(error) => error.hint(),
+            Self::Call(error) => error.hint(),
+            Self::Wait { .. } | Self::Status(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Container {
     pub dir: StateDir,
     pub record: Record,
+    /// `None` when nothing is left of it.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// The sandbox of a container, by its directory.
+#[derive(Debug)]
+pub struct Sandbox {
+    pub dir: SandboxDir,
+    pub record: SandboxRecord,
 }
 
 impl Container {
@@ -41,7 +78,11 @@ impl Container {
     pub fn open(root: &Path, id: &ContainerId) -> Result<Self, StateError> {
         let dir = StateDir::open(root, id)?;
         let record = dir.record()?;
-        Ok(Self { dir, record })
+        let sandbox = match SandboxDir::open(root, &record.sandbox)? {
+            Some(dir) => dir.record()?.map(|record| Sandbox { dir, record }),
+            None => None,
+        };
+        Ok(Self { dir, record, sandbox })
     }
 
     /// One call to the server.
@@ -49,15 +90,18 @@ impl Container {
     /// # Errors
     /// `Gone` when there is no server any more.
     pub fn call<T>(&self, call: impl AsyncFnOnce(Server) -> Result<T, ttrpc::Error>) -> Result<T, CallError> {
-        let gone = |e: io::Error| CallError::Gone { reason: e.to_string() };
-        let stream = self.dir.connect(names::SERVER_SOCKET).map_err(gone)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(gone)?;
-        runtime.block_on(async { Ok(call(Server::on(stream).map_err(gone)?).await?) })
+        client::call(self.sandbox.as_ref().map(|sandbox| &sandbox.dir), call)
+    }
+
+    /// Whether the microVM of its sandbox is in its cgroup, and ends with it.
+    pub fn hosts_sandbox(&self) -> bool {
+        let host = self.sandbox.as_ref().and_then(|sandbox| sandbox.record.host_container.as_ref());
+        host.is_some_and(|host| host.as_str() == self.record.id)
     }
 
     /// # Errors
     /// When a server is there and does not answer.
-    pub fn status(&self) -> Result<Status, Error> {
+    pub fn status(&self) -> Result<Status, RequestError> {
         let request = StateRequest { id: self.record.id.clone(), ..Default::default() };
         let asked =
             self.call(async |server| server.task.state(context::with_duration(STATE), &request).await);
@@ -71,25 +115,25 @@ impl Container {
             }),
             // Deleted in the server, or never made: nothing runs.
             Err(CallError::Refused { code: Code::NOT_FOUND, .. }) => Ok(Status::Stopped),
-            Err(error @ CallError::Gone { .. }) => {
-                if self.has_ended(&self.record.server, GOING)? {
-                    Ok(Status::Stopped)
-                } else {
-                    Err(error.into())
-                }
-            }
+            Err(error @ CallError::Gone { .. }) => match &self.sandbox {
+                Some(sandbox) if !has_ended(&sandbox.record.server, GOING)? => Err(error.into()),
+                Some(_) | None => Ok(Status::Stopped),
+            },
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The pid that callers see: of the proxy, while it lives.
+    /// The pid that callers see: of the proxy, while it lives; 0 when there is none.
     pub fn pid(&self, status: Status) -> u32 {
-        if status != Status::Stopped && self.record.proxy.is_alive() { self.record.proxy.pid } else { 0 }
+        match self.record.proxy {
+            Some(proxy) if status != Status::Stopped && proxy.is_alive() => proxy.pid,
+            Some(_) | None => 0,
+        }
     }
 
     /// # Errors
     /// `container not running` when it has ended, or is about to.
-    pub fn kill(&self, signal: u32, all: bool) -> Result<(), Error> {
+    pub fn kill(&self, signal: u32, all: bool) -> Result<(), RequestError> {
         let request = KillRequest { id: self.record.id.clone(), signal, all, ..Default::default() };
         match self.call(async |server| server.task.kill(bounded(), &request).await) {
             Ok(_) => Ok(()),
@@ -108,7 +152,7 @@ impl Container {
     ///
     /// # Errors
     /// As `status`.
-    pub fn end(&self, all: bool) -> Result<bool, Error> {
+    pub fn end(&self, all: bool) -> Result<bool, RequestError> {
         let _ = self.kill(libc::SIGKILL.unsigned_abs(), all);
         self.wait_stopped(KILLED)
     }
@@ -117,7 +161,7 @@ impl Container {
     ///
     /// # Errors
     /// As `status`.
-    fn wait_stopped(&self, patience: Duration) -> Result<bool, Error> {
+    fn wait_stopped(&self, patience: Duration) -> Result<bool, RequestError> {
         let deadline = Instant::now() + patience;
         loop {
             if self.status()? == Status::Stopped {
@@ -131,21 +175,24 @@ impl Container {
     }
 
     /// Waits for the processes of a stopped container to end by themselves: what was written last may still be on its
-    /// way. The last is the server, which waits for the proxy; in the microVM of another container it goes on.
+    /// way. The last is the server, which waits for the proxies; it goes on when the sandbox is another container's.
     ///
     /// # Errors
     /// When they cannot be looked at.
-    pub fn wait_gone(&self, patience: Duration) -> Result<bool, Error> {
-        let last = if self.record.sandbox.is_some() { &self.record.proxy } else { &self.record.server };
-        Ok(self.has_ended(last, patience)?)
+    pub fn wait_gone(&self, patience: Duration) -> Result<bool, RequestError> {
+        let last = match &self.sandbox {
+            Some(sandbox) if self.hosts_sandbox() => Some(sandbox.record.server),
+            Some(_) | None => self.record.proxy,
+        };
+        last.map_or(Ok(true), |process| has_ended(&process, patience))
     }
 
-    /// Takes it out of the microVM of another container, by force if it runs; does nothing for one that has its own.
+    /// Takes it out of a sandbox that goes on, by force if it runs; does nothing for one that the sandbox ends with.
     ///
     /// # Errors
     /// When the server does not do it.
-    pub fn leave(&self) -> Result<(), Error> {
-        if self.record.sandbox.is_none() {
+    pub fn leave(&self) -> Result<(), RequestError> {
+        if self.hosts_sandbox() {
             return Ok(());
         }
         self.end(false)?;
@@ -155,17 +202,16 @@ impl Container {
             Err(error) => Err(error.into()),
         }
     }
+}
 
-    fn has_ended(&self, process: &Process, patience: Duration) -> Result<bool, StateError> {
-        process
-            .wait(Instant::now() + patience)
-            .map_err(|e| StateError::Io { what: format!("wait for {process}"), source: e })
-    }
+fn has_ended(process: &Process, patience: Duration) -> Result<bool, RequestError> {
+    let waited = process.wait(Instant::now() + patience);
+    waited.map_err(|source| RequestError::Wait { process: *process, source })
 }
 
 /// The error of a call about a running container. A server that is gone, or does not know it any more, means that it
 /// has stopped; what the server refuses is in its own words.
-pub fn refused(error: CallError) -> Error {
+pub fn refused(error: CallError) -> RequestError {
     match error {
         CallError::Gone { .. } | CallError::Refused { code: Code::NOT_FOUND | Code::UNAVAILABLE, .. } => {
             not_running()
@@ -175,6 +221,6 @@ pub fn refused(error: CallError) -> Error {
 }
 
 /// The text that callers look for.
-pub fn not_running() -> Error {
-    Error::Refused("container not running".into())
+pub fn not_running() -> RequestError {
+    RequestError::Status("container not running".into())
 }

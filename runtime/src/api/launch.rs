@@ -1,64 +1,98 @@
-//! The command's side of starting a server: spawn, hand over the plan, and let go once the creation is complete.
+//! Starts a sandbox server: spawn it, hand over the plan, and hear that it serves.
 //!
-//! The socket that clients connect to is bound here, before the server exists, so that nobody has to poll for it. The
-//! bootstrap socket is the server's lifeline until `complete`: dropping a `Launch` ends the server.
+//! The socket that clients connect to is bound here, before the server exists, so that nobody has to poll for it.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
     },
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use bulkhead_protocol::packet::{PacketError, PacketSocket};
+use bulkhead_protocol::{
+    limits,
+    packet::{PacketError, PacketSocket},
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::server::{COMMAND, Failed, Order};
+use super::server::{COMMAND, Report};
 use crate::{
     config::Artefacts,
     network::Namespace,
     sandbox::SandboxPlan,
-    store::{Locked, Process, StateError, names},
+    store::{Process, SandboxDir, StateError, names},
+    undo::{self, UndoError},
 };
 
-/// For a server that fails to say why, after its clients have noticed.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// For a server to serve: it makes a cgroup and starts the VMM, which boots later.
+const SERVING: Duration = limits::BOOT;
+/// For a server whose creation was aborted to end: it stops the VM, and removes what was made.
+const ENDED: Duration = Duration::from_secs(30);
+/// Between two looks at a server that is to end.
+const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
     #[error("start the sandbox server")]
     Spawn { source: io::Error },
     #[error("hand the plan to the sandbox server")]
     Plan { source: PacketError },
-    #[error("tell the sandbox server that the container is complete")]
-    Complete { source: PacketError },
+    #[error("hear from the sandbox server")]
+    Report { source: PacketError },
+    /// The server's own words.
+    #[error("{message}")]
+    Failed { message: String, hint: Option<String> },
+    #[error("the sandbox server ended without a word")]
+    Died,
+    #[error("the sandbox server was not ready after {waited:?}")]
+    Silent { waited: Duration },
 }
 
-/// A server that ends with this value, until `complete`.
+impl LaunchError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::State(error) => error.hint(),
+            Self::Undo(error) => error.hint(),
+            Self::Failed { hint, .. } => hint.as_deref(),
+            Self::Spawn { .. }
+            | Self::Plan { .. }
+            | Self::Report { .. }
+            | Self::Died
+            | Self::Silent { .. } => None,
+        }
+    }
+}
+
+/// A server that this process has started. It lives by itself.
 #[derive(Debug)]
 pub struct Launch {
-    bootstrap: PacketSocket,
     child: Child,
-    complete: bool,
     pub process: Process,
+    pub dir: SandboxDir,
 }
 
 impl Launch {
+    /// Returns when calls are answered. `request` has the `CreationRequest` of the first container.
+    ///
     /// # Errors
-    /// When it cannot be started; nothing runs then.
+    /// When it cannot be started, or has ended again; nothing is left then.
     pub fn start(
-        dir: &Locked,
-        plan: SandboxPlan,
+        plan: &SandboxPlan,
+        request: &File,
         artefacts: &Artefacts,
         network: Option<&Namespace>,
     ) -> Result<Self, LaunchError> {
         let spawn = |source| LaunchError::Spawn { source };
+        let dir = undo::claim_sandbox(&plan.root, &plan.id)?;
         let listener: OwnedFd = dir.bind(names::SERVER_SOCKET)?.into();
         let (bootstrap, theirs) = PacketSocket::pair().map_err(spawn)?;
         let path = dir.join(names::SERVER_LOG);
@@ -69,12 +103,13 @@ impl Launch {
             .open(&path)
             .map_err(|e| StateError::io(format!("open {}", path.display()), e))?;
         // Sent before there is a server: it finds the plan even if this command dies in the next moment, and cleans up.
-        let mut fds = vec![listener.as_fd(), artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()];
+        let mut fds = vec![listener.as_fd(), dir.as_fd(), request.as_fd()];
+        fds.extend([artefacts.kernel.as_fd(), artefacts.initramfs.as_fd()]);
         fds.extend(network.map(Namespace::as_fd));
-        bootstrap.send(&Order::Plan(Box::new(plan)), &fds).map_err(|source| LaunchError::Plan { source })?;
+        bootstrap.send(plan, &fds).map_err(|source| LaunchError::Plan { source })?;
         let child = Command::new("/proc/self/exe")
             .arg0("bulkhead")
-            .args([COMMAND, dir.id().as_str()])
+            .args([COMMAND, plan.id.as_str()])
             .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
@@ -82,30 +117,27 @@ impl Launch {
             .spawn()
             .map_err(spawn)?;
         let process = Process::of(child.id()).map_err(spawn)?;
-        Ok(Self { bootstrap, child, complete: false, process })
-    }
-
-    /// What the server said before it gave up, if it did: message and hint.
-    pub fn last_words(&self) -> Option<(String, Option<String>)> {
-        let wait = Timespec { tv_sec: 0, tv_nsec: LAST_WORDS.subsec_nanos().into() };
-        let mut fds = [PollFd::new(&self.bootstrap, PollFlags::IN)];
-        match poll(&mut fds, Some(&wait)) {
-            Ok(1) => {
-                let (failed, _) = self.bootstrap.receive::<Failed>().ok()?;
-                Some((failed.message, failed.hint))
+        let mut launch = Self { child, process, dir: dir.handed_over() };
+        match report(&bootstrap) {
+            Ok(()) => Ok(launch),
+            Err(error) => {
+                launch.end();
+                Err(error)
             }
-            _ => None,
         }
     }
 
-    /// The container is recorded: the server lives on by itself.
-    ///
-    /// # Errors
-    /// When the server is gone.
-    pub fn complete(&mut self) -> Result<(), LaunchError> {
-        self.bootstrap.send(&Order::Complete, &[]).map_err(|source| LaunchError::Complete { source })?;
-        self.complete = true;
-        Ok(())
+    /// Waits for a server that is to end; one that does not is killed, and what it has left is removed.
+    pub fn end(&mut self) {
+        let deadline = Instant::now() + ENDED;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() >= deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
     }
 
     /// Takes the exit of a server that has ended, so that no zombie is left while this command lives on.
@@ -114,12 +146,21 @@ impl Launch {
     }
 }
 
-impl Drop for Launch {
-    /// A creation that failed: when this returns the server makes nothing more, so its journal is complete.
-    fn drop(&mut self) {
-        if !self.complete {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+fn report(bootstrap: &PacketSocket) -> Result<(), LaunchError> {
+    let wait = Timespec { tv_sec: i64::try_from(SERVING.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
+    let mut fds = [PollFd::new(bootstrap, PollFlags::IN)];
+    match poll(&mut fds, Some(&wait)) {
+        Ok(0) => return Err(LaunchError::Silent { waited: SERVING }),
+        Ok(_) => {}
+        Err(errno) => {
+            let source = PacketError::Receive { source: errno.into() };
+            return Err(LaunchError::Report { source });
         }
+    }
+    match bootstrap.receive::<Report>() {
+        Ok((Report::Serving, _)) => Ok(()),
+        Ok((Report::Failed { message, hint }, _)) => Err(LaunchError::Failed { message, hint }),
+        Err(PacketError::Closed) => Err(LaunchError::Died),
+        Err(source) => Err(LaunchError::Report { source }),
     }
 }

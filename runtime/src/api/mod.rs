@@ -1,14 +1,16 @@
 //! The border of the sandbox server: its process, its two services, and their clients.
 //!
-//!   launch (in the command) ─spawn, bootstrap socket─▶ server: the process, from its plan to its end
-//!   client, container (command, proxies) ─server.sock─▶ task, sandbox: convert, check, call ─▶ container::Containers
+//!   creation, launch (in the command) ─spawn, bootstrap socket─▶ server: the process, from its plan to its end
+//!   client, container, removal (command, proxies) ─server.sock─▶ task, sandbox: convert, check, call ─▶ container::Containers
 //!
 //! `wire` has the plans that ride in requests, `status` the errors that ride in answers.
 
 pub mod client;
 mod connections;
 pub mod container;
+mod creation;
 mod launch;
+pub mod removal;
 mod sandbox;
 pub mod server;
 mod stats;
@@ -16,6 +18,7 @@ mod status;
 mod task;
 mod wire;
 
+pub use creation::{Creation, CreationError};
 pub use launch::{Launch, LaunchError};
 pub(crate) use stats::from_any as metrics_from_any;
 pub use wire::{WireError, container_options, exec_spec};

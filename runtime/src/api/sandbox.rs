@@ -1,21 +1,33 @@
 //! What the command line and the proxies need beside the Task API.
 
-use std::sync::Arc;
+use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use bulkhead_protocol::sandbox::{
-    AttachProxyRequest, Empty, Process, ProcessesRequest, ProcessesResponse, Sandbox, Stamp,
-    TimelineResponse, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
+    AttachProxyRequest, BeginCreateRequest, CreationRequest as CreationRequestId, Empty, Process,
+    ProcessesRequest, ProcessesResponse, Sandbox, Stamp, TimelineResponse, WaitOomRequest, WaitOomResponse,
+    WaitProcessRequest, WaitProcessResponse,
 };
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::status::ApiError;
-use crate::{container::Containers, sandbox::key::Key};
+use crate::{
+    container::{ContainerError, Containers, CreationRequest, detached},
+    sandbox::key::Key,
+    store,
+};
 
 type Answer<T> = Result<T, ttrpc::Error>;
 
 fn key(container: &str, exec: &str) -> Result<Key, ApiError> {
     Ok(Key::parse(container, exec)?)
+}
+
+/// The file that the caller holds open. Its process is checked after the file was opened: a pid may be anybody's by then.
+fn file_of(request: &BeginCreateRequest) -> io::Result<File> {
+    let caller = store::Process { pid: request.pid, start_ticks: request.start_ticks };
+    let file = File::open(format!("/proc/{}/fd/{}", request.pid, request.fd))?;
+    if caller.is_alive() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
 }
 
 pub(super) struct SandboxService {
@@ -24,6 +36,25 @@ pub(super) struct SandboxService {
 
 #[async_trait]
 impl Sandbox for SandboxService {
+    async fn begin_create(&self, _: &TtrpcContext, request: BeginCreateRequest) -> Answer<Empty> {
+        let file = file_of(&request).map_err(|source| ContainerError::Request { source });
+        let creation = file.and_then(|file| CreationRequest::read(&file)).map_err(ApiError::from)?;
+        self.containers.clone().begin(creation).await.map_err(ApiError::from)?;
+        Ok(Empty::new())
+    }
+
+    async fn commit_create(&self, _: &TtrpcContext, request: CreationRequestId) -> Answer<Empty> {
+        let id = key(&request.container_id, "")?.container;
+        detached(self.containers.clone().commit(id)).await.map_err(ApiError::from)?;
+        Ok(Empty::new())
+    }
+
+    async fn abort_create(&self, _: &TtrpcContext, request: CreationRequestId) -> Answer<Empty> {
+        let id = key(&request.container_id, "")?.container;
+        detached(self.containers.clone().abort(id)).await.map_err(ApiError::from)?;
+        Ok(Empty::new())
+    }
+
     async fn attach_proxy(&self, _: &TtrpcContext, request: AttachProxyRequest) -> Answer<Empty> {
         let key = key(&request.container_id, &request.exec_id)?;
         self.containers.clone().attach(key, request.pid).await.map_err(ApiError::from)?;

@@ -9,6 +9,8 @@ use crate::{
     container::{ContainerError, StdioError, TableError},
     error::chain,
     sandbox::{agent::AgentError, cgroup::CgroupError},
+    store::StateError,
+    undo::UndoError,
 };
 
 use super::wire::WireError;
@@ -78,7 +80,14 @@ fn container(error: &ContainerError) -> Code {
         ContainerError::Attach { .. }
         | ContainerError::Spec(_)
         | ContainerError::Cgroup(CgroupError::Limit { .. }) => Code::INVALID_ARGUMENT,
-        ContainerError::Unattached => Code::FAILED_PRECONDITION,
+        ContainerError::Request { .. } | ContainerError::Id(_) => Code::INVALID_ARGUMENT,
+        ContainerError::State(StateError::Exists { .. })
+        | ContainerError::Undo(UndoError::State(StateError::Exists { .. })) => Code::ALREADY_EXISTS,
+        ContainerError::NoCreation { .. } => Code::NOT_FOUND,
+        ContainerError::Unattached | ContainerError::NoCaller { .. } | ContainerError::NotMade { .. } => {
+            Code::FAILED_PRECONDITION
+        }
+        ContainerError::State(_) | ContainerError::Undo(_) => Code::ABORTED,
         ContainerError::Expose(_)
         | ContainerError::OomScore(_)
         | ContainerError::Resize(_)

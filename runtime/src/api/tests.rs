@@ -2,9 +2,18 @@
 
 mod force;
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    io::{Seek as _, Write as _},
+    os::fd::AsRawFd as _,
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
 
-use bulkhead_protocol::sandbox::{AttachProxyRequest, ProcessesRequest, WaitOomRequest, WaitProcessRequest};
+use bulkhead_protocol::sandbox::{
+    AttachProxyRequest, BeginCreateRequest, CreationRequest, ProcessesRequest, WaitOomRequest,
+    WaitProcessRequest,
+};
 use containerd_shim_protos::api::{
     CreateTaskRequest, DeleteRequest, ExecProcessRequest, KillRequest, PauseRequest, ResumeRequest,
     StartRequest, StateRequest, StatsRequest, Status as TaskStatus, UpdateTaskRequest, WaitRequest,
@@ -18,7 +27,7 @@ use super::{
     container_options, exec_spec, server,
 };
 use crate::{
-    container::{ContainerPlan, Containers, ExecPlan},
+    container::{ContainerPlan, Containers, ExecPlan, test_request},
     sandbox::{
         Failure, Guest, Parts, Sandbox,
         boot::{BootError, boot_on},
@@ -30,7 +39,7 @@ use crate::{
         timeline::Timeline,
         vmm::{Over, Reason, Vmm, processes::Processes},
     },
-    store::StateDir,
+    store::{self, StateDir},
 };
 
 /// A server without its process: containers, services, socket.
@@ -111,6 +120,79 @@ impl TestServer {
         self.client.sandbox.attach_proxy(bounded(), &request).await?;
         Ok(())
     }
+}
+
+/// The request of a process to create a container, as the server reads it.
+async fn begin(sandbox: &TestServer, id: &str, caller: store::Process) -> Result<(), CallError> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&serde_json::to_vec(&test_request(id, caller)).unwrap()).unwrap();
+    file.rewind().unwrap();
+    let own = store::Process::current().unwrap();
+    let request = BeginCreateRequest {
+        pid: own.pid,
+        start_ticks: own.start_ticks,
+        fd: file.as_raw_fd().unsigned_abs(),
+        ..Default::default()
+    };
+    sandbox.client.sandbox.begin_create(bounded(), &request).await?;
+    Ok(())
+}
+
+fn named(id: &str) -> CreationRequest {
+    CreationRequest { container_id: id.into(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_creation_is_found_by_others_when_it_is_committed() {
+    let sandbox = TestServer::new().await;
+    let own = store::Process::current().unwrap();
+    begin(&sandbox, "second", own).await.unwrap();
+    assert_eq!(code(begin(&sandbox, "second", own).await.unwrap_err()), Code::ALREADY_EXISTS);
+    let commit = async || sandbox.client.sandbox.commit_create(bounded(), &named("second")).await;
+    assert_eq!(code(commit().await.unwrap_err().into()), Code::FAILED_PRECONDITION, "not made");
+    sandbox.create("second", &["sleep"]).await.unwrap();
+    assert!(StateDir::records(sandbox.root.path()).unwrap().is_empty());
+    commit().await.unwrap();
+    assert_eq!(StateDir::records(sandbox.root.path()).unwrap().len(), 1);
+    assert_eq!(code(commit().await.unwrap_err().into()), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_aborted_creation_leaves_nothing_in_the_guest_and_on_the_host() {
+    let sandbox = TestServer::new().await;
+    begin(&sandbox, "second", store::Process::current().unwrap()).await.unwrap();
+    sandbox.create("second", &["sleep"]).await.unwrap();
+    sandbox.client.sandbox.abort_create(bounded(), &named("second")).await.unwrap();
+    assert!(!sandbox.root.path().join("second").exists());
+    assert_eq!(code(sandbox.status("second").await.unwrap_err()), Code::NOT_FOUND);
+    begin(&sandbox, "second", store::Process::current().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_creation_whose_caller_ends_is_undone() {
+    let sandbox = TestServer::new().await;
+    let mut caller = Command::new("sleep").arg("600").spawn().unwrap();
+    begin(&sandbox, "second", store::Process::of(caller.id()).unwrap()).await.unwrap();
+    sandbox.create("second", &["sleep"]).await.unwrap();
+    let path = sandbox.root.path().join("second");
+    assert!(path.exists());
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    let gone = async {
+        while path.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_eq!(code(sandbox.status("second").await.unwrap_err()), Code::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_caller_that_is_gone_begins_nothing() {
+    let sandbox = TestServer::new().await;
+    let gone = store::Process { pid: u32::MAX >> 1, start_ticks: 1 };
+    assert_eq!(code(begin(&sandbox, "second", gone).await.unwrap_err()), Code::FAILED_PRECONDITION);
+    assert!(!sandbox.root.path().join("second").exists());
 }
 
 fn code(error: CallError) -> Code {

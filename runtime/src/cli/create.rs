@@ -1,9 +1,9 @@
 //! `bulkhead create`: everything up to the user's program, which waits for `start`. Shared with `run`.
 //!
-//!   check all ─▶ claim the id ─▶ server (boots the VM) ║ proxy (waits for it, then makes the container)
-//!     ─▶ report ─▶ hooks ─▶ state.json, pid file ─▶ the server is told that it is complete
+//!   check all ─▶ a sandbox of its own, or that of other containers: its server takes the id (`api::Creation`)
+//!     ─▶ proxy: opens the streams, has the server make the container ─▶ hooks ─▶ pid file ─▶ commit
 //!
-//! Until the last step a failure, or the death of this command, removes everything again.
+//! The server owns what is made. Until the commit a failure, or the death of this command, has the server undo all of it.
 
 mod join;
 
@@ -15,7 +15,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    id::ContainerId,
+    id::{ContainerId, SandboxId},
     limits,
     timeline::{Phase, Stamp},
 };
@@ -23,20 +23,20 @@ use bulkhead_protocol::{
 use self::join::Joined;
 use super::{CgroupManager, Context};
 use crate::{
-    api::Launch,
+    api::Creation,
     config::{Artefacts, Config},
-    container::ContainerPlan,
+    container::{ContainerPlan, CreationRequest},
     error::Error,
     network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
         SandboxPlan,
-        cgroup::{self, CgroupError, Claim},
+        cgroup::{self, CgroupError, Place},
         sizing::{self, Sizes},
     },
     spec::{self, Bundle, HostPart, Vm},
-    store::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
-    systemd::{self, Scope},
+    store::{Process, Record, Scope, write_atomically},
+    systemd,
     time::rfc3339,
 };
 
@@ -46,7 +46,6 @@ const READY: Duration =
 
 /// Create a container; its program waits for `start`
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "bulkhead create [OPTIONS] <ID>")]
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
@@ -77,9 +76,8 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Name of the container
-    // A list of one, so that flags end at the id, as with runc.
-    #[arg(value_name = "ID", required = true, num_args = 1.., trailing_var_arg = true)]
-    id: Vec<String>,
+    #[arg(value_name = "ID")]
+    id: String,
 }
 
 impl Args {
@@ -102,8 +100,7 @@ pub(super) enum Mode {
 pub(super) struct Created {
     pub(super) id: ContainerId,
     pub(super) proxy: proxy::Child,
-    /// `None` in the microVM of another container.
-    pub(super) server: Option<Launch>,
+    pub(super) creation: Creation,
     pub(super) terminal: bool,
 }
 
@@ -113,7 +110,7 @@ struct Checked {
     bundle: Bundle,
     terminal: Option<Terminal>,
     home: Home,
-    cgroup: Option<PathBuf>,
+    cgroup: Option<Place>,
     network: Option<Namespace>,
 }
 
@@ -121,39 +118,20 @@ struct Checked {
 enum Home {
     /// In a microVM of its own.
     Own { config: Config, sizes: Sizes, artefacts: Artefacts },
-    /// In that of another container.
+    /// In that of other containers.
     Joined(Joined),
 }
 
 impl Created {
     pub(super) fn make(context: &Context, flags: &Flags, mode: Mode) -> Result<Self, Error> {
         let entered = Stamp::now(Phase::Command);
-        let [id] = flags.id.as_slice() else {
-            return Err(usage("give one id, after the flags"));
-        };
-        let id: ContainerId = id.parse()?;
+        let id: ContainerId = flags.id.parse()?;
         let step = |error: Error| error.during(format!("create {id}"));
         let checked = check(context, flags, mode, &id).map_err(step)?;
         for warning in &checked.bundle.host.warnings {
             context.log.warn(warning);
         }
-        let root = absolute(&context.root).map_err(step)?;
-        let dir = StateDir::claim(&root, &id).map_err(|e| step(e.into()))?;
-        let made = make(context, mode, checked, &dir, &root, entered);
-        let begun = made.as_ref().ok().map(|made| made.record.clone());
-        match made.and_then(|made| made.finish(context, flags, &dir)) {
-            Ok(created) => Ok(created),
-            Err(error) => {
-                if let Err(left) = undo(&dir, &Undo::everything()) {
-                    context.log.warn(&format!("undo create {id}: {}", crate::error::chain(&left)));
-                }
-                // The hooks before may have made something that these undo.
-                if let Some(record) = begun {
-                    record.subject().poststop(&context.log);
-                }
-                Err(step(error))
-            }
-        }
+        make(context, flags, mode, checked, entered).map_err(step)
     }
 }
 
@@ -168,19 +146,20 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
     let joined = join::resolve(&context.root, &mut bundle)?;
-    let cgroup = cgroup_for(context, &bundle, id)?;
+    let cgroup = place_for(context, &bundle, id)?;
     let HostPart { vm, limits, warnings, .. } = &mut bundle.host;
     let home = match joined {
         Some(joined) => {
             if *vm != Vm::default() {
-                warnings.push(format!("vm has no effect: the microVM is that of {}", joined.sandbox));
+                warnings.push(format!("vm has no effect: the microVM belongs to container {}", joined.host));
             }
-            warnings.extend(limits.lost_in(joined.sandbox.as_str()));
+            warnings.extend(limits.lost_in(&joined.host));
             Home::Joined(joined)
         }
         None => {
             let config = sizing::artefacts(config, vm)?;
-            warnings.extend(cgroup::limits::check(cgroup.as_deref(), limits)?);
+            let path = cgroup.as_ref().map(|place| place.path.as_path());
+            warnings.extend(cgroup::limits::check(path, limits)?);
             let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, limits, warnings)?;
             let artefacts = config.open_artefacts()?;
             Home::Own { config, sizes, artefacts }
@@ -213,7 +192,7 @@ fn usage(message: &str) -> Error {
 }
 
 /// Where the processes go; `None` leaves them where the caller is.
-fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Option<PathBuf>, Error> {
+fn place_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Option<Place>, Error> {
     if context.cgroup_manager == CgroupManager::Disabled {
         return Ok(None);
     }
@@ -221,82 +200,108 @@ fn cgroup_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Op
         context.log.debug("/sys/fs/cgroup is not a cgroup2 hierarchy: no cgroup for the sandbox");
         return Ok(None);
     }
-    let path = bundle.host.cgroups_path.as_deref();
+    let given = bundle.host.cgroups_path.as_deref();
     let systemd = context.cgroup_manager == CgroupManager::Systemd;
     if systemd {
         systemd::is_there().map_err(CgroupError::from)?;
     }
-    let resolved = cgroup::resolve(path, id, systemd)?;
-    if path.is_none() && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err() {
+    let path = cgroup::resolve(given, id, systemd)?;
+    if given.is_none() && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err() {
         context.log.debug("/sys/fs/cgroup cannot be written: no cgroup for the sandbox");
         return Ok(None);
     }
-    Ok(Some(resolved))
+    let scope = if systemd { Scope::at(&path, cgroup::ROOT.as_ref()) } else { None };
+    Ok(Some(Place { path, scope }))
 }
 
-/// A container that is parked in its VM, and not recorded yet. Dropping it ends the server.
-struct Made {
-    id: ContainerId,
-    proxy: proxy::Child,
-    server: Option<Launch>,
-    record: Record,
-    terminal: bool,
-}
-
+/// Has the server create the container, and this command's proxy stand for it.
 fn make(
     context: &Context,
+    flags: &Flags,
     mode: Mode,
     checked: Checked,
-    dir: &Locked,
-    root: &Path,
     entered: Stamp,
-) -> Result<Made, Error> {
+) -> Result<Created, Error> {
     let Checked { id, bundle, terminal, home, cgroup, network } = checked;
-    let scope = scope_for(context, cgroup.as_deref());
-    if let Some(path) = &cgroup {
-        cgroup::refuse_taken(path, root, &id)?;
-    }
-    write_atomically(&dir.join(names::CONFIG), &bundle.json)?;
-    let mut own_cgroup = None;
-    let (server, sandbox, server_process) = match home {
+    let root = absolute(&context.root)?;
+    // People know a microVM by the container that it was made for.
+    let sandbox: SandboxId = match &home {
+        Home::Own { .. } => id.as_str().parse()?,
+        Home::Joined(joined) => joined.sandbox.id().clone(),
+    };
+    let request = request(&bundle, &id, sandbox.clone(), cgroup.clone())?;
+    let mut creation = match home {
         Home::Own { config, sizes, artefacts } => {
-            let mut plan = SandboxPlan::new(root, &id, &config, sizes);
+            let mut plan = SandboxPlan::new(&root, &sandbox, &id, &config, sizes);
             plan.cgroup = cgroup;
-            plan.scope = scope;
             plan.limits = bundle.host.limits.clone();
             plan.memory = sizing::Demand::of(&bundle.guest.resources, &plan.limits).memory();
             plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
             plan.network.clone_from(&bundle.host.network);
-            let server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
-            let process = server.process;
-            (Some(server), None, process)
+            Creation::launch(&plan, &request, &artefacts, network.as_ref())?
         }
-        Home::Joined(Joined { sandbox, server }) => {
-            dir.share(names::SERVER_SOCKET, &sandbox)?;
-            dir.share(names::VSOCK_SOCKET, &sandbox)?;
-            own_cgroup = cgroup.map(|path| OwnCgroup::prepare(path, scope, dir)).transpose()?;
-            (None, Some(sandbox), server)
-        }
+        Home::Joined(joined) => Creation::join(&root, joined.sandbox, &request)?,
     };
-    // Compiles a seccomp profile, while the server boots the VM.
-    let container = ContainerPlan::of(&bundle)?;
-    let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
-    let proxy_plan = proxy::Plan {
-        root: root.to_owned(),
+    let start = ProxyStart { root, sandbox, terminal, detach: mode == Mode::Detached, network };
+    match complete(&mut creation, &id, &bundle, start, flags) {
+        Ok(proxy) => {
+            context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
+            Ok(Created { id, proxy, creation, terminal: bundle.host.terminal })
+        }
+        Err(error) => {
+            creation.abort(&context.log);
+            Err(error)
+        }
+    }
+}
+
+/// What the proxy of the container is to be, beside the container.
+struct ProxyStart {
+    root: PathBuf,
+    sandbox: SandboxId,
+    terminal: Option<Terminal>,
+    detach: bool,
+    network: Option<Namespace>,
+}
+
+/// Starts the proxy, which has the server make the container; then the hooks run, and callers hear of it.
+fn complete(
+    creation: &mut Creation,
+    id: &ContainerId,
+    bundle: &Bundle,
+    start: ProxyStart,
+    flags: &Flags,
+) -> Result<proxy::Child, Error> {
+    let ProxyStart { root, sandbox, terminal, detach, network } = start;
+    // Compiles a seccomp profile, while the VM boots.
+    let container = ContainerPlan::of(bundle)?;
+    let plan = proxy::Plan {
+        root,
+        sandbox,
         id: id.clone(),
         work: Work::Create(Box::new(container)),
         terminal,
-        detach: mode == Mode::Detached,
+        detach,
         view: bundle.host.rootfs.clone(),
     };
-    let mut proxy = proxy::Child::spawn(&proxy_plan, &network)?;
-    wait_ready(&mut proxy, server.as_ref())?;
-    if let Some(own) = own_cgroup {
-        own.enter(&id, proxy.process.pid, dir)?;
-    }
+    let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
+    let mut proxy = proxy::Child::spawn(&plan, &network)?;
+    wait_ready(&mut proxy)?;
+    creation.run_hooks(proxy.process.pid)?;
+    publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
+    creation.commit()?;
+    Ok(proxy)
+}
 
+/// What the server is asked for.
+fn request(
+    bundle: &Bundle,
+    id: &ContainerId,
+    sandbox: SandboxId,
+    cgroup: Option<Place>,
+) -> Result<CreationRequest, Error> {
     let record = Record {
         oci_version: bundle.host.oci_version.clone(),
         id: id.to_string(),
@@ -306,67 +311,17 @@ fn make(
         annotations: bundle.host.annotations.clone(),
         owner: owner(),
         hooks: bundle.host.hooks.clone(),
-        proxy: proxy.process,
-        server: server_process,
         sandbox,
+        proxy: None,
     };
-    Ok(Made { id, proxy, server, record, terminal: bundle.host.terminal })
+    let caller = Process::current().map_err(|e| Error::io("read this command's pid", e))?;
+    // What is not UTF-8 is in no value that was read.
+    let config = String::from_utf8_lossy(&bundle.json).into_owned();
+    Ok(CreationRequest { record, config, cgroup, caller })
 }
 
-/// The unit of a cgroup, where systemd is to make it.
-fn scope_for(context: &Context, cgroup: Option<&Path>) -> Option<Scope> {
-    cgroup
-        .filter(|_| context.cgroup_manager == CgroupManager::Systemd)
-        .and_then(|path| Scope::at(path, cgroup::ROOT.as_ref()))
-}
-
-/// The cgroup of a container in the microVM of another one, in which its proxy is alone.
-enum OwnCgroup {
-    Made {
-        path: PathBuf,
-        _claim: Claim,
-    },
-    /// systemd makes it with the proxy in it.
-    Scope {
-        path: PathBuf,
-        scope: Scope,
-    },
-}
-
-impl OwnCgroup {
-    fn prepare(path: PathBuf, scope: Option<Scope>, dir: &Locked) -> Result<Self, CgroupError> {
-        match scope {
-            Some(scope) => Ok(Self::Scope { path, scope }),
-            None => Ok(Self::Made { _claim: cgroup::make(&path, &dir.journal())?, path }),
-        }
-    }
-
-    fn enter(self, id: &ContainerId, proxy: u32, dir: &Locked) -> Result<(), CgroupError> {
-        match self {
-            Self::Made { path, .. } => cgroup::enter(&path, proxy),
-            Self::Scope { path, scope } => cgroup::scope::make(&path, &scope, id, proxy, &dir.journal()),
-        }
-    }
-}
-
-impl Made {
-    /// Runs the hooks, and makes it a container that others find.
-    fn finish(self, context: &Context, flags: &Flags, dir: &Locked) -> Result<Created, Error> {
-        let Self { id, proxy, mut server, record, terminal } = self;
-        record.subject().create(proxy.process.pid)?;
-        let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
-        write_atomically(&dir.join(names::STATE), &json)?;
-        publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
-        if let Some(server) = &mut server {
-            server.complete()?;
-        }
-        context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
-        Ok(Created { id, proxy, server, terminal })
-    }
-}
-
-/// Hears the proxy's report; the server's own last words are better than the proxy's "it is gone".
-pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> Result<(), Error> {
+/// Hears the proxy's report: what the server answered it, or what it failed with itself.
+pub(super) fn wait_ready(proxy: &mut proxy::Child) -> Result<(), Error> {
     let progress = io::stderr().is_terminal();
     // Once after a second, so that nobody wonders, and then now and again.
     let tick = |waited: Duration| {
@@ -375,16 +330,9 @@ pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> R
             crate::say!("bulkhead: the microVM is not ready yet ({seconds} s)");
         }
     };
-    let (message, gone) = match proxy.ready(READY, tick) {
-        Ok(Report::Ready) => return Ok(()),
-        Ok(Report::Failed { message, gone }) => (message, gone),
-        Err(error) => (crate::error::chain(&error), true),
-    };
-    // A boot that failed is told to both.
-    let unbooted = message.starts_with("boot sandbox");
-    match server.filter(|_| gone || unbooted).and_then(Launch::last_words) {
-        Some((message, hint)) => Err(Error::Sandbox { message, hint }),
-        None => Err(Error::Sandbox { message, hint: None }),
+    match proxy.ready(READY, tick)? {
+        Report::Ready => Ok(()),
+        Report::Failed { message, hint } => Err(Error::Sandbox { message, hint }),
     }
 }
 
@@ -420,13 +368,6 @@ fn owner() -> String {
         (fields.nth(1)? == uid).then(|| name.to_owned())
     });
     named.unwrap_or_default()
-}
-
-/// Where something went that must not fail the command.
-pub(super) fn log_left_over(context: &Context, what: &str, result: Result<(), StateError>) {
-    if let Err(error) = result {
-        context.log.warn(&format!("{what}: {}", crate::error::chain(&error)));
-    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Args {
         let total = findings.len();
         let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
         if self.json {
-            super::state::print_json(&Report::new(findings))?;
+            super::print_json(&Report::new(findings))?;
         }
         if failed > 0 { Err(Error::Doctor { failed, total }) } else { Ok(0) }
     }

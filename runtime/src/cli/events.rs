@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use bulkhead_protocol::{
-    id::ContainerId,
     limits,
     sandbox::{WaitOomRequest, WaitProcessRequest},
 };
@@ -19,11 +18,11 @@ use serde_json::{Map, Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 use ttrpc::context;
 
-use super::{Context, print};
+use super::{Context, print, with_container};
 use crate::{
     api::{
         client::{CallError, Server, bounded, unbounded},
-        container::{Container, refused},
+        container::{Container, RequestError, not_running, refused},
         metrics_from_any,
     },
     error::Error,
@@ -46,11 +45,7 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("events of {id}"));
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        self.follow(&container).map_err(step)?;
-        Ok(0)
+        with_container(context, &self.id, "events of", |container| self.follow(container).map(|()| 0))
     }
 
     fn follow(&self, container: &Container) -> Result<(), Error> {
@@ -59,7 +54,8 @@ impl Args {
             .build()
             .map_err(|e| Error::io("start", e))?;
         let gone = |e: std::io::Error| refused(CallError::Gone { reason: e.to_string() });
-        let stream = container.dir.connect(names::SERVER_SOCKET).map_err(gone)?;
+        let sandbox = container.sandbox.as_ref().ok_or_else(not_running)?;
+        let stream = sandbox.dir.connect(names::SERVER_SOCKET).map_err(gone)?;
         runtime.block_on(async {
             let server = Server::on(stream).map_err(gone)?;
             let id = container.record.id.as_str();
@@ -104,7 +100,7 @@ async fn stream_of(server: &Server, id: &str, every: Duration) -> Result<(), Err
             }
             _ = ticks.tick() => match print_stats(server, id).await {
                 // It has just ended, which `exit` says in a moment.
-                Ok(()) | Err(Error::Refused(_)) => {}
+                Ok(()) | Err(Error::Request(RequestError::Status(_))) => {}
                 Err(error) => return Err(error),
             },
         }
@@ -112,7 +108,7 @@ async fn stream_of(server: &Server, id: &str, every: Duration) -> Result<(), Err
     match ended.map_err(CallError::from) {
         Ok(exit) if exit.oom_killed && seen == 0 => line(&json!({"type": "oom", "id": id})),
         Ok(_) => Ok(()),
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(error).into()),
     }
 }
 

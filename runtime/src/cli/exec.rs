@@ -111,10 +111,11 @@ impl Args {
             // The server says the same to one that comes later.
             Status::Paused if self.ignore_paused => {}
             Status::Paused => return Err(Error::Refused(PAUSED.into())),
-            Status::Creating | Status::Created | Status::Stopped => return Err(not_running()),
+            Status::Creating | Status::Created | Status::Stopped => return Err(not_running().into()),
         }
         let plan = proxy::Plan {
             root: absolute(&context.root)?,
+            sandbox: container.record.sandbox.clone(),
             id: id.clone(),
             work: Work::Exec { exec_id: exec_id()?, plan: Box::new(self.plan(process)) },
             terminal,
@@ -184,14 +185,14 @@ impl Args {
     }
 
     fn leave(&self, container: &Container, plan: &proxy::Plan) -> Result<u8, Error> {
-        let path = format!("/proc/{}/ns/net", container.record.proxy.pid);
+        let path = format!("/proc/{}/ns/net", container.pid(Status::Running));
         let network = match fs::File::open(&path) {
             Ok(network) => proxy::Network::Joined(network),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(not_running()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(not_running().into()),
             Err(e) => return Err(Error::io(format!("open {path}"), e)),
         };
         let mut proxy = proxy::Child::spawn(plan, &network)?;
-        wait_ready(&mut proxy, None)?;
+        wait_ready(&mut proxy)?;
         publish(&proxy, self.pid_file.as_deref(), self.pidfd_socket.as_deref())?;
         Ok(0)
     }
@@ -205,8 +206,9 @@ impl Args {
             .build()
             .map_err(|e| Error::io("start", e))?;
         runtime.block_on(async {
-            let session = match Session::open(&container.dir, plan).await {
-                Err(error) if error.is_gone() => return Err(not_running()),
+            let sandbox = container.sandbox.as_ref().ok_or_else(not_running)?;
+            let session = match Session::open(&sandbox.dir, plan).await {
+                Err(error) if error.is_gone() => return Err(not_running().into()),
                 other => other?,
             };
             let own = std::process::id().to_string();

@@ -1,9 +1,7 @@
 //! `bulkhead kill`: a signal for the container's first process.
 
-use bulkhead_protocol::id::ContainerId;
-
-use super::Context;
-use crate::{api::container::Container, error::Error};
+use super::{Context, with_container};
+use crate::{api::container::RequestError, error::Error};
 
 /// The first and last real-time signal of Linux.
 const RTMIN: u32 = 34;
@@ -25,17 +23,16 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("kill {id}"));
-        let signal = parse(&self.signal).ok_or_else(|| {
-            step(Error::Usage { message: format!("unknown signal {:?}", self.signal), hint: None })
-        })?;
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        match container.kill(signal, self.all) {
-            // containerd sends it to be sure, after the end as well.
-            Err(Error::Refused(_)) if self.all => Ok(0),
-            other => other.map(|()| 0).map_err(step),
-        }
+        with_container(context, &self.id, "kill", |container| {
+            let unknown =
+                || Error::Usage { message: format!("unknown signal {:?}", self.signal), hint: None };
+            let signal = parse(&self.signal).ok_or_else(unknown)?;
+            match container.kill(signal, self.all) {
+                // containerd sends it to be sure, after the end as well.
+                Err(RequestError::Status(_)) if self.all => Ok(0),
+                other => Ok(other.map(|()| 0)?),
+            }
+        })
     }
 }
 

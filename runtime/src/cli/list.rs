@@ -1,11 +1,7 @@
 //! `bulkhead list`: all containers of this root.
 
-use super::{
-    Context, print,
-    state::{State, print_json},
-};
+use super::{Context, print, print_json, state::State};
 use crate::{
-    api::container::Container,
     error::Error,
     store::{StateDir, StateError},
 };
@@ -36,17 +32,10 @@ impl Args {
         }
         let mut states = Vec::new();
         for id in ids {
-            let container = match Container::open(&context.root, &id) {
-                Ok(container) => container,
-                // Deleted since it was listed, or not complete yet: not a container to speak of.
-                Err(StateError::Missing { .. } | StateError::Creating { .. }) => continue,
-                Err(error) => {
-                    context.log.warn(&format!("{id}: {}", crate::error::chain(&error)));
-                    continue;
-                }
-            };
-            match container.status() {
-                Ok(status) => states.push(State::of(&container, status)),
+            match State::find(&context.root, &id) {
+                Ok(state) => states.push(state),
+                // Deleted since it was listed, or cut off while it was created: not a container to speak of.
+                Err(Error::State(StateError::Missing { .. } | StateError::Creating { .. })) => {}
                 Err(error) => context.log.warn(&format!("{id}: {}", error.chain())),
             }
         }

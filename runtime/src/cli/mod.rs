@@ -29,10 +29,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bulkhead_protocol::id::ContainerId;
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 use crate::{
-    api,
+    api::{self, container::Container},
     config::Config,
     error::Error,
     log::{Format, Log, LogOptions},
@@ -221,6 +223,24 @@ fn report(log: &Log, error: &Error) {
     if let Some(hint) = error.hint() {
         crate::say!("  hint: {hint}");
     }
+}
+
+/// One command about one container that exists: its errors say what was being done to which.
+fn with_container<T>(
+    context: &Context,
+    id: &str,
+    doing: &str,
+    work: impl FnOnce(&Container) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let id: ContainerId = id.parse()?;
+    let opened = Container::open(&context.root, &id).map_err(Error::from);
+    opened.and_then(|container| work(&container)).map_err(|error| error.during(format!("{doing} {id}")))
+}
+
+/// Writes a value as JSON to standard output.
+fn print_json(value: &impl Serialize) -> Result<(), Error> {
+    let json = serde_json::to_string_pretty(value).map_err(|e| Error::io("write JSON", e.into()))?;
+    print(&(json + "\n"))
 }
 
 /// Writes to standard output. Unlike `println!`, a reader that went away is an error and not a panic.

@@ -1,14 +1,10 @@
 //! `bulkhead pause`: stops every process of a container where it is. The microVM goes on.
 
-use bulkhead_protocol::id::ContainerId;
 use containerd_shim_protos::api::PauseRequest;
 
-use super::Context;
+use super::{Context, with_container};
 use crate::{
-    api::{
-        client::bounded,
-        container::{Container, refused},
-    },
+    api::{client::bounded, container::refused},
     error::Error,
 };
 
@@ -22,12 +18,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("pause {id}"));
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        let request = PauseRequest { id: id.to_string(), ..Default::default() };
-        let paused = container.call(async |server| server.task.pause(bounded(), &request).await);
-        paused.map_err(|error| step(refused(error)))?;
-        Ok(0)
+        with_container(context, &self.id, "pause", |container| {
+            let request = PauseRequest { id: self.id.clone(), ..Default::default() };
+            let paused = container.call(async |server| server.task.pause(bounded(), &request).await);
+            paused.map_err(refused)?;
+            Ok(0)
+        })
     }
 }

@@ -1,21 +1,14 @@
 //! `bulkhead ps`: the processes of a container, as the guest sees them.
 
-use bulkhead_protocol::{
-    id::ContainerId,
-    sandbox::{Process, ProcessesRequest},
-};
+use bulkhead_protocol::sandbox::{Process, ProcessesRequest};
 
 use super::{
     Context,
     list::{Format, columns},
-    print,
-    state::print_json,
+    print, print_json, with_container,
 };
 use crate::{
-    api::{
-        client::bounded,
-        container::{Container, refused},
-    },
+    api::{client::bounded, container::refused},
     error::Error,
 };
 
@@ -38,23 +31,19 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("list processes of {id}"));
         if !self.options.is_empty() {
             context.log.debug("ps options are not used: the columns are fixed");
         }
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        let request = ProcessesRequest { container_id: id.to_string(), ..Default::default() };
-        let asked = container.call(async |server| server.sandbox.processes(bounded(), &request).await);
-        let processes = match asked {
-            Ok(answer) => answer.processes,
-            Err(error) => return Err(step(refused(error))),
-        };
-        match self.format {
-            Format::Json => print_json(&processes.iter().map(|process| process.pid).collect::<Vec<_>>())?,
-            Format::Table => print(&table(&processes))?,
-        }
-        Ok(0)
+        with_container(context, &self.id, "list processes of", |container| {
+            let request = ProcessesRequest { container_id: self.id.clone(), ..Default::default() };
+            let asked = container.call(async |server| server.sandbox.processes(bounded(), &request).await);
+            let processes = asked.map_err(refused)?.processes;
+            match self.format {
+                Format::Json => print_json(&processes.iter().map(|process| process.pid).collect::<Vec<_>>())?,
+                Format::Table => print(&table(&processes))?,
+            }
+            Ok(0)
+        })
     }
 }
 

@@ -18,12 +18,14 @@ use nix::{
 
 use super::{
     Context,
-    create::{Created, Flags, Mode, log_left_over},
-    delete::{self, STOPPING},
+    create::{Created, Flags, Mode},
     start,
 };
 use crate::{
-    api::container::Container,
+    api::{
+        container::{Container, RequestError},
+        removal::{self, STOPPING},
+    },
     error::Error,
     proxy::{FORWARDED, RawMode},
     store::{StateDir, names, read_json},
@@ -31,7 +33,6 @@ use crate::{
 
 /// Create and start a container
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "bulkhead run [OPTIONS] <ID>")]
 pub(super) struct Args {
     /// Return when the program runs
     #[arg(short, long)]
@@ -65,7 +66,9 @@ impl Args {
         if let Err(error) = start::start(&container).and_then(|()| start::poststart(&container)) {
             drop(raw);
             let _ = container.kill(libc::SIGKILL.unsigned_abs(), true);
-            log_left_over(context, "delete", remove(context, &container));
+            if let Err(left) = remove(context, &container) {
+                context.log.warn(&format!("delete: {}", crate::error::chain(&left)));
+            }
             return Err(error.during(format!("start {}", created.id)));
         }
         let Some(signals) = signals else { return Ok(0) };
@@ -74,11 +77,11 @@ impl Args {
         let id = created.id.clone();
         // The server ends by itself; with it the last phase is known.
         let gone = container.wait_gone(STOPPING);
-        if let Some(server) = &mut created.server {
+        if let Some(server) = created.creation.launched() {
             server.reap();
         }
         if let Some(path) = &self.timeline {
-            self.print_timeline(path, &container.dir)?;
+            print_timeline(path, &container)?;
         }
         if !self.keep {
             gone?;
@@ -86,21 +89,24 @@ impl Args {
         }
         Ok(code)
     }
-
-    fn print_timeline(&self, path: &PathBuf, dir: &StateDir) -> Result<(), Error> {
-        let stamps: Vec<Stamp> = read_json(&dir.join(names::TIMELINE))?.unwrap_or_default();
-        let table = timeline_table(&stamps);
-        if path.as_os_str() == "-" {
-            crate::say!("{}", table.trim_end());
-            return Ok(());
-        }
-        fs::write(path, table).map_err(|e| Error::io(format!("write {}", path.display()), e))
-    }
 }
 
-fn remove(context: &Context, container: &Container) -> Result<(), crate::store::StateError> {
+fn print_timeline(path: &PathBuf, container: &Container) -> Result<(), Error> {
+    let stamps: Option<Vec<Stamp>> = match &container.sandbox {
+        Some(sandbox) => read_json(&sandbox.dir.join(names::TIMELINE))?,
+        None => None,
+    };
+    let table = timeline_table(&stamps.unwrap_or_default());
+    if path.as_os_str() == "-" {
+        crate::say!("{}", table.trim_end());
+        return Ok(());
+    }
+    fs::write(path, table).map_err(|e| Error::io(format!("write {}", path.display()), e))
+}
+
+fn remove(context: &Context, container: &Container) -> Result<(), RequestError> {
     let dir = StateDir::open(&context.root, container.dir.id())?;
-    delete::remove(context, dir)
+    removal::remove(&context.root, dir, &context.log)
 }
 
 /// Phase, and milliseconds since the command was entered and since the phase before.

@@ -1,17 +1,17 @@
 //! `bulkhead start`: lets the program of a created container run.
 
-use bulkhead_protocol::id::ContainerId;
 use containerd_shim_protos::api::StartRequest;
 use ttrpc::Code;
 
-use super::Context;
+use super::{Context, with_container};
 use crate::{
     api::{
         client::{CallError, bounded},
-        container::Container,
+        container::{Container, RequestError},
     },
     container::status::Status,
     error::Error,
+    hooks::Subject,
 };
 
 /// Run the program of a created container
@@ -24,12 +24,11 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
-        let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("start {id}"));
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        start(&container).map_err(step)?;
-        poststart(&container).map_err(step)?;
-        Ok(0)
+        with_container(context, &self.id, "start", |container| {
+            start(container)?;
+            poststart(container)?;
+            Ok(0)
+        })
     }
 }
 
@@ -42,14 +41,14 @@ pub(super) fn start(container: &Container) -> Result<(), Error> {
             Err(Error::Refused(refusal(status).into()))
         }
         Err(CallError::Gone { .. }) => Err(Error::Refused(refusal(Status::Stopped).into())),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(RequestError::from(error).into()),
     }
 }
 
 /// Runs the hooks that follow the start. One that fails takes the container with it.
 pub(super) fn poststart(container: &Container) -> Result<(), Error> {
     let record = &container.record;
-    if let Err(error) = record.subject().poststart(record.proxy.pid) {
+    if let Err(error) = Subject::from(record).poststart(container.pid(Status::Running)) {
         container.end(true)?;
         return Err(error.into());
     }

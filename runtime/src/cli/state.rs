@@ -1,12 +1,20 @@
 //! `bulkhead state`: a container's state as the OCI runtime spec has it, in JSON.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use bulkhead_protocol::id::ContainerId;
 use serde::Serialize;
 
-use super::{Context, print};
-use crate::{api::container::Container, container::status::Status, error::Error};
+use super::{Context, print_json};
+use crate::{
+    api::container::Container,
+    container::status::Status,
+    error::Error,
+    store::{Record, StateDir, StateError},
+};
 
 /// Print the state of a container
 #[derive(Debug, clap::Args)]
@@ -19,10 +27,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self, context: &Context) -> Result<u8, Error> {
         let id: ContainerId = self.id.parse()?;
-        let step = |error: Error| error.during(format!("state of {id}"));
-        let container = Container::open(&context.root, &id).map_err(|e| step(e.into()))?;
-        let status = container.status().map_err(step)?;
-        print_json(&State::of(&container, status))?;
+        let state = State::find(&context.root, &id);
+        print_json(&state.map_err(|error| error.during(format!("state of {id}")))?)?;
         Ok(0)
     }
 }
@@ -43,12 +49,37 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn of(container: &Container, status: Status) -> Self {
-        let record = &container.record;
+    /// Of a container that exists, or is being created.
+    ///
+    /// # Errors
+    /// `StateError::Creating` when its creation was cut off.
+    pub(super) fn find(root: &Path, id: &ContainerId) -> Result<Self, Error> {
+        match Container::open(root, id) {
+            Ok(container) => {
+                let status = container.status()?;
+                Ok(Self::of(&container.record, status, container.pid(status)))
+            }
+            Err(StateError::Creating { .. }) => Self::creating(root, id),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The server that creates it holds the lock of its directory.
+    fn creating(root: &Path, id: &ContainerId) -> Result<Self, Error> {
+        let dir = StateDir::open(root, id)?;
+        let record = dir.creating()?;
+        let creating = || StateError::Creating { id: id.clone() };
+        if dir.try_lock()?.is_some() {
+            return Err(creating().into());
+        }
+        Ok(Self::of(&record.ok_or_else(creating)?, Status::Creating, 0))
+    }
+
+    fn of(record: &Record, status: Status, pid: u32) -> Self {
         Self {
             oci_version: record.oci_version.clone(),
             id: record.id.clone(),
-            pid: container.pid(status),
+            pid,
             status: status.name(),
             bundle: record.bundle.clone(),
             rootfs: record.rootfs.clone(),
@@ -59,7 +90,5 @@ impl State {
     }
 }
 
-pub(super) fn print_json(value: &impl Serialize) -> Result<(), Error> {
-    let json = serde_json::to_string_pretty(value).map_err(|e| Error::io("write JSON", e.into()))?;
-    print(&(json + "\n"))
-}
+#[cfg(test)]
+mod tests;

@@ -90,13 +90,22 @@ fn exec_wants_an_id() {
 }
 
 #[test]
-fn the_flags_of_run_and_create_end_at_the_id() {
-    for command in ["run", "create"] {
-        let text =
-            format!("{:?}", parse(&[command, "--no-pivot", "web", "--no-new-keyring"]).unwrap().command);
-        assert!(text.contains("no_pivot: true") && text.contains("no_new_keyring: false"), "{text}");
+fn flags_after_the_id_mean_the_same_as_before_it() {
+    for (before, after) in [
+        ("create --bundle B --no-pivot web", "create web --bundle B --no-pivot"),
+        ("run --detach --bundle B web", "run web --bundle B --detach"),
+        ("delete --force web", "delete web --force"),
+        ("kill --all web 9", "kill web 9 --all"),
+        ("kill --all web 9", "kill web --all 9"),
+        ("list -q -f json", "list -f json -q"),
+        ("events --stats web", "events web --stats"),
+        ("update --pids-limit 5 web", "update web --pids-limit 5"),
+    ] {
+        let command =
+            |line: &str| format!("{:?}", parse(&line.split(' ').collect::<Vec<_>>()).unwrap().command);
+        assert_eq!(command(before), command(after), "{after}");
     }
-    assert!(parse(&["run"]).is_err());
+    assert!(parse(&["run"]).is_err() && parse(&["create", "web", "second"]).is_err());
 }
 
 #[test]

@@ -112,19 +112,22 @@ impl Args {
             context.log.warn(warning);
         }
         let container = Container::open(&context.root, id)?;
-        if let Some(sandbox) = &container.record.sandbox {
-            for warning in update.host.lost_in(sandbox.as_str()) {
+        if let Some(sandbox) = &container.sandbox
+            && !container.hosts_sandbox()
+        {
+            let host = sandbox.record.host_container.as_ref().map(ContainerId::as_str);
+            for warning in update.host.lost_in(host.unwrap_or(sandbox.dir.id().as_str())) {
                 context.log.warn(&warning);
             }
         }
         if container.status()? == Status::Stopped {
-            return Err(not_running());
+            return Err(not_running().into());
         }
         let resources = Any { type_url: RESOURCES.to_owned(), value: json, ..Default::default() };
         let request =
             UpdateTaskRequest { id: id.to_string(), resources: Some(resources).into(), ..Default::default() };
         let updated = container.call(async |server| server.task.update(bounded(), &request).await);
-        updated.map(drop).map_err(refused)
+        updated.map(drop).map_err(|error| refused(error).into())
     }
 }
 

@@ -9,30 +9,30 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use crate::sandbox::key::Key;
+use crate::{log::note, sandbox::key::Key, store::Process};
 
 /// What a process is attached to. A shim that holds the streams itself will be another kind.
 #[derive(Debug, Clone)]
 pub(crate) enum Attachment {
     /// A process of the host that stands for it: callers wait for it, signal it and read its pid.
-    Proxy { pid: u32, pidfd: Arc<OwnedFd> },
+    Proxy { process: Process, pidfd: Arc<OwnedFd> },
 }
 
 impl Attachment {
     /// # Errors
     /// When no process has this pid.
     pub(crate) fn proxy(pid: u32) -> io::Result<Self> {
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Self::Proxy { pid, pidfd: Arc::new(pidfd_open(raw, PidfdFlags::empty())?) })
+        let process = Process::of(pid)?;
+        let pidfd = process.pidfd()?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self::Proxy { process, pidfd: Arc::new(pidfd) })
     }
 
-    /// The pid that callers see.
-    pub(crate) fn host_pid(&self) -> u32 {
+    /// Stands for the process on the host: callers see its pid.
+    pub(crate) fn process(&self) -> Process {
         match self {
-            Self::Proxy { pid, .. } => *pid,
+            Self::Proxy { process, .. } => *process,
         }
     }
 
@@ -43,18 +43,25 @@ impl Attachment {
         }
     }
 
-    /// Readable when the holder has ended.
-    pub(super) fn end(&self) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
-        // SAFETY: an `OwnedFd` is open and the same until its last owner drops it; the `AsyncFd` is one of them.
-        Ok(unsafe { AsyncFd::register_with_interest(self.pidfd().clone(), Interest::READABLE) }?)
+    /// Ends the holder.
+    pub(super) fn kill(&self) {
+        if let Err(error) = self.process().kill() {
+            note(&format!("kill the proxy, {}: {error}", self.process()));
+        }
     }
 }
 
+/// Readable when the process behind the descriptor has ended.
+pub(super) fn end_of(pidfd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `OwnedFd` is open and the same until its last owner drops it; the `AsyncFd` is one of them.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+}
+
 #[derive(Debug, Clone)]
-enum Held {
-    By(Attachment),
+struct Held {
+    attachment: Attachment,
     /// The holder was there and has ended.
-    Lost,
+    lost: bool,
 }
 
 /// A small map behind a lock, which is never held across an await.
@@ -67,11 +74,13 @@ impl Attachments {
     }
 
     pub(super) fn insert(&self, key: Key, attachment: Attachment) {
-        self.map().insert(key, Held::By(attachment));
+        self.map().insert(key, Held { attachment, lost: false });
     }
 
-    pub(super) fn lost(&self, key: Key) {
-        self.map().insert(key, Held::Lost);
+    pub(super) fn lost(&self, key: &Key) {
+        if let Some(held) = self.map().get_mut(key) {
+            held.lost = true;
+        }
     }
 
     pub(super) fn remove(&self, key: &Key) {
@@ -80,23 +89,20 @@ impl Attachments {
 
     /// `None` when there is none, or none any more.
     pub(super) fn get(&self, key: &Key) -> Option<Attachment> {
-        match self.map().get(key) {
-            Some(Held::By(attachment)) => Some(attachment.clone()),
-            Some(Held::Lost) | None => None,
-        }
+        self.map().get(key).filter(|held| !held.lost).map(|held| held.attachment.clone())
+    }
+
+    /// Also of a holder that has ended.
+    pub(super) fn process(&self, key: &Key) -> Option<Process> {
+        self.map().get(key).map(|held| held.attachment.process())
     }
 
     pub(super) fn is_lost(&self, key: &Key) -> bool {
-        matches!(self.map().get(key), Some(Held::Lost))
+        self.map().get(key).is_some_and(|held| held.lost)
     }
 
     /// Of the holders that live.
     pub(super) fn host_pids(&self) -> Vec<u32> {
-        let map = self.map();
-        let held = map.values().filter_map(|held| match held {
-            Held::By(attachment) => Some(attachment.host_pid()),
-            Held::Lost => None,
-        });
-        held.collect()
+        self.map().values().filter(|held| !held.lost).map(|held| held.attachment.process().pid).collect()
     }
 }

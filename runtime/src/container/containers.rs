@@ -8,20 +8,20 @@
 //! never held across an await. An operation that must not be cut in half runs `detached`: a client that goes away only
 //! drops its answer.
 
+mod create;
 mod force;
 mod update;
 
 use std::{
-    borrow::Cow,
+    collections::BTreeMap,
     future::Future,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use bulkhead_protocol::{
     agent::{ContainerStatsResponse, ProcessInfo},
-    container::ContainerSpec,
     id::{ContainerId, ExecId},
     timeline::Phase,
 };
@@ -29,8 +29,9 @@ use tokio::{io::unix::AsyncFd, sync::Notify};
 use ttrpc::Code;
 
 use super::{
-    Attachment, ContainerError, ContainerPlan, ExecPlan, Exit, Stdio, TableError,
-    attachment::Attachments,
+    Attachment, ContainerError, ExecPlan, Exit, Stdio, TableError,
+    attachment::{Attachments, end_of},
+    creation::Creation,
     status::{Event, Status},
     table::Table,
 };
@@ -40,11 +41,7 @@ use crate::{
     sandbox::{
         Sandbox,
         agent::{Agent, AgentError},
-        cgroup,
-        expose::expose,
         key::Key,
-        nics::Found,
-        sizing::Demand,
         vmm::Over,
     },
     store::{names, write_atomically},
@@ -57,14 +54,25 @@ pub(crate) struct Containers {
     root: PathBuf,
     table: Mutex<Table>,
     attachments: Attachments,
+    /// Begun, and not complete.
+    creations: Mutex<BTreeMap<ContainerId, Creation>>,
+    /// A creation was completed once.
+    committed: AtomicBool,
     /// Something happened that may end the server: look again.
     changed: Notify,
 }
 
 impl Containers {
     pub(crate) fn new(sandbox: Arc<Sandbox>, root: PathBuf) -> Arc<Self> {
-        let (table, attachments) = (Mutex::default(), Attachments::default());
-        Arc::new(Self { sandbox, root, table, attachments, changed: Notify::new() })
+        Arc::new(Self {
+            sandbox,
+            root,
+            table: Mutex::default(),
+            attachments: Attachments::default(),
+            creations: Mutex::default(),
+            committed: AtomicBool::new(false),
+            changed: Notify::new(),
+        })
     }
 
     pub(crate) fn sandbox(&self) -> &Sandbox {
@@ -75,9 +83,13 @@ impl Containers {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn creations(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Creation>> {
+        self.creations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The pid that stands for a process on the host; 0 when none does.
     pub(crate) fn host_pid(&self, key: &Key) -> u32 {
-        self.attachments.get(key).map_or(0, |attachment| attachment.host_pid())
+        self.attachments.get(key).map_or(0, |attachment| attachment.process().pid)
     }
 
     /// Of the attachments that are held: they still take output, or want an answer.
@@ -85,7 +97,8 @@ impl Containers {
         self.attachments.host_pids()
     }
 
-    /// Returns when nothing of the sandbox is of use any more: all containers are over, and nobody holds a stream.
+    /// Returns when nothing of the sandbox is of use any more: all containers are over, none is being created, and nobody holds
+    /// a stream; or the creation that it was started for was aborted.
     pub(crate) async fn until_over(&self) {
         let mut vm = self.sandbox.vm();
         loop {
@@ -94,7 +107,8 @@ impl Containers {
                 let table = self.table();
                 table.is_over() || (failed && table.is_empty())
             };
-            if ended && self.host_pids().is_empty() {
+            let idle = ended && self.creations().is_empty() && self.host_pids().is_empty();
+            if idle || self.is_aborted() {
                 return;
             }
             tokio::select! {
@@ -116,7 +130,7 @@ impl Containers {
     pub(crate) async fn attach(self: Arc<Self>, key: Key, pid: u32) -> Result<(), ContainerError> {
         let failed = |source| ContainerError::Attach { pid, source };
         let attachment = Attachment::proxy(pid).map_err(failed)?;
-        let end = attachment.end().map_err(failed)?;
+        let end = end_of(attachment.pidfd().clone()).map_err(failed)?;
         self.attachments.insert(key.clone(), attachment);
         tokio::spawn(self.clone().watch_attachment(key, end));
         Ok(self.sandbox.guest().await.map(drop)?)
@@ -125,93 +139,13 @@ impl Containers {
     async fn watch_attachment(self: Arc<Self>, key: Key, end: AsyncFd<Arc<OwnedFd>>) {
         // An error here can only mean that the runtime ends.
         let _ = end.readable().await;
-        self.attachments.lost(key.clone());
+        self.attachments.lost(&key);
         self.kill_orphan(&key).await;
         self.changed.notify_one();
         // Nobody is left who could delete an exec, or ask for its exit.
         if !key.is_init() && self.wait(&key).await.is_ok() {
             let _ = self.delete(key).await;
         }
-    }
-
-    pub(crate) async fn create(
-        self: Arc<Self>,
-        key: Key,
-        plan: ContainerPlan,
-        stdio: Stdio,
-    ) -> Result<u32, ContainerError> {
-        self.table().reserve(&key.container, plan.bundle.clone(), plan.exports.clone(), stdio.clone())?;
-        match self.make(&key, &plan, &stdio).await {
-            Ok(()) => {
-                self.mark(&key, Phase::ContainerCreated);
-                tokio::spawn(self.clone().wait_for_exit(key.clone()));
-                // What holds its streams may have ended while it was made.
-                self.kill_orphan(&key).await;
-                Ok(self.host_pid(&key))
-            }
-            Err(error) => {
-                self.forget(&key).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ContainerError> {
-        let guest = self.expose(key, plan)?;
-        let made_for_it = self.sandbox.is_made_for(&key.container);
-        // While the guest boots.
-        let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
-        let (agent, found) = (agent?, found?);
-        let whole = self.sandbox.cgroup().filter(|_| made_for_it);
-        if let Some(cgroup) = whole {
-            self.enter_cgroup(key, &cgroup.path)?;
-        }
-        let limits = whole.map(|cgroup| cgroup.limits.clone()).unwrap_or_default();
-        let demand = Demand::of(&plan.guest.resources, &limits);
-        if !made_for_it {
-            self.sandbox.make_room(&agent, demand).await?;
-            if let Some(score) = plan.guest.process.oom_score_adj {
-                self.sandbox.raise_oom_score(score)?;
-            }
-        }
-        agent.create(key, &guest, stdio.for_agent()).await?;
-        if let Some(found) = found {
-            self.sandbox.nics().apply(&agent, &key.container, found).await?;
-        }
-        Ok(self.table().made(&key.container, demand)?)
-    }
-
-    /// Shows its files to the guest, as who creates the container sees them.
-    fn expose<'p>(
-        &self,
-        key: &Key,
-        plan: &'p ContainerPlan,
-    ) -> Result<Cow<'p, ContainerSpec>, ContainerError> {
-        let attachment = self.attachments.get(key);
-        if attachment.is_none() && self.attachments.is_lost(key) {
-            return Err(ContainerError::Unattached);
-        }
-        let caller = attachment.as_ref().map(|attachment| attachment.pidfd().as_ref());
-        Ok(expose(self.sandbox.share(), &plan.exports, &plan.guest, caller)?)
-    }
-
-    /// Moves this server and what holds the container's streams into the cgroup where the VMM is. Not earlier: they have
-    /// opened what they need of the host's devices now, and the cgroup may forbid them all (podman's pods do, with cgroupfs).
-    fn enter_cgroup(&self, key: &Key, path: &std::path::Path) -> Result<(), ContainerError> {
-        cgroup::enter(path, std::process::id())?;
-        if let Some(attachment) = self.attachments.get(key) {
-            cgroup::enter(path, attachment.host_pid())?;
-        }
-        Ok(())
-    }
-
-    /// What there is of a network that was given by its path. It is that of the container that brought it, and of those
-    /// that share its namespace.
-    async fn prepare_network(&self, key: &Key) -> Result<Option<Found>, ContainerError> {
-        if !self.sandbox.is_made_for(&key.container) {
-            return Ok(None);
-        }
-        Ok(self.sandbox.nics().prepare().await?)
     }
 
     /// Interfaces may have come since the container was made, and addresses: docker brings both between create and start.
@@ -221,10 +155,8 @@ impl Containers {
             return Ok(());
         }
         let nics = self.sandbox.nics();
-        if let Some(found) = nics.look_again(self.host_pid(key)).await? {
-            nics.apply(agent, &key.container, found).await?;
-        }
-        Ok(())
+        let found = nics.look_again(self.host_pid(key)).await?;
+        self.apply_network(key, agent, found).await
     }
 
     /// Drops a container or exec, and what it had in the share. Its id is free when the guest has nothing of it any more.

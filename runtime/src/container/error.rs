@@ -2,12 +2,16 @@
 
 use std::io;
 
+use bulkhead_protocol::id::{ContainerId, IdError};
+
 use crate::{
     sandbox::{
         Failure, agent::AgentError, cgroup::CgroupError, expose::ExposeError, nics::NicsError,
         oom_score::OomScoreError, resize::ResizeError,
     },
     spec::SpecError,
+    store::StateError,
+    undo::UndoError,
 };
 
 use super::TableError;
@@ -38,6 +42,21 @@ pub(crate) enum ContainerError {
     Nics(#[from] NicsError),
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error("read the request to create a container")]
+    Request { source: io::Error },
+    #[error(transparent)]
+    Id(#[from] IdError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    /// Undone meanwhile, or never begun.
+    #[error("no creation of container {id} is under way")]
+    NoCreation { id: ContainerId },
+    #[error("the command that creates container {id} is gone")]
+    NoCaller { id: ContainerId },
+    #[error("container {id} is not made yet")]
+    NotMade { id: ContainerId },
     /// A task of the server's panicked.
     #[error("the operation broke off")]
     Broken { source: tokio::task::JoinError },
@@ -49,6 +68,8 @@ impl ContainerError {
         match self {
             Self::Sandbox(failure) => failure.hint(),
             Self::Spec(error) => error.hint(),
+            Self::State(error) => error.hint(),
+            Self::Undo(error) => error.hint(),
             Self::Table(_)
             | Self::Agent(_)
             | Self::Attach { .. }
@@ -58,6 +79,11 @@ impl ContainerError {
             | Self::OomScore(_)
             | Self::Resize(_)
             | Self::Nics(_)
+            | Self::Request { .. }
+            | Self::Id(_)
+            | Self::NoCreation { .. }
+            | Self::NoCaller { .. }
+            | Self::NotMade { .. }
             | Self::Broken { .. } => None,
         }
     }

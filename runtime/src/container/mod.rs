@@ -2,12 +2,14 @@
 //!
 //!   api ─▶ Containers ─▶ Table (what is known: status, exits)
 //!              │    └──▶ Attachments (who holds the streams of each process on the host)
-//!              └───────▶ sandbox::Sandbox (the guest, the machine)
+//!              ├──────▶ Creation (claim ─▶ make ─▶ record, or all undone)
+//!              └──────▶ sandbox::Sandbox (the guest, the machine)
 //!
 //!   plan: what is to be made        status: the lifecycle on one screen        force: what a guest does not do by itself
 
 mod attachment;
 mod containers;
+mod creation;
 mod error;
 mod exit;
 mod plan;
@@ -17,6 +19,10 @@ mod table;
 
 pub(crate) use attachment::Attachment;
 pub(crate) use containers::{Containers, detached};
+pub(crate) use creation::Creation;
+pub use creation::CreationRequest;
+#[cfg(test)]
+pub(crate) use creation::tests::request as test_request;
 pub(crate) use error::ContainerError;
 pub(crate) use exit::Exit;
 pub use plan::{ContainerPlan, ExecPlan};

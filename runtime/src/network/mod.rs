@@ -14,7 +14,7 @@ mod undo;
 use std::{
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -24,6 +24,8 @@ use std::{
 use bulkhead_sys::namespace;
 use rtnetlink::Handle;
 use rustix::{fs::OFlags, io::Errno};
+
+use crate::store::{NamespaceId, StateError};
 
 pub use attach::{VHOST, attach, open_vhost};
 pub use scan::{Interface, Scan};
@@ -56,19 +58,31 @@ pub enum NetworkError {
     #[error("{step} of interface {interface}")]
     Step { step: &'static str, interface: String, source: rtnetlink::Error },
     #[error(transparent)]
-    Journal(#[from] crate::store::StateError),
+    Journal(#[from] StateError),
+}
+
+impl NetworkError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Open { .. } | Self::NotANamespace { .. } | Self::Host { .. } => {
+                Some("give the path of another network namespace, or none for a fresh one")
+            }
+            Self::Journal(error) => error.hint(),
+            Self::Enter { .. }
+            | Self::Late
+            | Self::List { .. }
+            | Self::Unsupported { .. }
+            | Self::Busy { .. }
+            | Self::Tap { .. }
+            | Self::Step { .. } => None,
+        }
+    }
 }
 
 /// A network namespace that is held open. Clones share the descriptor.
 #[derive(Debug, Clone)]
 pub struct Namespace(Arc<File>);
-
-/// Which namespace it is, for as long as it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct NamespaceId {
-    device: u64,
-    inode: u64,
-}
 
 impl Namespace {
     /// Opens the namespace that is mounted, or stands, at `path`.
@@ -88,7 +102,7 @@ impl Namespace {
         let id = namespace.id().map_err(failed)?;
         // Ours, and that of the first process: a caller may have moved us.
         for host in ["/proc/self/ns/net", "/proc/1/ns/net"] {
-            if std::fs::metadata(host).is_ok_and(|host| NamespaceId::of(&host) == id) {
+            if std::fs::metadata(host).is_ok_and(|host| NamespaceId::from(&host) == id) {
                 return Err(NetworkError::Host { path: path.to_owned() });
             }
         }
@@ -110,7 +124,7 @@ impl Namespace {
     /// # Errors
     /// As for fstat(2).
     pub fn id(&self) -> io::Result<NamespaceId> {
-        Ok(NamespaceId::of(&self.0.metadata()?))
+        Ok(NamespaceId::from(&self.0.metadata()?))
     }
 
     /// Runs `work` with a netlink socket of the namespace, on a thread of its own that is inside.
@@ -143,17 +157,6 @@ impl Namespace {
 impl AsFd for Namespace {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl NamespaceId {
-    #[cfg(test)]
-    pub(crate) fn example() -> Self {
-        Self { device: 4, inode: 4_026_531_840 }
-    }
-
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 

@@ -19,7 +19,7 @@ fn the_hosts_own_namespace_is_refused() {
 
 #[test]
 fn undoing_in_a_namespace_that_is_gone_is_done() {
-    let id = NamespaceId { device: 4, inode: 1 };
+    let id = NamespaceId::example();
     undo(Path::new("/run/netns/never-was"), id, 7, 8).unwrap();
 }
 

@@ -27,7 +27,7 @@ use std::{
     path::PathBuf,
 };
 
-use bulkhead_protocol::id::{ContainerId, ExecId};
+use bulkhead_protocol::id::{ContainerId, ExecId, SandboxId};
 use serde::{Deserialize, Serialize};
 
 pub use console::{RawMode, send_fd};
@@ -41,7 +41,7 @@ use crate::{
     container::{ContainerPlan, ExecPlan},
     sandbox::oom_score::{self, OomScoreError},
     shed::{self, ShedError},
-    store::{Role, StateDir, StateError},
+    store::{Role, SandboxDir, StateDir, StateError},
 };
 
 /// The word after which `main` below is meant.
@@ -55,8 +55,9 @@ const PLAN_MAX: u64 = bulkhead_protocol::limits::CONTAINER_SPEC as u64 * 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Of the state directory; absolute.
+    /// Holds all state directories; absolute.
     pub root: PathBuf,
+    pub sandbox: SandboxId,
     pub id: ContainerId,
     pub work: Work,
     pub terminal: Option<Terminal>,
@@ -106,8 +107,7 @@ pub enum Report {
     Ready,
     Failed {
         message: String,
-        /// The server went away: its own last words say more.
-        gone: bool,
+        hint: Option<String>,
     },
 }
 
@@ -131,8 +131,12 @@ enum ProxyError {
 
 impl ProxyError {
     fn report(&self) -> Report {
-        let gone = matches!(self, Self::Session(error) if error.is_gone());
-        Report::Failed { message: crate::error::chain(self), gone }
+        let hint = match self {
+            Self::Session(error) => error.hint(),
+            Self::State(error) => error.hint(),
+            _ => None,
+        };
+        Report::Failed { message: crate::error::chain(self), hint: hint.map(Into::into) }
     }
 }
 
@@ -159,9 +163,8 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     let start = |source| ProxyError::Start { source };
     // Not for this one's own children: there are none.
     rustix::io::fcntl_setfd(control, rustix::io::FdFlags::CLOEXEC).map_err(|e| start(e.into()))?;
-    let dir = StateDir::open(&plan.root, &plan.id)?;
     if matches!(plan.work, Work::Create(_)) {
-        dir.journal().append_self(Role::Proxy)?;
+        StateDir::open(&plan.root, &plan.id)?.journal().append_self(Role::Proxy)?;
     }
     if let Some(score) = plan.work.oom_score_adj() {
         oom_score::set_own(score)?;
@@ -174,7 +177,8 @@ fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
     let null = File::options().read(true).write(true).open("/dev/null").map_err(start)?;
     runtime.block_on(async {
         let relay = Relay::install().map_err(start)?;
-        let session = Session::open(&dir, &plan).await?;
+        let sandbox = SandboxDir::open(&plan.root, &plan.sandbox)?.ok_or(SessionError::NoSandbox)?;
+        let session = Session::open(&sandbox, &plan).await?;
         if matches!(plan.terminal, Some(Terminal::Console(_))) {
             let_go_of_stdio(&null).map_err(start)?;
         }

@@ -35,7 +35,7 @@ use crate::{
         container_options, exec_spec,
     },
     container::vsock_stdio,
-    store::{Process, StateDir, names},
+    store::{Process, SandboxDir, names},
 };
 
 /// As a shell reports death by SIGKILL.
@@ -45,6 +45,8 @@ const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
+    #[error("the sandbox is gone")]
+    NoSandbox,
     #[error("connect to the sandbox server")]
     Connect { source: io::Error },
     #[error(transparent)]
@@ -64,7 +66,21 @@ pub enum SessionError {
 impl SessionError {
     /// The server itself went away.
     pub fn is_gone(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::Call(CallError::Gone { .. }))
+        matches!(self, Self::NoSandbox | Self::Connect { .. } | Self::Call(CallError::Gone { .. }))
+    }
+
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Call(error) => error.hint(),
+            Self::NoSandbox
+            | Self::Connect { .. }
+            | Self::Stream(_)
+            | Self::Wire(_)
+            | Self::Console { .. }
+            | Self::Standard { .. }
+            | Self::Pid { .. } => None,
+        }
     }
 }
 
@@ -95,9 +111,9 @@ pub struct Session {
 impl Session {
     /// # Errors
     /// When the sandbox does not come up or refuses; the process is not there then.
-    pub async fn open(dir: &StateDir, plan: &Plan) -> Result<Self, SessionError> {
+    pub async fn open(sandbox: &SandboxDir, plan: &Plan) -> Result<Self, SessionError> {
         let connect = |source| SessionError::Connect { source };
-        let server = Server::on(dir.connect(names::SERVER_SOCKET).map_err(connect)?).map_err(connect)?;
+        let server = Server::on(sandbox.connect(names::SERVER_SOCKET).map_err(connect)?).map_err(connect)?;
         let container = plan.id.to_string();
         let exec = match &plan.work {
             Work::Create(_) => String::new(),
@@ -110,8 +126,8 @@ impl Session {
 
         let token = streams::token()?;
         let ends = match &plan.terminal {
-            None => separate(dir, &token)?,
-            Some(terminal) => with_terminal(dir, &token, terminal, plan)?,
+            None => separate(sandbox, &token)?,
+            Some(terminal) => with_terminal(sandbox, &token, terminal, plan)?,
         };
         let session = Self { server, container, exec, ends };
         session.begin(&plan.work, &vsock_stdio(&token)).await?;
@@ -240,7 +256,7 @@ fn duplicate(number: u32, fd: BorrowedFd<'_>) -> Result<OwnedFd, SessionError> {
         .map_err(|errno| SessionError::Standard { number, source: errno.into() })
 }
 
-fn separate(dir: &StateDir, token: &bulkhead_protocol::id::StreamToken) -> Result<Ends, SessionError> {
+fn separate(sandbox: &SandboxDir, token: &bulkhead_protocol::id::StreamToken) -> Result<Ends, SessionError> {
     // A caller may close its standard input; the process then has none either.
     let stdin = duplicate(0, rustix::stdio::stdin()).ok();
     let stdout = duplicate(1, rustix::stdio::stdout())?;
@@ -249,7 +265,7 @@ fn separate(dir: &StateDir, token: &bulkhead_protocol::id::StreamToken) -> Resul
     if stdin.is_some() {
         kinds.push(Stream::Stdin);
     }
-    let mut opened = streams::open(dir, token, &kinds)?.into_iter();
+    let mut opened = streams::open(sandbox, token, &kinds)?.into_iter();
     let mut next = || {
         opened.next().ok_or(SessionError::Standard { number: 0, source: io::ErrorKind::InvalidData.into() })
     };
@@ -259,7 +275,7 @@ fn separate(dir: &StateDir, token: &bulkhead_protocol::id::StreamToken) -> Resul
 }
 
 fn with_terminal(
-    dir: &StateDir,
+    sandbox: &SandboxDir,
     token: &bulkhead_protocol::id::StreamToken,
     terminal: &Terminal,
     plan: &Plan,
@@ -278,7 +294,7 @@ fn with_terminal(
             (duplicate(0, slave.as_fd())?, slave)
         }
     };
-    let stream = streams::open(dir, token, &[Stream::Tty])?.into_iter().next();
+    let stream = streams::open(sandbox, token, &[Stream::Tty])?.into_iter().next();
     let stream =
         stream.ok_or(SessionError::Standard { number: 0, source: io::ErrorKind::InvalidData.into() })?;
     Ok(Ends::Terminal { input, output, stream })

@@ -17,7 +17,7 @@ use bulkhead_protocol::{
     stdio::{ACCEPTED, Header, Stream},
 };
 
-use crate::store::{StateDir, names};
+use crate::store::{SandboxDir, names};
 
 /// For one line to come back: the guest is up, but may be busy.
 const PATIENCE: Duration = limits::RPC;
@@ -54,12 +54,12 @@ pub fn random_hex() -> io::Result<String> {
 
 /// Opens `kinds`, in their order.
 pub(super) fn open(
-    dir: &StateDir,
+    sandbox: &SandboxDir,
     token: &StreamToken,
     kinds: &[Stream],
 ) -> Result<Vec<UnixStream>, StreamError> {
     let connect = |_: &Stream| -> io::Result<UnixStream> {
-        let stream = dir.connect(names::VSOCK_SOCKET)?;
+        let stream = sandbox.connect(names::VSOCK_SOCKET)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(stream)

@@ -14,6 +14,7 @@ fn exec_plan() -> Plan {
     let plan = Box::new(ExecPlan { process, ignore_paused: false, cgroup: String::new() });
     Plan {
         root: "/run/bulkhead".into(),
+        sandbox: "pod".parse().unwrap(),
         id: "web".parse().unwrap(),
         work: Work::Exec { exec_id: "e".parse().unwrap(), plan },
         terminal: Some(Terminal::Console("/run/console.sock".into())),
@@ -42,12 +43,12 @@ fn a_command_that_dies_before_the_plan_is_an_error() {
 #[test]
 fn a_report_is_one_line_and_the_end() {
     let (mut command, proxy) = UnixStream::pair().unwrap();
-    tell(&proxy, &Report::Failed { message: "a\nb".into(), gone: true });
+    tell(&proxy, &Report::Failed { message: "a\nb".into(), hint: None });
     let mut text = String::new();
     command.read_to_string(&mut text).unwrap();
     assert_eq!(text.lines().count(), 1);
     let report: Report = serde_json::from_str(&text).unwrap();
-    assert_eq!(report, Report::Failed { message: "a\nb".into(), gone: true });
+    assert_eq!(report, Report::Failed { message: "a\nb".into(), hint: None });
 }
 
 /// A VMM and agent that answer each connection with `vmm` and then `agent`.
@@ -85,7 +86,7 @@ fn line(socket: &mut UnixStream) -> String {
 
 fn open_streams(vmm: &'static [u8], agent: &'static [u8]) -> (Result<Vec<UnixStream>, String>, Vec<String>) {
     let root = tempfile::tempdir().unwrap();
-    let dir = StateDir::claim(root.path(), &"web".parse().unwrap()).unwrap();
+    let dir = SandboxDir::claim(root.path(), &"web".parse().unwrap()).unwrap();
     let served = serve(dir.bind(names::VSOCK_SOCKET).unwrap(), vmm, agent);
     let token = "abc".parse().unwrap();
     let opened = streams::open(&dir, &token, &[Stream::Stdout, Stream::Stderr]);

@@ -7,6 +7,7 @@
 
 pub mod bounds;
 mod claim;
+mod entrance;
 pub mod limits;
 pub mod scope;
 
@@ -18,7 +19,11 @@ use std::{
 use bulkhead_protocol::id::ContainerId;
 
 use self::bounds::BoundsError;
-pub use self::claim::{Claim, refuse_taken};
+use self::claim::refuse_taken;
+pub use self::{
+    claim::Claim,
+    entrance::{Entrance, Place},
+};
 use crate::{
     store::{Entry, Journal, StateError},
     systemd::SystemdError,

@@ -2,24 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
-use bulkhead_protocol::{id::ContainerId, vmm::HugePages};
+use bulkhead_protocol::{
+    id::{ContainerId, SandboxId},
+    vmm::HugePages,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{cgroup::bounds::Memory, sizing::Sizes};
-use crate::{config::Config, spec::HostLimits, systemd::Scope};
+use super::{
+    cgroup::{Place, bounds::Memory},
+    sizing::Sizes,
+};
+use crate::{config::Config, spec::HostLimits};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SandboxPlan {
-    /// Of the state directory; absolute.
+    /// Holds all state directories; absolute.
     pub root: PathBuf,
-    pub id: ContainerId,
+    pub id: SandboxId,
+    /// The container that it is started for: its limits size the machine, and its cgroup has it.
+    pub host_container: ContainerId,
     pub vmm: PathBuf,
     pub sizes: Sizes,
-    /// Where server, VMM and proxies go.
-    pub cgroup: Option<PathBuf>,
-    /// Whether the cgroup is a unit of systemd's.
-    pub scope: Option<Scope>,
+    /// That of the host container: server, VMM and its proxies go there.
+    pub cgroup: Option<Place>,
     /// To set there.
     pub limits: HostLimits,
     /// Whether the first container's memory is limited.
@@ -39,14 +45,20 @@ pub struct SandboxPlan {
 }
 
 impl SandboxPlan {
-    pub fn new(root: &Path, id: &ContainerId, config: &Config, sizes: Sizes) -> Self {
+    pub fn new(
+        root: &Path,
+        id: &SandboxId,
+        host_container: &ContainerId,
+        config: &Config,
+        sizes: Sizes,
+    ) -> Self {
         Self {
             root: root.to_owned(),
             id: id.clone(),
+            host_container: host_container.clone(),
             vmm: config.vmm.clone(),
             sizes,
             cgroup: None,
-            scope: None,
             limits: HostLimits::default(),
             memory: Memory::Unlimited,
             oom_score_adj: None,

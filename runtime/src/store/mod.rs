@@ -1,19 +1,20 @@
-//! What survives a command: `<root>/<id>/`, one directory per container, mode 0700.
+//! What survives a command: `<root>/<id>/`, one directory per container, mode 0700; and one per sandbox (`sandbox`).
 //!
-//!   create ─claim─▶ lock · journal · config.json · server.sock · vsock.sock · share/ ─▶ state.json
-//!   start, kill, exec, state ─open─▶ state.json, server.sock          delete ─lock, undo the journal─▶ gone
+//!   create ─claim─▶ lock · journal · creating.json · config.json ─▶ state.json
+//!   start, kill, exec, state ─open─▶ state.json, the sandbox's server.sock          delete ─lock, `crate::undo`─▶ gone
 //!
 //! `state.json` is written once, atomically, when the container is made: without it a container is being created, or
 //! its creation was cut off. Whoever holds the lock decides which. Every object outside this directory has a line in
-//! `journal` before it is made, so that the directory alone is enough to remove all of it.
+//! `journal` before it is made, so that the directory alone is enough to remove all of it. This module keeps the names of
+//! such objects and touches none of them: it knows no network and no systemd.
 
-mod cgroups;
 mod journal;
+mod objects;
 mod process;
 mod record;
 mod remove;
+mod sandbox;
 mod socket;
-mod undo;
 
 use std::{
     fs::{self, File},
@@ -29,14 +30,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::id::ContainerId;
+use bulkhead_protocol::id::{ContainerId, SandboxId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-pub use cgroups::{held as cgroups_held, vacate};
 pub use journal::{Entry, Journal, Role};
+pub use objects::{NamespaceId, Scope};
 pub use process::{Held, Process};
 pub use record::{ExitRecord, Record, read_json, write_atomically};
-pub use undo::{Undo, undo};
+pub use sandbox::{LockedSandbox, SandboxDir, SandboxRecord};
 
 /// For another command to finish with the container.
 const LOCK_WAIT: Duration = Duration::from_secs(90);
@@ -50,9 +51,12 @@ const CLAIM_TRIES: u32 = 8;
 pub mod names {
     pub const LOCK: &str = "lock";
     pub const JOURNAL: &str = "journal";
+    pub const CREATING: &str = "creating.json";
     pub const STATE: &str = "state.json";
     pub const CONFIG: &str = "config.json";
     pub const EXIT: &str = "exit.json";
+    // Of a sandbox.
+    pub const SANDBOX: &str = "sandbox.json";
     pub const TIMELINE: &str = "timeline.json";
     pub const SERVER_SOCKET: &str = "server.sock";
     pub const SERVER_LOG: &str = "server.log";
@@ -64,10 +68,15 @@ pub mod names {
 pub enum StateError {
     #[error("container with id exists: {id}")]
     Exists { id: ContainerId },
+    #[error("sandbox with id exists: {id}")]
+    SandboxExists { id: SandboxId },
     #[error("container does not exist: {id}")]
     Missing { id: ContainerId },
     #[error("container {id} is being created")]
     Creating { id: ContainerId },
+    /// Nobody is at work on it, and it was never finished: `crate::undo::claim` removes what is left.
+    #[error("the creation of container {id} was cut off")]
+    CutOff { id: ContainerId },
     #[error("container {id} is in use by another command for {waited:?}")]
     Busy { id: ContainerId, waited: Duration },
     /// `what` says step and object.
@@ -75,8 +84,6 @@ pub enum StateError {
     Io { what: String, source: io::Error },
     #[error("{} is not what was written there", .path.display())]
     Corrupt { path: PathBuf, source: serde_json::Error },
-    #[error("{process} does not end, {waited:?} after SIGKILL")]
-    Unkillable { process: Process, waited: Duration },
 }
 
 impl StateError {
@@ -87,14 +94,16 @@ impl StateError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Exists { .. } => Some("delete it first, or take another id"),
+            Self::Exists { .. } | Self::SandboxExists { .. } => Some("delete it first, or take another id"),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => Some("free space where --root is, or give another --root"),
                 io::ErrorKind::ReadOnlyFilesystem => Some("give a writable --root"),
                 _ => None,
             },
-            Self::Creating { .. } | Self::Corrupt { .. } => Some("`delete --force` removes it"),
-            Self::Missing { .. } | Self::Busy { .. } | Self::Unkillable { .. } => None,
+            Self::Creating { .. } | Self::CutOff { .. } | Self::Corrupt { .. } => {
+                Some("`delete --force` removes it")
+            }
+            Self::Missing { .. } | Self::Busy { .. } => None,
         }
     }
 }
@@ -124,10 +133,10 @@ pub enum Stage {
 }
 
 impl StateDir {
-    /// Takes the id for a new container. Leftovers of a creation that was cut off are undone first.
+    /// Takes the id for a new container.
     ///
     /// # Errors
-    /// `Exists` when the id is taken; or the root cannot be written.
+    /// `Exists` when the id is taken, `CutOff` when a creation has left its directory behind; or the root cannot be written.
     pub fn claim(root: &Path, id: &ContainerId) -> Result<Locked, StateError> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -157,8 +166,7 @@ impl StateDir {
                     return Err(StateError::Exists { id: id.clone() });
                 }
                 Ok(locked) if made => return Ok(locked),
-                // Nobody is at work on it and it was never finished.
-                Ok(locked) => undo(&locked, &Undo::everything())?,
+                Ok(_) => return Err(StateError::CutOff { id: id.clone() }),
                 Err(StateError::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -216,6 +224,18 @@ impl StateDir {
         Ok(records)
     }
 
+    /// Says early that an id is taken; `claim` decides it.
+    ///
+    /// # Errors
+    /// `Exists` when there is a container of this name.
+    pub fn refuse_taken(root: &Path, id: &ContainerId) -> Result<(), StateError> {
+        match Self::open(root, id) {
+            Ok(dir) if dir.stage() == Stage::Created => Err(StateError::Exists { id: id.clone() }),
+            Ok(_) | Err(StateError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits for other commands to finish with the container.
     ///
     /// # Errors
@@ -265,11 +285,11 @@ impl StateDir {
     /// The lock counts only if the directory is still the one that the id names: a waiter may get the lock of a
     /// directory that its holder has just removed.
     fn locked_by(self, lock: File) -> Result<Locked, StateError> {
-        let same = match (fs::symlink_metadata(&self.path), self.dir.metadata()) {
-            (Ok(now), Ok(then)) => (now.dev(), now.ino()) == (then.dev(), then.ino()),
-            _ => false,
-        };
-        if same { Ok(Locked { dir: self, _lock: lock }) } else { Err(StateError::Missing { id: self.id }) }
+        if same_directory(&self.path, &self.dir) {
+            Ok(Locked { dir: self, _lock: lock })
+        } else {
+            Err(StateError::Missing { id: self.id })
+        }
     }
 
     pub fn id(&self) -> &ContainerId {
@@ -302,6 +322,14 @@ impl StateDir {
             None if self.path.exists() => Err(StateError::Creating { id: self.id.clone() }),
             None => Err(StateError::Missing { id: self.id.clone() }),
         }
+    }
+
+    /// What is known of a container while it is being created; `None` when nobody has said it yet.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub fn creating(&self) -> Result<Option<Record>, StateError> {
+        read_json(&self.join(names::CREATING))
     }
 
     /// The exit of the container's init, once the server has written it.
@@ -345,19 +373,26 @@ impl std::ops::Deref for Locked {
 }
 
 impl Locked {
-    /// Has a socket of another container's directory in this one as well.
+    /// Removes the directory with all that is in it; the journal goes with it, so the objects that it names come first.
     ///
     /// # Errors
-    /// As for symlink(2).
-    pub fn share(&self, name: &str, other: &ContainerId) -> Result<(), StateError> {
-        let target = format!("../{other}/{name}");
-        rustix::fs::symlinkat(target, &self.dir.dir, name)
-            .map_err(|e| StateError::io(format!("link {}", self.join(name).display()), e))
+    /// A file that cannot be removed, or a host directory that is still mounted in it.
+    pub fn remove(&self) -> Result<(), StateError> {
+        remove::tree(&self.dir.path)
+            .map_err(|e| StateError::io(format!("remove state directory {}", self.dir.path.display()), e))
     }
 
     /// Lets other commands at the container.
     pub fn unlock(self) -> StateDir {
         self.dir
+    }
+}
+
+/// Whether the path still names the directory that is open.
+fn same_directory(path: &Path, dir: &File) -> bool {
+    match (fs::symlink_metadata(path), dir.metadata()) {
+        (Ok(now), Ok(then)) => (now.dev(), now.ino()) == (then.dev(), then.ino()),
+        _ => false,
     }
 }
 

@@ -11,11 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::{hook::HookState, id::ContainerId};
+use bulkhead_protocol::id::SandboxId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Process, StateError};
-use crate::{hooks::Subject, spec::Hooks};
+use crate::spec::Hooks;
 
 /// Bytes of such a file: annotations are the only part that grows, and `config.json` bounds them.
 const SIZE_MAX: u64 = bulkhead_protocol::limits::CONFIG_JSON;
@@ -35,25 +35,11 @@ pub struct Record {
     pub owner: String,
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
-    /// Stands for the container's init on the host: the pid that callers see.
-    pub proxy: Process,
-    pub server: Process,
-    /// The container whose microVM it is in; `None` for one that has its own.
+    /// Whose microVM it is in.
+    pub sandbox: SandboxId,
+    /// Stands for the container's init on the host: the pid that callers see. `None` while it is being created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<ContainerId>,
-}
-
-impl Record {
-    /// As its hooks see it.
-    pub fn subject(&self) -> Subject<'_> {
-        let state = HookState {
-            oci_version: self.oci_version.clone(),
-            id: self.id.clone(),
-            bundle: self.bundle.display().to_string(),
-            annotations: self.annotations.clone(),
-        };
-        Subject { hooks: &self.hooks, state, bundle: &self.bundle }
-    }
+    pub proxy: Option<Process>,
 }
 
 /// `exit.json`: how the container's init ended.

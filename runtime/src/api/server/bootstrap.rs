@@ -1,7 +1,8 @@
 //! The socket between the command that starts a server and that server: its standard input.
 //!
-//!   command ─Plan + descriptors─▶ server          server ─Failed─▶ command: it cannot go on
-//!   command ─Complete─▶ server                    the socket closes: the command is gone
+//!   command ─plan + descriptors─▶ server          server ─Serving, or Failed─▶ command
+//!
+//! That is all: from then on the command asks on `server.sock`, as everybody does.
 
 use std::{fs::File, io, os::fd::OwnedFd};
 
@@ -9,28 +10,24 @@ use bulkhead_protocol::packet::PacketSocket;
 use serde::{Deserialize, Serialize};
 
 use super::ServerError;
-use crate::sandbox::SandboxPlan;
 
-/// Command to server.
+/// Server to command, once.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(in crate::api) enum Order {
-    /// Comes first, with the descriptors of `Descriptors`.
-    Plan(Box<SandboxPlan>),
-    /// The container is made and recorded: the server lives on without the command.
-    Complete,
-}
-
-/// Server to command: it cannot go on.
-#[derive(Debug, Serialize, Deserialize)]
-pub(in crate::api) struct Failed {
-    pub(in crate::api) message: String,
-    pub(in crate::api) hint: Option<String>,
+pub(in crate::api) enum Report {
+    /// The id of the first container is taken, the VMM runs, and calls are answered.
+    Serving,
+    /// It cannot go on.
+    Failed { message: String, hint: Option<String> },
 }
 
 /// In this order beside the plan.
 pub(super) struct Descriptors {
     pub(super) listener: OwnedFd,
+    /// Of the sandbox's directory.
+    pub(super) lock: OwnedFd,
+    /// A file with the `CreationRequest` of the first container.
+    pub(super) request: OwnedFd,
     pub(super) kernel: OwnedFd,
     pub(super) initramfs: OwnedFd,
     /// With `SandboxPlan::network`.
@@ -40,9 +37,9 @@ pub(super) struct Descriptors {
 impl Descriptors {
     pub(super) fn agreed(mut fds: Vec<OwnedFd>, network: bool) -> Result<Self, ServerError> {
         let network = if network { fds.pop() } else { None };
-        let fds: [OwnedFd; 3] = fds.try_into().map_err(|_| ServerError::Descriptors)?;
-        let [listener, kernel, initramfs] = fds;
-        Ok(Self { listener, kernel, initramfs, network })
+        let fds: [OwnedFd; 5] = fds.try_into().map_err(|_| ServerError::Descriptors)?;
+        let [listener, lock, request, kernel, initramfs] = fds;
+        Ok(Self { listener, lock, request, kernel, initramfs, network })
     }
 }
 

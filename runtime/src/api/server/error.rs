@@ -2,9 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use bulkhead_protocol::packet::PacketError;
+use bulkhead_protocol::{id::SandboxId, packet::PacketError};
 
 use crate::{
+    container::ContainerError,
     sandbox::{
         cgroup::{CgroupError, bounds::BoundsError},
         oom_score::OomScoreError,
@@ -14,14 +15,13 @@ use crate::{
     shed::ShedError,
     store::StateError,
     systemd::SystemdError,
+    undo::UndoError,
 };
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::api) enum ServerError {
     #[error("bootstrap socket")]
     Bootstrap(#[from] PacketError),
-    #[error("the first order on the bootstrap socket is not a plan")]
-    Order,
     #[error("the plan has other descriptors than agreed")]
     Descriptors,
     #[error(transparent)]
@@ -33,6 +33,12 @@ pub(in crate::api) enum ServerError {
     Log { path: PathBuf, source: io::Error },
     #[error(transparent)]
     State(#[from] StateError),
+    #[error("there is no directory of sandbox {id}")]
+    NoDirectory { id: SandboxId },
+    #[error(transparent)]
+    Undo(#[from] UndoError),
+    #[error(transparent)]
+    Creation(#[from] ContainerError),
     #[error(transparent)]
     OomScore(#[from] OomScoreError),
     #[error(transparent)]
@@ -58,10 +64,12 @@ impl ServerError {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::State(error) => error.hint(),
+            Self::Undo(error) => error.hint(),
+            Self::Creation(error) => error.hint(),
             Self::Vmm(_) => Some("`bulkhead doctor` checks whether this machine can run microVMs"),
             Self::Bootstrap(_)
-            | Self::Order
             | Self::Descriptors
+            | Self::NoDirectory { .. }
             | Self::Shed(_)
             | Self::Process { .. }
             | Self::Log { .. }

@@ -1,6 +1,6 @@
 //! What the server sets up on the host before there is a VMM: its own process, the cgroup, the share.
 
-use std::{fs::File, path::Path};
+use std::fs::File;
 
 use nix::sys::signal::{SigHandler, Signal};
 use rustix::{
@@ -10,17 +10,19 @@ use rustix::{
 
 use super::ServerError;
 use crate::{
+    container::{Creation, CreationRequest},
     error::chain,
     log::{Bounded, note, note_in},
     sandbox::{
         SandboxPlan,
-        cgroup::{self, CgroupError, Claim, bounds::Bounds, scope::Holder},
+        cgroup::{self, Place, bounds::Bounds},
         oom_score,
         share::Share,
     },
     shed,
-    store::{Entry, Journal, Role, StateDir, StateError, names, vacate},
+    store::{Entry, Role, SandboxDir, SandboxRecord, StateDir, StateError, names, write_atomically},
     systemd,
+    undo::vacate,
 };
 
 /// Bytes of any file that the server writes. What it writes is bounded in other ways; this is for what they overlook.
@@ -30,63 +32,43 @@ const FILE_MAX: u64 = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) share: Share,
-    pub(super) cgroup: Option<(Entrance, Bounds)>,
-}
-
-/// What keeps the cgroup until the VMM is inside.
-#[derive(Debug)]
-pub(super) enum Entrance {
-    /// Free of others.
-    Claimed { _claim: Claim },
-    /// There at all.
-    Held { _holder: Holder },
+    pub(super) bounds: Option<Bounds>,
+    /// Of the container that the sandbox is started for.
+    pub(super) creation: Creation,
 }
 
 impl Host {
     /// To be called while this process has one thread: it moves into a mount namespace of its own.
-    pub(super) fn set_up(plan: &SandboxPlan, dir: &StateDir) -> Result<Self, ServerError> {
-        let journal = dir.journal();
-        journal.append_self(Role::Server)?;
+    pub(super) fn set_up(plan: &SandboxPlan, dir: &SandboxDir, request: &File) -> Result<Self, ServerError> {
+        let server = dir.journal().append_self(Role::Server)?;
+        let request = CreationRequest::read(request)?;
+        let record = SandboxRecord { server, host_container: Some(plan.host_container.clone()) };
+        let path = dir.join(names::SANDBOX);
+        let json = serde_json::to_vec(&record)
+            .map_err(|e| StateError::io(format!("write {}", path.display()), e))?;
+        write_atomically(&path, &json)?;
         if let Some(score) = plan.oom_score_adj {
             oom_score::set_own(score)?;
         }
-        let cgroup = match &plan.cgroup {
-            Some(path) => Some(enter_cgroup(path, plan, &journal)?),
-            None => None,
-        };
-        Ok(Self { share: Share::enter(&dir.join(names::SHARE))?, cgroup })
+        let creation = Creation::claim(&plan.root, request, true)?;
+        let bounds = plan.cgroup.as_ref().map(|place| bound(place, plan)).transpose()?;
+        Ok(Self { share: Share::enter(&dir.join(names::SHARE))?, bounds, creation })
     }
 }
 
-fn enter_cgroup(
-    path: &Path,
-    plan: &SandboxPlan,
-    journal: &Journal,
-) -> Result<(Entrance, Bounds), ServerError> {
-    let entrance = Entrance::make(path, plan, journal)?;
-    journal.append(&Entry::Owned { path: path.to_owned() })?;
+/// Sets the limits of the microVM's cgroup.
+fn bound(place: &Place, plan: &SandboxPlan) -> Result<Bounds, ServerError> {
     // Nobody goes back: a server that fails here takes the cgroup with it.
-    let _ = cgroup::limits::set(path, &plan.limits)?;
-    let bounds = Bounds::begin(path, plan.sizes, plan.memory)?;
-    if let Some(scope) = &plan.scope {
-        systemd::follow(scope, path)?;
+    let _ = cgroup::limits::set(&place.path, &plan.limits)?;
+    let bounds = Bounds::begin(&place.path, plan.sizes, plan.memory)?;
+    if let Some(scope) = &place.scope {
+        systemd::follow(scope, &place.path)?;
     }
-    Ok((entrance, bounds))
-}
-
-impl Entrance {
-    fn make(path: &Path, plan: &SandboxPlan, journal: &Journal) -> Result<Self, CgroupError> {
-        let Some(scope) = &plan.scope else {
-            return Ok(Self::Claimed { _claim: cgroup::make(path, journal)? });
-        };
-        let holder = Holder::start()?;
-        cgroup::scope::make(path, scope, &plan.id, holder.pid(), journal)?;
-        Ok(Self::Held { _holder: holder })
-    }
+    Ok(bounds)
 }
 
 /// Leaves the session, the working directory and the log of the command that started this process.
-pub(super) fn detach(dir: &StateDir) -> Result<(), ServerError> {
+pub(super) fn detach(dir: &SandboxDir) -> Result<(), ServerError> {
     let failed = ServerError::process("detach from the command");
     rustix::process::setsid().map_err(|e| failed(e.into()))?;
     rustix::process::chdir("/").map_err(|e| failed(e.into()))?;
@@ -114,10 +96,17 @@ pub(super) fn limit_files() -> Result<(), ServerError> {
 }
 
 /// Nothing that the VMM has started is left in the cgroup: whoever comes into it from now on is not killed by `delete`.
-pub(super) fn vacate_cgroup(path: &Path, journal: &Journal, proxies: &[u32]) {
-    let ours = [&[std::process::id()], proxies].concat();
-    let left = vacate(path, &ours).map_err(|e| StateError::io(format!("empty cgroup {}", path.display()), e));
-    if let Err(error) = left.and_then(|()| journal.append(&Entry::Vacated { path: path.to_owned() })) {
+pub(super) fn vacate_cgroup(plan: &SandboxPlan, attached: &[u32]) {
+    let Some(Place { path, .. }) = &plan.cgroup else { return };
+    let ours = [&[std::process::id()], attached].concat();
+    if let Err(error) = vacate(path, &ours) {
+        note(&format!("empty cgroup {}: {}", path.display(), chain(&error)));
+        return;
+    }
+    let vacated = Entry::Vacated { path: path.to_owned() };
+    let written =
+        StateDir::open(&plan.root, &plan.host_container).and_then(|dir| dir.journal().append(&vacated));
+    if let Err(error) = written {
         note(&chain(&error));
     }
 }

@@ -1,16 +1,18 @@
 //! The sandbox server: one process per sandbox, detached from the command that started it.
 //!
-//!   bootstrap socket (standard input) ─plan + descriptors─▶ host: journal, cgroup, share ─▶ VMM ─▶ Sandbox ─▶ serve ║ boot
+//!   bootstrap socket (standard input) ─plan + descriptors─▶ host: journal, the first container's claim and cgroup, share
+//!     ─▶ VMM ─▶ Sandbox ─▶ serve ║ boot
 //!     … ─▶ all containers over and nobody attached ─▶ stop the VM ─▶ last answers written ─▶ exit
 //!
-//! Until the command says that its creation is complete, its end is the server's end, and the state directory goes as
-//! well: a creation that is cut off leaves nothing. A stopped container costs no process.
+//! A sandbox in which no container was ever complete leaves nothing: what was begun is undone, and its directory goes. A
+//! stopped container costs no process.
 
 mod bootstrap;
 mod error;
 mod host;
 
 use std::{
+    fs::File,
     os::fd::OwnedFd,
     path::Path,
     sync::Arc,
@@ -19,7 +21,7 @@ use std::{
 
 use bulkhead_protocol::{
     limits,
-    packet::{PacketError, PacketSocket},
+    packet::PacketSocket,
     timeline::{Phase, Stamp},
 };
 use rustix::process::{WaitOptions, waitpid};
@@ -31,7 +33,7 @@ use tokio::{
 };
 use ttrpc::asynchronous::Server;
 
-pub(super) use self::bootstrap::{Failed, Order};
+pub(super) use self::bootstrap::Report;
 use self::{
     bootstrap::Descriptors,
     error::ServerError,
@@ -39,23 +41,23 @@ use self::{
 };
 use super::{connections::Connections, sandbox::SandboxService, task::TaskService};
 use crate::{
-    container::Containers,
+    container::{Containers, Creation},
     error::chain,
     log::note,
     network::Namespace,
     sandbox::{
         Failure, Guest, HostCgroup, Parts, Sandbox, SandboxPlan,
         boot::{BootError, Inputs, boot},
-        cgroup,
+        cgroup::Place,
         clock::Clock,
         clock_source,
         nics::Nics,
-        packets::Packets,
         resize::Machine,
         timeline::Timeline,
         vmm::{Spawned, Stamps, Vmm, processes::Processes},
     },
-    store::{Entry, Journal, Role, StateDir, Undo, names, undo, write_atomically},
+    store::{Entry, Journal, LockedSandbox, Role, SandboxDir, names, write_atomically},
+    undo,
 };
 
 /// The word after which `main` below is meant.
@@ -82,8 +84,8 @@ pub fn main() -> u8 {
         Ok(()) => 0,
         Err(error) => {
             note(&format!("sandbox server: {}", chain(&error)));
-            let failed = Failed { message: chain(&error), hint: error.hint().map(Into::into) };
-            let _ = socket.send(&failed, &[]);
+            let report = Report::Failed { message: chain(&error), hint: error.hint().map(Into::into) };
+            let _ = socket.send(&report, &[]);
             1
         }
     }
@@ -91,33 +93,38 @@ pub fn main() -> u8 {
 
 fn serve(socket: &PacketSocket) -> Result<(), ServerError> {
     host::shed()?;
-    let (order, fds) = socket.receive::<Order>()?;
-    let Order::Plan(plan) = order else { return Err(ServerError::Order) };
+    let (plan, fds) = socket.receive::<SandboxPlan>()?;
     let descriptors = Descriptors::agreed(fds, plan.network.is_some())?;
-    let dir = StateDir::open(&plan.root, &plan.id)?;
+    let dir = SandboxDir::open(&plan.root, &plan.id)?
+        .ok_or_else(|| ServerError::NoDirectory { id: plan.id.clone() })?;
+    let dir = LockedSandbox::received(
+        dir,
+        descriptors.lock.try_clone().map_err(ServerError::process("hold the lock"))?,
+    );
     host::detach(&dir)?;
-    let host = Host::set_up(&plan, &dir)?;
-    let failed = ServerError::process("start the server's loop");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(&failed)?;
-    let bootstrap = rustix::io::fcntl_dupfd_cloexec(socket, 3).map_err(|e| failed(e.into()))?;
-    let complete = runtime.block_on(run(&plan, &dir, host, descriptors, bootstrap.into()))?;
-    if !complete {
-        drop(runtime);
-        discard(&dir)?;
+    let served = serve_in(&plan, &dir, descriptors, socket);
+    if !matches!(served, Ok(true)) {
+        undo::sandbox(&dir)?;
     }
-    Ok(())
+    served.map(drop)
 }
 
-/// The command that started the creation was cut off: what it left is removed.
-fn discard(dir: &StateDir) -> Result<(), ServerError> {
-    // A cgroup with a process in it cannot be removed, and this is one.
-    let _ = cgroup::enter(cgroup::ROOT.as_ref(), std::process::id());
-    let dir = StateDir::open(dir.path().parent().unwrap_or(dir.path()), dir.id())?;
-    // If the lock is held, somebody else is at it, and kills this process in a moment.
-    if let Some(locked) = dir.try_lock()? {
-        undo(&locked, &Undo::everything())?;
-    }
-    Ok(())
+/// False when no container was ever complete in it.
+fn serve_in(
+    plan: &SandboxPlan,
+    dir: &SandboxDir,
+    descriptors: Descriptors,
+    socket: &PacketSocket,
+) -> Result<bool, ServerError> {
+    let request =
+        File::from(descriptors.request.try_clone().map_err(ServerError::process("read the request"))?);
+    let host = Host::set_up(plan, dir, &request)?;
+    let failed = ServerError::process("start the server's loop");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (containers, ended) = runtime.block_on(run(plan, dir, host, descriptors, socket))?;
+    drop(runtime);
+    containers.undo_creations();
+    Ok(ended)
 }
 
 /// A sandbox whose VMM waits for its boot request.
@@ -129,22 +136,22 @@ struct Assembled {
     stderr: JoinHandle<()>,
     boot: Inputs,
     listener: OwnedFd,
+    creation: Creation,
 }
 
 impl Assembled {
     fn new(
         plan: &SandboxPlan,
-        dir: &StateDir,
+        dir: &SandboxDir,
         host: Host,
         descriptors: Descriptors,
     ) -> Result<Self, ServerError> {
         let timeline = Timeline::default();
         timeline.add(Stamp { phase: Phase::Command, monotonic_ns: plan.command_ns });
         timeline.mark(Phase::ServerUp);
-        let Spawned { vmm, processes, stamps, stderr } = Vmm::spawn(&plan.vmm, plan.cgroup.as_deref())?;
-        // The VMM is in the cgroup, which nobody else takes from now on.
-        let Host { share, cgroup } = host;
-        let bounds = cgroup.map(|(_entrance, bounds)| bounds);
+        let path = plan.cgroup.as_ref().map(|place| place.path.as_path());
+        let Spawned { vmm, processes, stamps, stderr } = Vmm::spawn(&plan.vmm, path)?;
+        let Host { share, bounds, creation } = host;
         limit_files()?;
         timeline.mark(Phase::VmmSpawned);
         let journal = dir.journal();
@@ -161,13 +168,10 @@ impl Assembled {
             strip_setuid: plan.strip_setuid,
             stable_tsc: clock_source::is_tsc(&clock_source::current(Path::new("/"))),
         };
-        let cgroup = plan.cgroup.clone().map(|path| HostCgroup {
-            path,
-            scope: plan.scope.clone(),
-            limits: plan.limits.clone(),
-        });
+        let limits = plan.limits.clone();
+        let cgroup = plan.cgroup.clone().map(|Place { path, scope }| HostCgroup { path, scope, limits });
         let sandbox = Sandbox::new(Parts {
-            host_container: Some(plan.id.clone()),
+            host_container: Some(plan.host_container.clone()),
             cgroup,
             machine: Machine::new(vmm.clone(), plan.sizes, bounds),
             processes: processes.clone(),
@@ -175,42 +179,45 @@ impl Assembled {
             share,
             timeline,
         });
-        Ok(Self { sandbox, vmm, processes, stamps, stderr, boot, listener: descriptors.listener })
+        let listener = descriptors.listener;
+        Ok(Self { sandbox, vmm, processes, stamps, stderr, boot, listener, creation })
     }
 }
 
-/// Runs the sandbox to its end; false when the creation was cut off.
+/// Runs the sandbox to its end. What is left of its containers; true when one of them was ever complete.
 async fn run(
     plan: &SandboxPlan,
-    dir: &StateDir,
+    dir: &SandboxDir,
     host: Host,
     descriptors: Descriptors,
-    bootstrap: PacketSocket,
-) -> Result<bool, ServerError> {
+    bootstrap: &PacketSocket,
+) -> Result<(Arc<Containers>, bool), ServerError> {
     let assembled = Assembled::new(plan, dir, host, descriptors)?;
-    let Assembled { sandbox, vmm, processes, stamps, stderr, boot, listener } = assembled;
+    let Assembled { sandbox, vmm, processes, stamps, stderr, boot, listener, creation } = assembled;
     let containers = Containers::new(sandbox.clone(), plan.root.clone());
+    containers.adopt(creation)?;
     tokio::spawn(reap());
     tokio::spawn(collect(stamps, sandbox.clone()));
     tokio::spawn(watch_vmm(vmm.clone(), processes.clone(), containers.clone()));
     let shutdown = Arc::new(Notify::new());
     let connections = Connections::new();
     let mut server = start_server(&containers, &shutdown, &connections, listener).await?;
-    let failed = ServerError::process("listen to the command");
-    let bootstrap = Packets::new(bootstrap).map_err(failed)?;
+    // A command that is gone does not hear it; then the creation is undone.
+    let _ = bootstrap.send(&Report::Serving, &[]);
     tokio::spawn(bring_up(sandbox.clone(), vmm.clone(), processes.clone(), dir.journal(), boot));
 
-    let complete = until_over(&containers, &bootstrap, &shutdown).await;
+    tokio::select! {
+        () = containers.until_over() => {}
+        () = shutdown.notified() => {}
+    }
     let mut log = Steps::new(plan.debug);
-    if complete {
+    if containers.had_one() {
         write_timeline(&sandbox, dir);
     }
     sandbox.stop().await;
     log.done("VM stopped");
     processes.end(Instant::now() + VMM_GONE);
-    if let Some(path) = &plan.cgroup {
-        vacate_cgroup(path, &dir.journal(), &containers.host_pids());
-    }
+    vacate_cgroup(plan, &containers.host_pids());
     let _ = tokio::time::timeout(LAST_WORDS, stderr).await;
     log.done("VMM gone");
     let _ = tokio::time::timeout(LAST_ANSWERS, async {
@@ -219,14 +226,15 @@ async fn run(
     })
     .await;
     log.done("last answers written");
-    if !complete {
+    let had_one = containers.had_one();
+    if !had_one {
         // Leaves no mount behind in this process's namespace.
         sandbox.share().unmount();
     }
-    Ok(complete)
+    Ok((containers, had_one))
 }
 
-fn write_timeline(sandbox: &Sandbox, dir: &StateDir) {
+fn write_timeline(sandbox: &Sandbox, dir: &SandboxDir) {
     let written = serde_json::to_vec(&sandbox.timeline().stamps())
         .map_err(|e| e.to_string())
         .and_then(|json| write_atomically(&dir.join(names::TIMELINE), &json).map_err(|e| chain(&e)));
@@ -291,24 +299,6 @@ pub(super) async fn start_server(
         .register_service(bulkhead_protocol::sandbox::create_sandbox(Arc::new(sandbox)));
     server.start().await.map_err(|source| ServerError::Serve { source })?;
     Ok(server)
-}
-
-/// Waits for the end: false when the command was cut off before the creation was complete.
-async fn until_over(containers: &Containers, bootstrap: &Packets, shutdown: &Notify) -> bool {
-    // Only the command that creates decides until it is done: a container that ends at once is still created.
-    match bootstrap.receive::<Order>().await {
-        Ok((Order::Complete, _)) => {}
-        Ok((Order::Plan(_), _)) | Err(PacketError::Closed) => return false,
-        Err(error) => {
-            note(&format!("bootstrap socket: {}", chain(&error)));
-            return false;
-        }
-    }
-    tokio::select! {
-        () = containers.until_over() => {}
-        () = shutdown.notified() => {}
-    }
-    true
 }
 
 /// Children that end are reaped: the VMM, and what it leaves to its subreaper.

@@ -4,23 +4,20 @@
 
 use std::path::Path;
 
-use bulkhead_protocol::{
-    container::{NamespaceKind, NamespacePlace},
-    id::ContainerId,
-};
+use bulkhead_protocol::container::{NamespaceKind, NamespacePlace};
 
 use crate::{
     error::Error,
     spec::{Bundle, Join, SpecError},
-    store::{Process, Record, StateDir},
+    store::{Record, SandboxDir, StateDir},
 };
 
 /// A sandbox that has a container already.
 #[derive(Debug)]
 pub(super) struct Joined {
-    /// The container that it was made for.
-    pub(super) sandbox: ContainerId,
-    pub(super) server: Process,
+    pub(super) sandbox: SandboxDir,
+    /// People know its microVM by the container in whose cgroup it is.
+    pub(super) host: String,
 }
 
 /// Finds the sandbox, and has the guest share the namespaces. `None`: no namespace is that of a container.
@@ -32,39 +29,50 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
     let mut owner: Option<&Record> = None;
     let mut kinds = Vec::new();
     for join in &bundle.host.joins {
-        let found = records.iter().find(|record| record.proxy.pid == join.pid && record.proxy.is_alive());
-        match (found, owner) {
+        let is_it = |record: &&Record| record.proxy.is_some_and(|p| p.pid == join.pid && p.is_alive());
+        match (records.iter().find(is_it), owner) {
             // A network namespace of the host, like any other.
             (None, _) if join.kind == NamespaceKind::Network => continue,
             (None, _) => {
                 return refused(join, format!("process {} stands for no container of ours", join.pid));
             }
             (Some(found), Some(owner)) if found.id != owner.id => {
-                return refused(join, format!("it is of {}, and another one is of {}", found.id, owner.id));
+                let reason = format!(
+                    "this namespace belongs to container {}, and another joined namespace to container {}",
+                    found.id, owner.id
+                );
+                return refused(join, reason);
             }
             (Some(found), _) => owner = Some(found),
         }
         kinds.push(join.kind);
     }
     let Some(owner) = owner else { return Ok(None) };
-    let network = bundle.host.network.as_ref().filter(|_| !kinds.contains(&NamespaceKind::Network));
-    if let Some(path) = network {
+    let sandbox = SandboxDir::open(root, &owner.sandbox)?;
+    let record = sandbox.as_ref().map_or(Ok(None), SandboxDir::record)?;
+    let (Some(sandbox), Some(record)) = (sandbox, record) else {
+        let message = format!("the microVM of container {} is gone", owner.id);
+        return Err(Error::Refused(message));
+    };
+    if let Some(path) = &bundle.host.network
+        && !kinds.contains(&NamespaceKind::Network)
+    {
         let reason = format!(
-            "in the microVM of {} a container has that one's network or none, not {}",
+            "a container in the microVM of {} can have the network of {} or none: it cannot have {}",
+            owner.id,
             owner.id,
             path.display()
         );
         return Err(SpecError::Refused { field: "linux.namespaces".into(), reason }.into());
     }
-    let target = owner.id.parse::<ContainerId>()?;
-    let sandbox = owner.sandbox.clone().unwrap_or_else(|| target.clone());
     for namespace in &mut bundle.guest.namespaces {
         if kinds.contains(&namespace.kind) {
             namespace.place = NamespacePlace::Joined;
         }
     }
-    bundle.guest.join = Some(target);
-    Ok(Some(Joined { sandbox, server: owner.server }))
+    bundle.guest.join = Some(owner.id.parse()?);
+    let host = record.host_container.map_or_else(|| sandbox.id().to_string(), |host| host.to_string());
+    Ok(Some(Joined { sandbox, host }))
 }
 
 fn refused<T>(join: &Join, reason: String) -> Result<T, Error> {

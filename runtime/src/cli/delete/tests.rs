@@ -5,7 +5,7 @@ use crate::{
     cli::CgroupManager,
     log::{Format, Log, LogOptions},
     spec::Hooks,
-    store::{Process, names, write_atomically},
+    store::{Process, Record, StateDir, names, write_atomically},
 };
 
 #[test]
@@ -27,9 +27,8 @@ fn a_stranger_whose_record_is_broken_keeps_nobody_from_being_deleted() {
         annotations: BTreeMap::new(),
         hooks: Hooks::default(),
         owner: "root".into(),
-        proxy: gone,
-        server: gone,
-        sandbox: None,
+        proxy: Some(gone),
+        sandbox: "web".parse().unwrap(),
     };
     for (name, json) in [("web", serde_json::to_vec(&record).unwrap()), ("stranger", b"{".to_vec())] {
         let dir = StateDir::claim(&root, &name.parse().unwrap()).unwrap();

@@ -57,7 +57,12 @@ impl Containers {
     }
 
     /// Whatever the answer, the process ends, or the VM does.
-    async fn kill_for_sure(self: &Arc<Self>, agent: &Agent, key: &Key, all: bool) -> Result<(), AgentError> {
+    pub(super) async fn kill_for_sure(
+        self: &Arc<Self>,
+        agent: &Agent,
+        key: &Key,
+        all: bool,
+    ) -> Result<(), AgentError> {
         let deadline = Instant::now() + limits::KILL;
         let end = self.table().end_in_guest(key);
         let Ok(told) = timeout_at(deadline, agent.signal(key, SIGKILL, all)).await else {
