@@ -9,13 +9,13 @@
 use std::{fs::File, io, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
 use bulkhead_protocol::hook::{Hook, HookState};
-use bulkhead_sys::{hook::HookError, namespace};
+use bulkhead_sys::{chain, hook::HookError, namespace};
 use rustix::{
     mount::{MountPropagationFlags, mount_change},
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-use crate::{error::chain, log::Log, spec::Hooks};
+use crate::{log::Log, spec::Hooks, store::Record};
 
 /// For a hook without a timeout of its own: whoever waits for the container waits for the hook.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -37,6 +37,18 @@ pub struct Subject<'a> {
     pub state: HookState,
     /// The hooks' working directory; `/` when it is gone.
     pub bundle: &'a Path,
+}
+
+impl<'a> From<&'a Record> for Subject<'a> {
+    fn from(record: &'a Record) -> Self {
+        let state = HookState {
+            oci_version: record.oci_version.clone(),
+            id: record.id.clone(),
+            bundle: record.bundle.display().to_string(),
+            annotations: record.annotations.clone(),
+        };
+        Self { hooks: &record.hooks, state, bundle: &record.bundle }
+    }
 }
 
 impl Subject<'_> {

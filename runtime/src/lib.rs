@@ -24,3 +24,4 @@ pub mod store;
 pub mod systemd;
 pub mod text;
 pub mod time;
+pub mod undo;

@@ -16,7 +16,8 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 
-use super::{Interface, Namespace, NamespaceId, NetworkError, errno};
+use super::{Interface, Namespace, NetworkError, errno};
+use crate::store::NamespaceId;
 
 /// Removes what `attach` left on interface `index` of the namespace that was at `path`: a redirect to the tap with the
 /// index `tap`. If namespace or interface is gone, so is all that was made in it.

@@ -29,6 +29,7 @@ use super::{
     streams::{self, StreamError},
 };
 use crate::{
+    log::note,
     sandbox::{
         PlanError,
         client::{CallError, Server, bounded, unbounded, until_booted},
@@ -340,5 +341,5 @@ fn code(exit: &WaitProcessResponse) -> u8 {
 
 /// Standard error is the container's too; only what the user cannot see otherwise goes there.
 fn say(message: &str) {
-    crate::say!("bulkhead: {message}");
+    note(&format!("bulkhead: {message}"));
 }

@@ -11,10 +11,12 @@ mod properties;
 
 use std::{path::Path, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zbus::{DynamicType, OwnedObjectPath, Variant, wire::serialized::Data};
 
 use self::bus::{Bus, BusError, read};
+
+pub use crate::store::Scope;
 
 /// There while systemd is the init system: sd_booted(3).
 const BOOTED: &str = "/run/systemd/system";
@@ -26,37 +28,16 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// What systemd answers about a unit that it does not have.
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
-/// A scope, by the names of systemd.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scope {
-    /// `machine.slice`.
-    pub slice: String,
-    /// `libpod-web.scope`.
-    pub unit: String,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    #[error("systemd does not run here, which --systemd-cgroup asks for")]
+    #[error("--systemd-cgroup needs systemd, and systemd is not the init system of this host")]
     Absent,
-    #[error("talk to systemd")]
+    #[error("connect to systemd")]
     Connect { source: BusError },
-    #[error("{step} {unit} of systemd")]
+    #[error("ask systemd to {step} {unit}")]
     Call { step: &'static str, unit: String, source: BusError },
-    #[error("{step} {unit} of systemd: its job ended as {result:?}")]
+    #[error("systemd did not {step} {unit}: the job ended as {result:?}")]
     Job { step: &'static str, unit: String, result: String },
-}
-
-impl Scope {
-    /// That of a directory of the hierarchy below `root`; `None` when its name is not that of a scope.
-    pub fn at(path: &Path, root: &Path) -> Option<Self> {
-        let unit = path.file_name()?.to_str().filter(|name| name.ends_with(".scope"))?.to_owned();
-        let above = path.parent()?;
-        // The root slice has no directory.
-        let slice = if above == root { "-.slice" } else { above.file_name()?.to_str()? };
-        Some(Self { slice: slice.to_owned(), unit })
-    }
 }
 
 /// Has the unit keep what the files of its cgroup say now.
