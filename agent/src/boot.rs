@@ -143,10 +143,5 @@ pub fn reset() -> ! {
     process::exit(1)
 }
 
-/// For the host to see everything on its side, before a `reset`.
-pub fn sync() {
-    rustix::fs::sync();
-}
-
 #[cfg(test)]
 mod tests;

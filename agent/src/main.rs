@@ -10,7 +10,7 @@ use bulkhead_agent::{
     sandbox::{Sandbox, Shared},
     say,
     service::Service,
-    stdio::{listener, table::Table},
+    stdio::{listener, pending::PendingStreams},
 };
 
 fn main() -> ExitCode {
@@ -36,7 +36,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// Until the host goes away.
 async fn serve() -> Result<(), Box<dyn Error>> {
     let reaper = Reaper::start()?;
-    let streams = Arc::new(Table::default());
+    let streams = Arc::new(PendingStreams::default());
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
     let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: Layout::guest() }));

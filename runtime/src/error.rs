@@ -88,11 +88,11 @@ impl Error {
             Self::Request(error) => error.hint(),
             Self::Undo(error) => error.hint(),
             Self::Sandbox { hint, .. } => hint.as_deref(),
+            Self::Network(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
             Self::Id(_)
-            | Self::Network(_)
             | Self::Cgroup(_)
             | Self::Proxy(_)
             | Self::Session(_)
@@ -107,6 +107,16 @@ impl Error {
     /// As `chain`.
     pub fn chain(&self) -> String {
         chain(self)
+    }
+}
+
+/// What the state directory says is said of it alone, whoever asked: `delete --force` looks for it.
+impl From<UndoError> for Error {
+    fn from(error: UndoError) -> Self {
+        match error {
+            UndoError::State(error) => Self::State(error),
+            error => Self::Undo(error),
+        }
     }
 }
 

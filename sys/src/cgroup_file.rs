@@ -5,7 +5,6 @@
 //! A file may hold one value, or one for each device or key; then only what a value changes is remembered of it.
 
 use std::{
-    borrow::Cow,
     fmt,
     fs::{self, OpenOptions},
     io::{self, Write as _},
@@ -32,7 +31,7 @@ pub struct Earlier {
 
 #[derive(Debug, PartialEq, Eq)]
 struct Value {
-    file: Cow<'static, str>,
+    file: String,
     /// One write.
     text: String,
 }
@@ -63,11 +62,10 @@ impl Earlier {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn remember(&mut self, file: impl Into<Cow<'static, str>>, value: &str) -> io::Result<()> {
-        let file = file.into();
+    pub fn remember(&mut self, file: &str, value: &str) -> io::Result<()> {
         if file == "cpu.idle" {
             // The weight is lost with the first change of the other. Without it there is no idle either.
-            match self.remember_one("cpu.weight".into(), "") {
+            match self.remember_one("cpu.weight", "") {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -75,15 +73,15 @@ impl Earlier {
         self.remember_one(file, value)
     }
 
-    fn remember_one(&mut self, file: Cow<'static, str>, value: &str) -> io::Result<()> {
-        let text = match fs::read_to_string(self.directory.join(&*file)) {
+    fn remember_one(&mut self, file: &str, value: &str) -> io::Result<()> {
+        let text = match fs::read_to_string(self.directory.join(file)) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(()),
             text => text?,
         };
-        for text in values_before(&text, &file, value) {
+        for text in values_before(&text, file, value) {
             let known = |known: &Value| known.file == file && key(&known.text) == key(&text);
             if !self.values.iter().any(known) {
-                self.values.push(Value { file: file.clone(), text });
+                self.values.push(Value { file: file.to_owned(), text });
             }
         }
         Ok(())

@@ -10,8 +10,8 @@ use bulkhead_sys::mount::Attributes;
 use rustix::io::Errno;
 
 use super::{
+    detached::{attach, clone_tree, filesystem},
     error::{ContainerError, During},
-    mounts,
     path::{Root, is_directory},
 };
 
@@ -31,9 +31,9 @@ impl Cover {
 
     fn put_on(&mut self, place: &OwnedFd) -> Result<(), Errno> {
         if self.attached {
-            return mounts::attach(mounts::clone_tree(&self.null, false)?, place);
+            return attach(clone_tree(&self.null, false)?, place);
         }
-        mounts::attach(&self.null, place)?;
+        attach(&self.null, place)?;
         self.attached = true;
         Ok(())
     }
@@ -44,9 +44,9 @@ pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result
     const STEP: &str = "mask";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
     if is_directory(&place).during(STEP, path)? {
-        let empty = mounts::filesystem("tmpfs", "tmpfs", &["ro"], &["size=0k"]).during(STEP, path)?;
+        let empty = filesystem("tmpfs", "tmpfs", &["ro"], &["size=0k"]).during(STEP, path)?;
         Attributes::read_only().apply(&empty).during(STEP, path)?;
-        return mounts::attach(empty, place).during(STEP, path);
+        return attach(empty, place).during(STEP, path);
     }
     let cover = cover.ok_or("the guest has no null device").during(STEP, path)?;
     cover.put_on(&place).during(STEP, path)
@@ -56,9 +56,9 @@ pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result
 pub(super) fn make_read_only(root: &Root, path: &str) -> Result<(), ContainerError> {
     const STEP: &str = "make read-only";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
-    let copy = mounts::clone_tree(&place, true).during(STEP, path)?;
+    let copy = clone_tree(&place, true).during(STEP, path)?;
     Attributes::read_only().recursive().apply(&copy).during(STEP, path)?;
-    mounts::attach(copy, place).during(STEP, path)
+    attach(copy, place).during(STEP, path)
 }
 
 fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>, Errno> {

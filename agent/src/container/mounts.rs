@@ -1,29 +1,20 @@
-//! Mounts by descriptor: a mount is made or cloned detached, given its attributes, then attached to a place.
-//!
-//!   fsopen ─ fsconfig … ─ fsmount ┐
-//!   open_tree(CLONE) of a source ─┴─▶ detached mount ─ mount_setattr ─▶ move_mount onto an O_PATH descriptor
-//!
-//! The place was resolved by `path::Root` and is never looked up again, so a container that swaps links meanwhile
-//! cannot send a mount elsewhere. Kernel messages of a filesystem that refuses an option go into the error.
+//! The mounts of a specification: what is mounted, with which attributes, and on which place of the rootfs.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use bulkhead_protocol::container::{IdMap, Mount, MountSource, Propagation, PropagationMode};
+use bulkhead_protocol::container::{IdMap, Mount, MountSource};
 use bulkhead_sys::{mount::Attributes, user_namespace::with_maps};
 use rustix::{
     fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fstatfs, statx},
     io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-    },
 };
 
 use super::{
+    detached::{filesystem, propagation},
     error::{Cause, ContainerError, During},
     namespaces,
     path::{Root, make_child_directory, open_beneath},
-    plan::late_attributes,
+    staging,
 };
 
 /// MOUNT_ATTR_RDONLY of linux/mount.h.
@@ -45,17 +36,6 @@ const PROC_FILES: [&str; 10] = [
     "sys/kernel/ns_last_pid",
 ];
 
-/// What mount_setattr changes for the propagation that the specification wants.
-pub(super) fn propagation(wanted: Propagation) -> Attributes {
-    let propagation = match wanted.mode {
-        PropagationMode::Private => libc::MS_PRIVATE,
-        PropagationMode::Shared => libc::MS_SHARED,
-        PropagationMode::Slave => libc::MS_SLAVE,
-        PropagationMode::Unbindable => libc::MS_UNBINDABLE,
-    };
-    Attributes { propagation, recursive: wanted.recursive, ..Attributes::default() }
-}
-
 /// Gives a detached mount an id map; `path` names it in an error. Once it was attached, the kernel refuses.
 pub(super) fn map_ids(mount: &OwnedFd, map: &IdMap, path: &str) -> Result<(), ContainerError> {
     let (uids, gids) = (namespaces::mappings(&map.uids), namespaces::mappings(&map.gids));
@@ -63,40 +43,9 @@ pub(super) fn map_ids(mount: &OwnedFd, map: &IdMap, path: &str) -> Result<(), Co
     bulkhead_sys::mount::map_ids(mount, &namespace, map.recursive).during("map ids of mount", path)
 }
 
-/// Attaches a detached mount to a place.
-pub(super) fn attach(mount: impl AsFd, place: impl AsFd) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", place, "", flags)
-}
-
-/// A detached copy of the mount at `place`, from there downwards.
-pub(super) fn clone_tree(place: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    open_tree(place, "", flags)
-}
-
-/// A detached mount of a new filesystem. `flags` are options without value, `data` those with or without.
-pub(super) fn filesystem(kind: &str, source: &str, flags: &[&str], data: &[&str]) -> Result<OwnedFd, Cause> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let configured = (|| {
-        fsconfig_set_string(&context, "source", source)?;
-        for flag in flags {
-            fsconfig_set_flag(&context, *flag)?;
-        }
-        for option in data {
-            match option.split_once('=') {
-                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-                None => fsconfig_set_flag(&context, *option)?,
-            }
-        }
-        fsconfig_create(&context)
-    })();
-    if let Err(errno) = configured {
-        return Err(with_kernel_message(errno, &context));
-    }
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+/// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
+pub(super) fn late_attributes(mount: &Mount) -> u64 {
+    if mount.source.is_tmpfs() { READ_ONLY } else { 0 }
 }
 
 /// The filesystem that `mount` asks for, detached; `mode` is that of its place in the image.
@@ -113,24 +62,11 @@ pub(super) fn of_spec(mount: &Mount, mode: Option<u32>) -> Result<OwnedFd, Conta
     let made = match filesystem(kind, source, &flags, &data) {
         // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
         Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
-            super::rootfs::copy_of_sysfs().map_err(Cause::from)
+            staging::copy_of_sysfs().map_err(Cause::from)
         }
         made => made,
     };
     made.during("mount", format_args!("{kind} on {}", mount.destination))
-}
-
-/// The filesystem context can be read: each read is one message on what was wrong.
-fn with_kernel_message(errno: Errno, context: &OwnedFd) -> Cause {
-    let mut cause = Cause::from(errno);
-    let mut message = [0; 256];
-    if let Ok(length) = rustix::io::read(context, &mut message) {
-        let text = String::from_utf8_lossy(&message[..length]);
-        // "e " for error, "w " for warning, "i " for information come first.
-        let text = text.trim().split_once(' ').map_or("", |(_, text)| text);
-        cause.text = format!("{} ({text})", cause.text);
-    }
-    cause
 }
 
 /// The place that `mount` goes to, made where missing: a file for a file, else a directory.
@@ -149,7 +85,7 @@ pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<Owne
     let (found, top) = (fstat(&place), fstat(root));
     if same(&found.during("look at mount point", path)?, &top.during("look at", "/")?) {
         // It would hide all that was mounted before, and escape what is done to the root later.
-        return Err("the root itself cannot be covered").during("make mount point", path);
+        return Err("a mount cannot cover the rootfs itself").during("make mount point", path);
     }
     Ok(place)
 }
@@ -212,7 +148,7 @@ pub(super) fn mounted_at(root: &Root, path: &str) -> Result<OwnedFd, ContainerEr
 }
 
 /// Sets what the specification wants of a mount, all but what `seal` does later.
-pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
+pub(super) fn set_attributes(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
     const STEP: &str = "set attributes of mount";
     let path = mount.destination.as_str();
     let own = Attributes { set: mount.set & !later, clear: mount.clear, ..Attributes::default() };
@@ -224,8 +160,8 @@ pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), Conta
         ..Attributes::default()
     };
     all.apply(fd).during(STEP, path)?;
-    if let Some(propagation) = mount.propagation {
-        self::propagation(propagation).apply(fd).during("set propagation of mount", path)?;
+    if let Some(wanted) = mount.propagation {
+        propagation(wanted).apply(fd).during("set propagation of mount", path)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Namespaces: which are new, which are joined, and the birth of the process that lives in them.
+//! Namespaces: which are new, which are joined, and the fork of the process that lives in them.
 //!
 //!   launcher ─clone3(new namespaces, the cgroup, a sibling)─▶ the container's process, a child of the agent
 //!
-//! The process is born with `CLONE_PARENT`, so PID 1 is its parent from the first moment and can wait for it, and
-//! its pid and pidfd are answered by the kernel as PID 1 sees them. It is born inside its cgroup: nothing it does
+//! The process is forked with `CLONE_PARENT`, so PID 1 is its parent from the first moment and can wait for it, and
+//! its pid and pidfd are answered by the kernel as PID 1 sees them. It begins inside its cgroup: nothing it does
 //! is ever charged elsewhere. Id mappings are written by the launcher, which is root outside.
 
 use std::{

@@ -27,6 +27,7 @@ use crate::{
     config::{Artefacts, Config},
     container::{ContainerPlan, CreationRequest},
     error::Error,
+    log::note,
     network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
@@ -34,7 +35,7 @@ use crate::{
         cgroup::{self, CgroupError, Place},
         sizing::{self, Sizes},
     },
-    spec::{self, Bundle, HostPart, Vm},
+    spec::{self, Bundle, HostPart, NetworkPath, Vm},
     store::{Process, Record, Scope, write_atomically},
     systemd,
     time::rfc3339,
@@ -165,7 +166,10 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
             Home::Own { config, sizes, artefacts }
         }
     };
-    let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
+    let open = |given: &NetworkPath| {
+        Namespace::open(&given.path).map_err(|error| Error::from(error).during(&given.field))
+    };
+    let network = bundle.host.network.as_ref().map(open).transpose()?;
     Ok(Checked { id: id.clone(), bundle, terminal, home, cgroup, network })
 }
 
@@ -239,7 +243,7 @@ fn make(
             plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
-            plan.network.clone_from(&bundle.host.network);
+            plan.network = bundle.host.network.as_ref().map(|given| given.path.clone());
             Creation::launch(&plan, &request, &artefacts, network.as_ref())?
         }
         Home::Joined(joined) => Creation::join(&root, joined.sandbox, &request)?,
@@ -327,7 +331,7 @@ pub(super) fn wait_ready(proxy: &mut proxy::Child) -> Result<(), Error> {
     let tick = |waited: Duration| {
         let seconds = waited.as_secs();
         if progress && (seconds == 1 || seconds.is_multiple_of(10)) {
-            crate::say!("bulkhead: the microVM is not ready yet ({seconds} s)");
+            note(&format!("bulkhead: the microVM is not ready yet ({seconds} s)"));
         }
     };
     match proxy.ready(READY, tick)? {

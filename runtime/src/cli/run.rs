@@ -27,6 +27,7 @@ use crate::{
         removal::{self, STOPPING},
     },
     error::Error,
+    log::note,
     proxy::{FORWARDED, RawMode},
     store::{StateDir, names, read_json},
 };
@@ -98,7 +99,7 @@ fn print_timeline(path: &PathBuf, container: &Container) -> Result<(), Error> {
     };
     let table = timeline_table(&stamps.unwrap_or_default());
     if path.as_os_str() == "-" {
-        crate::say!("{}", table.trim_end());
+        note(table.trim_end());
         return Ok(());
     }
     fs::write(path, table).map_err(|e| Error::io(format!("write {}", path.display()), e))

@@ -21,8 +21,8 @@ const VMM_HINT: &str = "install bulkhead-vmm of the same release, or set `vmm` i
 const KVM_HINT: &str = "enable virtualization in firmware, load kvm_intel or kvm_amd, run as root or in group kvm; \
                         inside a VM, ask for nested virtualization";
 
-const GUEST_HINT: &str = "this KVM does not run unmodified guests (some clouds emulate it): use another machine, or the \
-                          lab for a trial, docs/lab.md";
+const GUEST_HINT: &str = "use another machine, or the lab for a trial (docs/lab.md): this KVM does not run unmodified \
+                          guests, as some clouds emulate KVM";
 
 const LACKING_HINT: &str = "update the host's kernel; in a virtual machine, the kernel of its host";
 
@@ -47,7 +47,7 @@ pub(super) fn kernel(path: &Path) -> Finding {
     }
     match linux_version(&bytes) {
         Some(version) => Finding::ok(subject, format!("Linux {version}, {name}")),
-        None => Finding::warn(subject, format!("{name} does not say which Linux it is"), KERNEL_HINT),
+        None => Finding::warn(subject, format!("{name} names no Linux version"), KERNEL_HINT),
     }
 }
 
@@ -86,7 +86,7 @@ pub(super) fn vmm(path: &Path) -> Finding {
             Finding::ok(subject, format!("{expected}, {name}"))
         }
         Ok(said) => {
-            let detail = format!("{name} says {:?} for its version, this is {expected:?}", said.text);
+            let detail = format!("{name} has version {:?}, and this program needs {expected:?}", said.text);
             Finding::fail(subject, detail, VMM_HINT)
         }
     }
@@ -97,7 +97,9 @@ pub(super) fn kvm(vmm: &Path) -> Finding {
     match output(vmm, "--probe-kvm", PROBE) {
         Err(error) => Finding::fail(subject, format!("the probe failed: {error}"), KVM_HINT),
         Ok(said) if said.success => Finding::ok(subject, said.text),
-        Ok(said) if said.text.is_empty() => Finding::fail(subject, "the probe died without a word", KVM_HINT),
+        Ok(said) if said.text.is_empty() => {
+            Finding::fail(subject, "the probe ended without output", KVM_HINT)
+        }
         Ok(said) => {
             // What the probe says when it got as far as running guest code, and when it did not try.
             let hint = match &said.text {

@@ -9,11 +9,12 @@ mod artefacts;
 mod host;
 mod isolation;
 
-use std::path::Path;
+use std::{error::Error, path::Path};
 
+use bulkhead_sys::chain;
 use serde::Serialize;
 
-use crate::{config::Config, error::Error};
+use crate::config::Config;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,9 +81,9 @@ impl Report {
 }
 
 /// All checks, in the order in which a start would meet them. Each finding is handed over as soon as it is known.
-pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
+pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding)) {
     let root = Path::new("/");
-    found(host::privileges(nix::unistd::geteuid().is_root()));
+    found(host::privileges(rustix::process::geteuid().is_root()));
     let release = host::kernel_release();
     found(host::kernel(&release));
     found(host::user_namespaces(root));
@@ -101,7 +102,7 @@ pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
     let config = match config {
         Ok(config) => config,
         Err(error) => {
-            found(Finding::fail("configuration", error.chain(), "correct or remove the file"));
+            found(Finding::fail("configuration", chain(&error), "correct or remove the file"));
             return;
         }
     };

@@ -19,13 +19,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Interface, NetworkError, errno, undo::remove_qdisc};
+use super::{Interface, NetworkError, TAP_PREFIX, errno, undo::remove_qdisc};
 
 const TUN: &str = "/dev/net/tun";
 /// The device by which the host kernel moves frames between a tap and a VM.
 pub const VHOST: &str = "/dev/vhost-net";
-/// Names of our taps begin so; the kernel puts a number for `%d`.
-pub(super) const TAP_PREFIX: &str = "bhtap";
 /// The handle of an ingress qdisc, `ffff:`.
 const INGRESS: u32 = 0xffff_0000;
 /// ETH_P_ALL as netlink has it: in network byte order.

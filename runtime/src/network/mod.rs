@@ -17,11 +17,10 @@ use std::{
     os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
-use bulkhead_sys::namespace;
+use bulkhead_sys::namespace::visit_network;
 use rtnetlink::Handle;
 use rustix::{fs::OFlags, io::Errno};
 
@@ -31,6 +30,8 @@ pub use attach::{VHOST, attach, open_vhost};
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 
+/// Names of our taps begin so; the kernel puts a number behind it.
+const TAP_PREFIX: &str = "bhtap";
 /// For everything that one visit to a namespace does; the kernel answers each request at once.
 const VISIT: Duration = Duration::from_secs(20);
 
@@ -51,7 +52,9 @@ pub enum NetworkError {
     /// Something of the namespace that a guest cannot be given.
     #[error("{object} of the network namespace is not supported: {reason}")]
     Unsupported { object: String, reason: &'static str },
-    #[error("interface {interface} has an ingress qdisc already: another microVM, or somebody's filters")]
+    #[error(
+        "interface {interface} already has an ingress qdisc: another microVM or a traffic filter uses the interface"
+    )]
     Busy { interface: String },
     #[error("{step} for interface {interface}")]
     Tap { step: &'static str, interface: String, source: io::Error },
@@ -137,7 +140,6 @@ impl Namespace {
     ) -> Result<T, NetworkError> {
         let enter = |source| NetworkError::Enter { source };
         let inside = || {
-            namespace::enter(&*self.0, namespace::Kind::Network).map_err(enter)?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(enter)?;
             runtime.block_on(async {
@@ -146,11 +148,7 @@ impl Namespace {
                 tokio::time::timeout(VISIT, work(&handle)).await.unwrap_or(Err(NetworkError::Late))
             })
         };
-        thread::scope(|scope| {
-            let visitor = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside);
-            let panicked = |_| Err(enter(io::Error::other("the thread inside panicked")));
-            visitor.map_err(enter)?.join().unwrap_or_else(panicked)
-        })
+        visit_network(&*self.0, inside).map_err(enter)?
     }
 }
 

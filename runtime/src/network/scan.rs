@@ -22,7 +22,7 @@ use rtnetlink::{
     },
 };
 
-use super::{NetworkError, attach::TAP_PREFIX};
+use super::{NetworkError, TAP_PREFIX};
 
 /// An interface that gets a device in the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,11 +106,13 @@ impl Scan {
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 RouteAttribute::Oif(oif) => index = Some(*oif),
                 RouteAttribute::Table(number) => table = *number,
-                RouteAttribute::MultiPath(_) => refused = Some("it has several next hops"),
-                RouteAttribute::Via(_) => refused = Some("its gateway is of another family"),
-                RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => refused = Some("it encapsulates"),
+                RouteAttribute::MultiPath(_) => refused = Some("the route has several next hops"),
+                RouteAttribute::Via(_) => refused = Some("the gateway belongs to another address family"),
+                RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => {
+                    refused = Some("the route encapsulates packets")
+                }
                 RouteAttribute::Metrics(metrics) if !metrics.is_empty() => {
-                    refused = Some("it has metrics of its own, such as an MTU");
+                    refused = Some("the route has metrics, such as an MTU");
                 }
                 _ => {}
             }
@@ -127,7 +129,7 @@ impl Scan {
             return Ok(None);
         }
         if message.header.kind != RouteType::Unicast {
-            refused = Some("it is not a unicast route");
+            refused = Some("the route is not unicast");
         }
         let unsupported = |reason| {
             let object = format!("route {}", route.destination);
@@ -207,12 +209,12 @@ fn interface(link: &LinkMessage, addresses: &[String]) -> Result<Option<Interfac
     let unsupported = |reason| Err(NetworkError::Unsupported { object: format!("interface {name}"), reason });
     match (link.header.link_layer_type, mac) {
         (LinkLayerType::Loopback, _) if addresses.is_empty() => Ok(None),
-        (LinkLayerType::Loopback, _) => unsupported("it has addresses beside 127.0.0.1/8 and ::1/128"),
+        (LinkLayerType::Loopback, _) => unsupported("lo has addresses beside 127.0.0.1/8 and ::1/128"),
         (LinkLayerType::Ether, Some(mac)) => {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             Ok(Some(Interface { index: link.header.index, name: name.to_owned(), mac, mtu }))
         }
-        _ => unsupported("it is not Ethernet"),
+        _ => unsupported("the interface is not Ethernet"),
     }
 }
 
@@ -234,7 +236,7 @@ fn addresses(dump: &Dump, link: &LinkMessage) -> Result<Vec<String>, NetworkErro
             (Some(IpAddr::V4(own)), _) if own.is_loopback() && prefix == 8 => {}
             (Some(peer), Some(own)) if peer != own => {
                 let object = format!("address {own} peer {peer}");
-                let reason = "point-to-point addresses are not of Ethernet";
+                let reason = "an Ethernet interface of a guest cannot have a point-to-point address";
                 return Err(NetworkError::Unsupported { object, reason });
             }
             (Some(own), _) | (None, Some(own)) => found.push(format!("{own}/{prefix}")),

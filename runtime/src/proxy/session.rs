@@ -35,6 +35,7 @@ use crate::{
         container_options, exec_spec,
     },
     container::vsock_stdio,
+    log::note,
     store::{Process, SandboxDir, names},
 };
 
@@ -357,5 +358,5 @@ fn code(exit: &WaitProcessResponse) -> u8 {
 
 /// Standard error is the container's too; only what the user cannot see otherwise goes there.
 fn say(message: &str) {
-    crate::say!("bulkhead: {message}");
+    note(&format!("bulkhead: {message}"));
 }

@@ -55,6 +55,9 @@ pub(crate) use seccomp::{
 };
 pub(crate) use vm::ANNOTATIONS;
 
+/// A `config.json` to start from, as `bulkhead spec` writes it: a shell on a terminal, over a read-only `rootfs` beside it.
+pub const TEMPLATE: &str = include_str!("template.json");
+
 /// A bundle that can be run.
 #[derive(Debug, Clone)]
 pub struct Bundle {
@@ -79,7 +82,7 @@ pub struct HostPart {
     /// Binds to make in the share, beside the rootfs.
     pub exports: Vec<Export>,
     /// A network namespace of the host, whose interfaces the VM gets; absolute. `None`: a fresh one, empty at first.
-    pub network: Option<PathBuf>,
+    pub network: Option<NetworkPath>,
     /// Namespaces that may be those of other containers, `network` among them.
     pub joins: Vec<Join>,
     /// As written: `/path`, `path` or `slice:prefix:name`.
@@ -132,6 +135,15 @@ impl Hooks {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// A network namespace of the host that the bundle names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPath {
+    /// The JSON path that names it.
+    pub field: String,
+    /// Absolute; not looked at.
+    pub path: PathBuf,
 }
 
 /// A namespace that is named as that of a process of the host, which may stand for another container.

@@ -6,14 +6,13 @@
 //! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
 //! leaves it out wants the host's network, and a microVM cannot give it.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use bulkhead_protocol::container::{
     IdMapping, Namespace, NamespaceKind, NamespacePlace, TimeOffset, TimeOffsets,
 };
 
-use super::{Join, SpecError, raw};
-use crate::network::{self, NetworkError};
+use super::{Join, NetworkPath, SpecError, raw};
 
 /// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
 const MAPPINGS_MAX: usize = 340;
@@ -111,23 +110,14 @@ fn process(path: &str, file: &str) -> Option<u32> {
     pid.parse().ok()
 }
 
-/// The network namespace of the host that is given by its path.
-pub(super) fn network(raw: &[raw::Namespace]) -> Result<Option<PathBuf>, SpecError> {
+/// The network namespace of the host that is given by its path. Whether the path leads to one is known when it is opened.
+pub(super) fn network(raw: &[raw::Namespace]) -> Result<Option<NetworkPath>, SpecError> {
     let network = raw.iter().enumerate().find(|(_, namespace)| namespace.kind == "network");
     let Some((index, namespace)) = network else { return Ok(None) };
     let Some(path) = namespace.path.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
-    let field = || format!("linux.namespaces[{index}].path");
-    super::process::check_absolute(path, field)?;
-    let path = PathBuf::from(path);
-    match network::Namespace::open(&path) {
-        Ok(_) => Ok(Some(path)),
-        Err(NetworkError::Open { path, source }) => Err(SpecError::Path { field: field(), path, source }),
-        Err(NetworkError::Host { .. }) => {
-            let reason = format!("{} is the host's own network namespace", path.display());
-            Err(SpecError::Refused { field: field(), reason })
-        }
-        Err(error) => Err(SpecError::Invalid { field: field(), reason: error.to_string() }),
-    }
+    let field = format!("linux.namespaces[{index}].path");
+    super::process::check_absolute(path, || field.clone())?;
+    Ok(Some(NetworkPath { field, path: path.into() }))
 }
 
 /// `linux.uidMappings` or `linux.gidMappings`, called `name`.

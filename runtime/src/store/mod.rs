@@ -77,12 +77,12 @@ pub enum StateError {
     /// Nobody is at work on it, and it was never finished: `crate::undo::claim` removes what is left.
     #[error("the creation of container {id} was cut off")]
     CutOff { id: ContainerId },
-    #[error("container {id} is in use by another command for {waited:?}")]
+    #[error("another command still works on container {id} after {waited:?}")]
     Busy { id: ContainerId, waited: Duration },
     /// `what` says step and object.
     #[error("{what}")]
     Io { what: String, source: io::Error },
-    #[error("{} is not what was written there", .path.display())]
+    #[error("{} is damaged", .path.display())]
     Corrupt { path: PathBuf, source: serde_json::Error },
 }
 
@@ -94,14 +94,18 @@ impl StateError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Exists { .. } | Self::SandboxExists { .. } => Some("delete it first, or take another id"),
+            Self::Exists { .. } | Self::SandboxExists { .. } => {
+                Some("delete the container first, or choose another id")
+            }
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some("free space where --root is, or give another --root"),
-                io::ErrorKind::ReadOnlyFilesystem => Some("give a writable --root"),
+                io::ErrorKind::StorageFull => {
+                    Some("free space on the filesystem of --root, or choose another --root")
+                }
+                io::ErrorKind::ReadOnlyFilesystem => Some("choose a --root that can be written"),
                 _ => None,
             },
             Self::Creating { .. } | Self::CutOff { .. } | Self::Corrupt { .. } => {
-                Some("`delete --force` removes it")
+                Some("`bulkhead delete --force` removes the container")
             }
             Self::Missing { .. } | Self::Busy { .. } => None,
         }

@@ -30,13 +30,13 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    #[error("systemd does not run here, which --systemd-cgroup asks for")]
+    #[error("--systemd-cgroup needs systemd, and systemd is not the init system of this host")]
     Absent,
-    #[error("talk to systemd")]
+    #[error("connect to systemd")]
     Connect { source: BusError },
-    #[error("{step} {unit} of systemd")]
+    #[error("ask systemd to {step} {unit}")]
     Call { step: &'static str, unit: String, source: BusError },
-    #[error("{step} {unit} of systemd: its job ended as {result:?}")]
+    #[error("systemd did not {step} {unit}: the job ended as {result:?}")]
     Job { step: &'static str, unit: String, result: String },
 }
 

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(5);
 /// Why a cgroup is not empty, or cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoverError {
-    #[error("list its processes")]
+    #[error("list the processes in the cgroup")]
     List { source: io::Error },
     #[error("kill {process}")]
     Kill { process: Process, source: io::Error },
@@ -31,9 +31,9 @@ pub enum LeftoverError {
     Wait { process: Process, source: io::Error },
     #[error("{process} has not ended {waited:?} after SIGKILL")]
     Unkillable { process: Process, waited: Duration },
-    #[error("its processes started others for {waited:?}")]
+    #[error("processes in the cgroup kept starting others for {waited:?}")]
     Forking { waited: Duration },
-    #[error("it holds processes of other owners")]
+    #[error("the cgroup holds processes that do not belong to the container")]
     NotOurs,
     #[error(transparent)]
     Systemd(#[from] SystemdError),

@@ -29,7 +29,7 @@ pub(super) fn replace(directory: &Path, resources: &Resources) -> Result<(), Con
     // All of them before the first change: a file that cannot be read is one that cannot be set back.
     let mut earlier = Earlier::new(directory);
     for (file, value) in &settings {
-        earlier.remember(file.clone(), value).during("read limit", file)?;
+        earlier.remember(file, value).during("read limit", file)?;
     }
     let done = settings.iter().try_for_each(|setting| set(directory, setting));
     if done.is_err() {
@@ -77,7 +77,9 @@ fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, Con
     }
     // A burst is at most the quota, before and after: it steps aside while that changes.
     let burst = resources.cpu_burst.map(|burst| burst.to_string());
-    add("cpu.max.burst", burst.as_ref().filter(|_| quota.is_some()).map(|_| "0".to_owned()));
+    if burst.is_some() && quota.is_some() {
+        add("cpu.max.burst", Some("0".to_owned()));
+    }
     add(
         "cpu.max",
         quota.map(|quota| match resources.cpu_period {
@@ -100,7 +102,7 @@ fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, Con
         // The core's own files (cgroup.procs and the like) move and kill processes: not limits.
         if controller.is_empty() || rest.is_empty() || controller == "cgroup" || !plain(file) {
             return Err(ContainerError::refused(format_args!(
-                "{file:?} is not a file of a cgroup controller"
+                "linux.resources.unified: {file:?} is not a file of a cgroup controller"
             )));
         }
         files.push((file.clone(), value.clone()));

@@ -8,7 +8,7 @@ use bulkhead_protocol::container::{NamespaceKind, NamespacePlace};
 
 use crate::{
     error::Error,
-    spec::{Bundle, Join, SpecError},
+    spec::{Bundle, Join, NetworkPath, SpecError},
     store::{Record, SandboxDir, StateDir},
 };
 
@@ -54,7 +54,7 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
         let message = format!("the microVM of container {} is gone", owner.id);
         return Err(Error::Refused(message));
     };
-    if let Some(path) = &bundle.host.network
+    if let Some(NetworkPath { path, .. }) = &bundle.host.network
         && !kinds.contains(&NamespaceKind::Network)
     {
         let reason = format!(

@@ -5,7 +5,7 @@ use crate::{
     cli::CgroupManager,
     log::{Format, Log, LogOptions},
     spec::Hooks,
-    store::{Process, Record, StateDir, names, write_atomically},
+    store::{Process, Record, SandboxDir, SandboxRecord, StateDir, names, write_atomically},
 };
 
 #[test]
@@ -28,8 +28,12 @@ fn a_stranger_whose_record_is_broken_keeps_nobody_from_being_deleted() {
         hooks: Hooks::default(),
         owner: "root".into(),
         proxy: Some(gone),
-        sandbox: "web".parse().unwrap(),
+        sandbox: "pod".parse().unwrap(),
     };
+    let sandbox = SandboxDir::claim(&root, &record.sandbox).unwrap();
+    let hosted = SandboxRecord { server: gone, host_container: Some("web".parse().unwrap()) };
+    write_atomically(&sandbox.join(names::SANDBOX), &serde_json::to_vec(&hosted).unwrap()).unwrap();
+    drop(sandbox);
     for (name, json) in [("web", serde_json::to_vec(&record).unwrap()), ("stranger", b"{".to_vec())] {
         let dir = StateDir::claim(&root, &name.parse().unwrap()).unwrap();
         write_atomically(&dir.join(names::STATE), &json).unwrap();
@@ -37,6 +41,8 @@ fn a_stranger_whose_record_is_broken_keeps_nobody_from_being_deleted() {
 
     Args { force: false, id: "web".into() }.run(&context).unwrap();
     assert_eq!(StateDir::list(&root).unwrap(), ["stranger".parse().unwrap()]);
+    // Its sandbox went with it.
+    assert!(SandboxDir::open(&root, &"pod".parse().unwrap()).unwrap().is_none());
     let warned = fs::read_to_string(path).unwrap();
     assert!(warned.contains("stranger/state.json"), "{warned}");
 }

@@ -78,7 +78,7 @@ fn the_probes_words_and_exit_code_decide_on_kvm() {
     let old = kvm(&files.script("echo this KVM lacks KVM_CAP_IRQFD; exit 1"));
     assert_eq!((old.verdict, old.hint), (Verdict::Fail, Some(LACKING_HINT)));
     let mute = kvm(&files.script("kill -SEGV $$"));
-    assert_eq!(mute.detail, "the probe died without a word");
+    assert_eq!(mute.detail, "the probe ended without output");
 }
 
 #[test]
