@@ -1,8 +1,14 @@
 //! The host side of Bulkhead: bundles in, running containers out.
 //!
-//!   cli ─▶ spec (config.json → host part + guest part) ─▶ sandbox (one server per pod: VMM, agent, share)
-//!    │                                            └▶ network (namespaces of the host, taps)
-//!    └──▶ proxy (the host process that stands for one container process)
+//!   cli ─▶ proxy ─▶ api ─▶ container ─▶ sandbox ─▶ undo, hooks ─▶ network, systemd ─▶ store, spec ─▶ config, log, text, …
+//!
+//!   cli        flags in, exit code out: a thin front end over `api`
+//!   proxy      the host process that stands for one container process
+//!   api        the sandbox server's process, its services, and their clients
+//!   container  what is known of containers, and the creation of one
+//!   sandbox    a microVM and what the host gives it
+//!
+//! Imports go from left to right only. `docs/architecture.md` walks through a creation and follows a byte of output.
 //!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
 

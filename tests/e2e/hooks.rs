@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 use bulkhead_tests::host::{Bundle, DEADLINE, TestHost, finish, until};
 use serde_json::{Value, json};
 
+use crate::pod::{running, seen, sharing};
+
 /// Hooks of `/bin/sh` (of the host, or of the rootfs for startContainer).
 fn hook(script: &str) -> Value {
     json!([{
@@ -119,6 +121,53 @@ fn a_creation_that_is_killed_in_a_hook_leaves_nothing() {
     create.wait().unwrap();
     until("it is all gone", DEADLINE, || (!host.root().join(&id).exists()).then_some(()));
     host.assert_no_trace_of(&id);
+}
+
+/// A `create` that hangs in a hook, which leaves `mark`.
+fn hanging(host: &TestHost, bundle: Bundle, name: &str) -> (std::process::Child, String) {
+    let mark = host.dir().join(format!("{name}.mark"));
+    let script = format!("touch {}; exec sleep 1000", mark.display());
+    let bundle = bundle.set("/hooks/createRuntime", hook(&script));
+    let id = host.id(name);
+    let create = host.bulkhead(["create", "--bundle"]).arg(bundle.write()).arg(&id).spawn().unwrap();
+    until("the hook runs", DEADLINE, || mark.exists().then_some(()));
+    (create, id)
+}
+
+#[test]
+fn a_creation_in_the_microvm_of_another_container_that_is_killed_in_a_hook_leaves_nothing() {
+    let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let second = sharing(&host, &first, &["network", "ipc"]).args(["probe", "linger"]);
+    let (mut create, id) = hanging(&host, second, "second");
+    create.kill().unwrap();
+    create.wait().unwrap();
+    until("it is all gone", DEADLINE, || (!host.root().join(&id).exists()).then_some(()));
+    host.assert_no_trace_of(&id);
+    // The microVM goes on, and has nothing of it either.
+    assert!(!seen(&first, &["busybox", "ls", "/sys/fs/cgroup"]).contains(&id));
+    let again = running(&host, "second", &sharing(&host, &first, &["network"]).args(["probe", "linger"]));
+    assert_eq!(again.id, id);
+    again.delete_force();
+    first.delete_force();
+    host.assert_no_trace();
+}
+
+#[test]
+fn a_container_that_is_being_created_has_a_state() {
+    let host = TestHost::new();
+    let (mut create, id) = hanging(&host, host.bundle(), "web");
+    let state: Value = serde_json::from_str(&host.output(["state", &id]).success()).unwrap();
+    assert_eq!((&state["id"], &state["status"], &state["pid"]), (&json!(id), &json!("creating"), &json!(0)));
+    assert_eq!(state["ociVersion"], "1.0.2");
+    assert!(state["bundle"].is_string());
+    let list: Value = serde_json::from_str(&host.output(["list", "-f", "json"]).success()).unwrap();
+    assert_eq!((&list[0]["id"], &list[0]["status"]), (&json!(id), &json!("creating")));
+    host.output(["start", &id]).failure(1, &["is being created"]);
+    host.output(["delete", &id]).failure(1, &["is being created"]);
+    create.kill().unwrap();
+    create.wait().unwrap();
+    until("it is all gone", DEADLINE, || (!host.root().join(&id).exists()).then_some(()));
 }
 
 #[test]

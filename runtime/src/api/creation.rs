@@ -15,6 +15,7 @@ use std::{
 };
 
 use bulkhead_protocol::sandbox::{BeginCreateRequest, CreationRequest as CreationRequestId};
+use bulkhead_sys::chain;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -24,13 +25,12 @@ use super::{
 use crate::{
     config::Artefacts,
     container::CreationRequest,
-    error::chain,
     hooks::{self, Subject},
     log::Log,
     network::Namespace,
     sandbox::SandboxPlan,
     store::{Record, SandboxDir, StateDir, StateError},
-    undo,
+    undo::{self, UndoError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -161,14 +161,24 @@ impl Creation {
             log.debug(&format!("undo the creation of {}: {}", self.record.id, chain(&error)));
         }
         // Of a server that was killed meanwhile.
-        if let Ok(id) = self.record.id.parse()
-            && let Err(error) = undo::cut_off(&self.root, &id)
-        {
-            log.warn(&format!("undo the creation of {id}: {}", chain(&error)));
+        if let Err(error) = self.undo_cut_off() {
+            log.warn(&format!("undo the creation of {}: {}", self.record.id, chain(&error)));
         }
         if self.begun {
             Subject::from(&self.record).poststop(log);
         }
+    }
+}
+
+impl Creation {
+    fn undo_cut_off(&self) -> Result<(), UndoError> {
+        if let Ok(id) = self.record.id.parse() {
+            undo::cut_off(&self.root, &id)?;
+        }
+        if matches!(self.sandbox, Home::Launched(_)) {
+            undo::unused_sandbox(&self.root, &self.record.sandbox)?;
+        }
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     config::Artefacts,
     network::Namespace,
     sandbox::SandboxPlan,
-    store::{Process, SandboxDir, StateError, names},
+    store::{LockedSandbox, SandboxDir, StateError, names},
     undo::{self, UndoError},
 };
 
@@ -76,7 +76,6 @@ impl LaunchError {
 #[derive(Debug)]
 pub struct Launch {
     child: Child,
-    pub process: Process,
     pub dir: SandboxDir,
 }
 
@@ -91,8 +90,23 @@ impl Launch {
         artefacts: &Artefacts,
         network: Option<&Namespace>,
     ) -> Result<Self, LaunchError> {
-        let spawn = |source| LaunchError::Spawn { source };
         let dir = undo::claim_sandbox(&plan.root, &plan.id)?;
+        let started = Self::start_in(dir, plan, request, artefacts, network);
+        if started.is_err() {
+            // Of a server that could not clean up itself. The error that led here says more than one of this.
+            let _ = undo::unused_sandbox(&plan.root, &plan.id);
+        }
+        started
+    }
+
+    fn start_in(
+        dir: LockedSandbox,
+        plan: &SandboxPlan,
+        request: &File,
+        artefacts: &Artefacts,
+        network: Option<&Namespace>,
+    ) -> Result<Self, LaunchError> {
+        let spawn = |source| LaunchError::Spawn { source };
         let listener: OwnedFd = dir.bind(names::SERVER_SOCKET)?.into();
         let (bootstrap, theirs) = PacketSocket::pair().map_err(spawn)?;
         let path = dir.join(names::SERVER_LOG);
@@ -116,8 +130,7 @@ impl Launch {
             .stderr(log)
             .spawn()
             .map_err(spawn)?;
-        let process = Process::of(child.id()).map_err(spawn)?;
-        let mut launch = Self { child, process, dir: dir.handed_over() };
+        let mut launch = Self { child, dir: dir.handed_over() };
         match report(&bootstrap) {
             Ok(()) => Ok(launch),
             Err(error) => {
@@ -127,7 +140,7 @@ impl Launch {
         }
     }
 
-    /// Waits for a server that is to end; one that does not is killed, and what it has left is removed.
+    /// Waits for a server that is to end; one that does not is killed.
     pub fn end(&mut self) {
         let deadline = Instant::now() + ENDED;
         while matches!(self.child.try_wait(), Ok(None)) {

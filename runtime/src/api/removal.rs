@@ -7,11 +7,11 @@
 use std::{path::Path, time::Duration};
 
 use bulkhead_protocol::id::ContainerId;
+use bulkhead_sys::chain;
 
 use super::container::{Container, RequestError};
 use crate::{
     container::status::Status,
-    error::chain,
     hooks::Subject,
     log::Log,
     store::{Record, Stage, StateDir, StateError},

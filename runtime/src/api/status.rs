@@ -3,11 +3,11 @@
 //!   ContainerError ─▶ Status { code, message, details: [hint] } ─server.sock─▶ CallError { code, message, hint }
 
 use bulkhead_protocol::id::IdError;
+use bulkhead_sys::chain;
 use ttrpc::{Code, Status, get_status};
 
 use crate::{
     container::{ContainerError, StdioError, TableError},
-    error::chain,
     sandbox::{agent::AgentError, cgroup::CgroupError},
     store::StateError,
     undo::UndoError,

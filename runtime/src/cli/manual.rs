@@ -14,6 +14,8 @@ This page is made from the doc comments in `runtime/src/cli`.
 Exit codes: 0 done; 1 failed, with one message on standard error (and in the file of `--log`) that says step, object and
 cause, and a hint where there is something to do. `run` exits as the container's process did (128 + N for signal N);
 `exec` likewise, and with 255 when the runtime itself failed.
+
+Flags of a command may come before or after the id. Only those of `exec` end at the id: what follows is the process's.
 ";
 
 fn render() -> String {

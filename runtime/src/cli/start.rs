@@ -48,7 +48,7 @@ pub(super) fn start(container: &Container) -> Result<(), Error> {
 /// Runs the hooks that follow the start. One that fails takes the container with it.
 pub(super) fn poststart(container: &Container) -> Result<(), Error> {
     let record = &container.record;
-    if let Err(error) = Subject::from(record).poststart(container.pid(Status::Running)) {
+    if let Err(error) = Subject::from(record).poststart(record.proxy.map_or(0, |proxy| proxy.pid)) {
         container.end(true)?;
         return Err(error.into());
     }

@@ -25,6 +25,7 @@ use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     timeline::Phase,
 };
+use bulkhead_sys::chain;
 use tokio::{io::unix::AsyncFd, sync::Notify};
 use ttrpc::Code;
 
@@ -36,7 +37,6 @@ use super::{
     table::Table,
 };
 use crate::{
-    error::chain,
     log::note,
     sandbox::{
         Sandbox,

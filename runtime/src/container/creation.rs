@@ -17,11 +17,11 @@ use std::{
 };
 
 use bulkhead_protocol::id::ContainerId;
+use bulkhead_sys::chain;
 use serde::{Deserialize, Serialize};
 
 use super::ContainerError;
 use crate::{
-    error::chain,
     log::note,
     sandbox::cgroup::{self, Entrance, Place},
     store::{Entry, Locked, Process, Record, StateError, names, write_atomically},

@@ -136,7 +136,7 @@ impl ProxyError {
             Self::State(error) => error.hint(),
             _ => None,
         };
-        Report::Failed { message: crate::error::chain(self), hint: hint.map(Into::into) }
+        Report::Failed { message: bulkhead_sys::chain(self), hint: hint.map(Into::into) }
     }
 }
 
@@ -146,8 +146,7 @@ pub fn main() -> u8 {
     let _ = rustix::thread::set_name(c"bulkhead-proxy");
     // SAFETY: `launch` made this descriptor for us, and this is the only place that takes it.
     let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) });
-    let code = stand_in(&control);
-    match code {
+    match run(&control) {
         Ok(code) => code,
         Err(error) => {
             tell(&control, &error.report());
@@ -156,7 +155,7 @@ pub fn main() -> u8 {
     }
 }
 
-fn stand_in(control: &UnixStream) -> Result<u8, ProxyError> {
+fn run(control: &UnixStream) -> Result<u8, ProxyError> {
     let plan = read_plan(control).map_err(|source| ProxyError::Plan { source })?;
     shed::caller()?;
     shed::bounding_set();

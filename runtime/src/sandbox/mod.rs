@@ -33,6 +33,7 @@ pub(crate) mod vmm;
 use std::{path::PathBuf, sync::Arc};
 
 use bulkhead_protocol::{id::ContainerId, limits, vmm::Request};
+use bulkhead_sys::chain;
 use tokio::sync::watch;
 
 pub(crate) use self::failure::Failure;
@@ -50,7 +51,6 @@ use self::{
     vmm::{Over, Reason, processes::Processes},
 };
 use crate::{
-    error::chain,
     log::note,
     spec::HostLimits,
     systemd::{self, Scope},

@@ -153,9 +153,9 @@ impl Share {
     }
 }
 
-impl Share {
-    /// Detaches the share with all that is mounted in it, from this process's namespace.
-    pub(crate) fn unmount(&self) {
+/// Leaves no mount behind in this process's namespace.
+impl Drop for Share {
+    fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
 }

@@ -91,25 +91,37 @@ pub fn cut_off(root: &Path, id: &ContainerId) -> Result<(), UndoError> {
 /// Takes the id for a new sandbox, as `SandboxDir::claim`. What a server that was killed has left is removed first.
 ///
 /// # Errors
-/// `StateError::SandboxExists` when the id is taken; or the leftovers cannot be removed.
+/// `StateError::SandboxExists` when the id is taken, `StateError::Exists` when its host container is there, also if its server
+/// has ended; or the leftovers cannot be removed.
 pub fn claim_sandbox(root: &Path, id: &SandboxId) -> Result<LockedSandbox, UndoError> {
     for _ in 0..CLAIM_TRIES {
         match SandboxDir::claim(root, id) {
             Err(StateError::SandboxExists { .. }) => {}
             claimed => return Ok(claimed?),
         }
-        let Some(dir) = SandboxDir::open(root, id)? else { continue };
-        let host = dir.record()?.and_then(|record| record.host_container);
-        // It is its host container's until that is deleted, also when its server has ended.
-        if host.is_some_and(|host| StateDir::open(root, &host).is_ok()) {
-            break;
-        }
-        match dir.try_lock()? {
-            Some(locked) => sandbox(&locked)?,
-            None => break,
+        if let Some(host) = unused_sandbox(root, id)? {
+            return Err(StateError::Exists { id: host }.into());
         }
     }
     Err(StateError::SandboxExists { id: id.clone() }.into())
+}
+
+/// Removes a sandbox that no server runs and no container needs. The host container for which it stays otherwise.
+///
+/// # Errors
+/// As `everything`.
+pub fn unused_sandbox(root: &Path, id: &SandboxId) -> Result<Option<ContainerId>, UndoError> {
+    let Some(dir) = SandboxDir::open(root, id)? else { return Ok(None) };
+    let host = dir.record()?.and_then(|record| record.host_container);
+    if let Some(host) = host
+        && StateDir::open(root, &host).is_ok()
+    {
+        return Ok(Some(host));
+    }
+    if let Some(locked) = dir.try_lock()? {
+        sandbox(&locked)?;
+    }
+    Ok(None)
 }
 
 /// Another command may take the directory, finish the container or delete it meanwhile: the next claim says so.

@@ -14,7 +14,9 @@ pub(super) fn of(id: &str, root: &Path) -> Vec<String> {
     );
     left.extend(lines("/proc/thread-self/mountinfo", id).map(|line| format!("mount {line}")));
     left.extend(lines("/proc/net/unix", id).map(|line| format!("socket {line}")));
-    let states = fs::read_dir(root).into_iter().flatten().flatten();
+    // Containers and, beside them, sandboxes.
+    let directories = [root.to_owned(), root.join("@sandboxes")];
+    let states = directories.iter().flat_map(|path| fs::read_dir(path).into_iter().flatten().flatten());
     left.extend(
         states
             .filter(|entry| entry.file_name().to_string_lossy().contains(id))

@@ -11,7 +11,6 @@ use rustix::{
 use super::ServerError;
 use crate::{
     container::{Creation, CreationRequest},
-    error::chain,
     log::{Bounded, note, note_in},
     sandbox::{
         SandboxPlan,
@@ -24,6 +23,7 @@ use crate::{
     systemd,
     undo::vacate,
 };
+use bulkhead_sys::chain;
 
 /// Bytes of any file that the server writes. What it writes is bounded in other ways; this is for what they overlook.
 const FILE_MAX: u64 = 16 << 20;

@@ -24,6 +24,7 @@ use bulkhead_protocol::{
     packet::PacketSocket,
     timeline::{Phase, Stamp},
 };
+use bulkhead_sys::chain;
 use rustix::process::{WaitOptions, waitpid};
 use tokio::{
     net::UnixListener,
@@ -42,7 +43,6 @@ use self::{
 use super::{connections::Connections, sandbox::SandboxService, task::TaskService};
 use crate::{
     container::{Containers, Creation},
-    error::chain,
     log::note,
     network::Namespace,
     sandbox::{
@@ -103,8 +103,10 @@ fn serve(socket: &PacketSocket) -> Result<(), ServerError> {
     );
     host::detach(&dir)?;
     let served = serve_in(&plan, &dir, descriptors, socket);
-    if !matches!(served, Ok(true)) {
-        undo::sandbox(&dir)?;
+    if !matches!(served, Ok(true))
+        && let Err(error) = undo::sandbox(&dir)
+    {
+        note(&format!("remove the sandbox: {}", chain(&error)));
     }
     served.map(drop)
 }
@@ -227,10 +229,6 @@ async fn run(
     .await;
     log.done("last answers written");
     let had_one = containers.had_one();
-    if !had_one {
-        // Leaves no mount behind in this process's namespace.
-        sandbox.share().unmount();
-    }
     Ok((containers, had_one))
 }
 

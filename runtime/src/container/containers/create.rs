@@ -9,6 +9,7 @@
 use std::{borrow::Cow, os::fd::OwnedFd, sync::Arc};
 
 use bulkhead_protocol::{container::ContainerSpec, id::ContainerId, timeline::Phase};
+use bulkhead_sys::chain;
 use tokio::{io::unix::AsyncFd, task::spawn_blocking, time::timeout};
 
 use super::{
@@ -21,7 +22,6 @@ use super::{
     Containers, detached,
 };
 use crate::{
-    error::chain,
     log::note,
     sandbox::{agent::Agent, cgroup, expose::expose, key::Key, nics::Found, sizing::Demand},
 };

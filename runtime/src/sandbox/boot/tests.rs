@@ -1,8 +1,6 @@
 use super::*;
-use crate::{
-    error::chain,
-    sandbox::fake::{CONSOLE, FakeAgent, Guest, PATIENCE, inputs, null, vmm},
-};
+use crate::sandbox::fake::{CONSOLE, FakeAgent, Guest, PATIENCE, inputs, null, vmm};
+use bulkhead_sys::chain;
 
 async fn boot_with(guest: Guest, patience: Duration) -> Result<Agent, BootError> {
     let (vmm, _task) = vmm(guest, FakeAgent::default());

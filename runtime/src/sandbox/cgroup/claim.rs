@@ -1,6 +1,6 @@
 //! A cgroup is that of one container: empty when it comes, and what the VMM leaves in it goes with it.
 //!
-//!   command: `refuse_taken`      server: `Claim::take` ─▶ VMM inside ─▶ `undo::vacate` when the VMM is gone
+//!   `refuse_taken` ─▶ `Claim::take` ─▶ VMM inside ─▶ `undo::vacate` when the VMM is gone
 //!
 //! Whoever deletes a container kills what is left in its cgroup, so nobody else's processes may be there. runc refuses a
 //! cgroup that is not empty as well.

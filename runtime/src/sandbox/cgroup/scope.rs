@@ -1,6 +1,6 @@
 //! A cgroup that systemd makes: it wants a process for it, before there is one that may come in.
 //!
-//!   server: Holder ─▶ scope with the holder in it ─▶ VMM inside ─▶ the holder ends        command: scope with a proxy in it
+//!   Holder ─▶ scope with the holder in it ─▶ VMM, server and proxy inside ─▶ the holder ends
 //!
 //! The server and the proxies enter late, when they have opened their devices, so none of them can be the first.
 
