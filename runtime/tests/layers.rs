@@ -11,8 +11,24 @@ use std::{
 
 /// From the lowest to the highest. A module may import those before it.
 const LAYERS: [&str; 18] = [
-    "text", "time", "spec", "log", "shed", "config", "store", "network", "systemd", "undo", "hooks",
-    "sandbox", "container", "api", "proxy", "doctor", "error", "cli",
+    "text",
+    "time",
+    "spec",
+    "log",
+    "shed",
+    "config",
+    "store",
+    "network",
+    "systemd",
+    "undo",
+    "hooks",
+    "sandbox",
+    "container",
+    "api",
+    "proxy",
+    "doctor",
+    "error",
+    "cli",
 ];
 
 fn layer(module: &str) -> usize {
@@ -87,7 +103,8 @@ fn modules_import_downwards_only() {
 
 #[test]
 fn lists_and_single_imports_are_found() {
-    let text = "use crate::{\n    api::{a, b},\n    store::X,\n};\nfn f() { crate::log::note(1) } // crate::cli";
+    let text =
+        "use crate::{\n    api::{a, b},\n    store::X,\n};\nfn f() { crate::log::note(1) } // crate::cli";
     let found = imports(text);
     assert!(["api", "store", "log"].iter().all(|name| found.contains(*name)), "{found:?}");
 }

@@ -5,8 +5,8 @@ use std::{fs::File, io, sync::Arc};
 use async_trait::async_trait;
 use bulkhead_protocol::sandbox::{
     AttachProxyRequest, BeginCreateRequest, CreationRequest as CreationRequestId, Empty, Process,
-    ProcessesRequest, ProcessesResponse, Sandbox, Stamp, TimelineResponse, WaitOomRequest, WaitOomResponse,
-    WaitProcessRequest, WaitProcessResponse,
+    ProcessesRequest, ProcessesResponse, Sandbox, WaitOomRequest, WaitOomResponse, WaitProcessRequest,
+    WaitProcessResponse,
 };
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -107,15 +107,5 @@ impl Sandbox for SandboxService {
             .await
             .map_err(ApiError::from)?;
         Ok(WaitOomResponse { kills, ..Default::default() })
-    }
-
-    async fn timeline(&self, _: &TtrpcContext, _: Empty) -> Answer<TimelineResponse> {
-        let one = |stamp: bulkhead_protocol::timeline::Stamp| Stamp {
-            phase: stamp.phase.name().to_owned(),
-            monotonic_ns: stamp.monotonic_ns,
-            ..Default::default()
-        };
-        let stamps = self.containers.sandbox().timeline().stamps().into_iter().map(one).collect();
-        Ok(TimelineResponse { stamps, ..Default::default() })
     }
 }

@@ -252,8 +252,8 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 fn default_root() -> PathBuf {
-    let user_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
-    user_dir.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
+    let of_user = if nix::unistd::geteuid().is_root() { None } else { std::env::var_os("XDG_RUNTIME_DIR") };
+    of_user.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, os::fd::OwnedFd, sync::Arc};
 
-use bulkhead_protocol::{container::ContainerSpec, id::ContainerId, timeline::Phase};
+use bulkhead_protocol::{container::ContainerSpec, id::ContainerId, limits, timeline::Phase};
 use bulkhead_sys::chain;
 use tokio::{io::unix::AsyncFd, task::spawn_blocking, time::timeout};
 
@@ -24,8 +24,8 @@ use super::{
 use crate::{
     log::note,
     sandbox::{agent::Agent, cgroup, expose::expose, key::Key, nics::Found, sizing::Demand},
+    spec::HostLimits,
 };
-use bulkhead_protocol::limits;
 
 impl Containers {
     /// Takes the id for a container that the caller wants.
@@ -108,8 +108,10 @@ impl Containers {
         let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
         self.enter_cgroup(key)?;
-        let whole = self.sandbox.cgroup().filter(|_| made_for_it);
-        let limits = whole.map(|cgroup| cgroup.limits.clone()).unwrap_or_default();
+        let limits = match self.sandbox.cgroup() {
+            Some(cgroup) if made_for_it => cgroup.limits.clone(),
+            Some(_) | None => HostLimits::default(),
+        };
         let demand = Demand::of(&plan.guest.resources, &limits);
         if !made_for_it {
             self.sandbox.make_room(&agent, demand).await?;
