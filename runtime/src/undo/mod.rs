@@ -42,9 +42,9 @@ pub enum UndoError {
     #[error("{process} has not ended {waited:?} after SIGKILL")]
     Unkillable { process: Process, waited: Duration },
     #[error("remove the redirect in network namespace {}", .namespace.display())]
-    Redirect { namespace: PathBuf, source: NetworkError },
+    Redirect { namespace: PathBuf, source: Box<NetworkError> },
     #[error("remove cgroup {}", .path.display())]
-    Cgroup { path: PathBuf, source: LeftoverError },
+    Cgroup { path: PathBuf, source: Box<LeftoverError> },
 }
 
 impl UndoError {
@@ -94,11 +94,11 @@ pub fn everything(dir: &Locked) -> Result<(), UndoError> {
     kill(&entries)?;
     for entry in entries.iter().rev() {
         if let Entry::Redirect { namespace, id, interface, tap } = entry {
-            network::undo(namespace, *id, *interface, *tap)
-                .map_err(|source| UndoError::Redirect { namespace: namespace.clone(), source })?;
+            let failed = |e| UndoError::Redirect { namespace: namespace.clone(), source: Box::new(e) };
+            network::undo(namespace, *id, *interface, *tap).map_err(failed)?;
         }
     }
-    cgroups::remove_all(&entries).map_err(|(path, source)| UndoError::Cgroup { path, source })?;
+    cgroups::remove_all(&entries).map_err(|(path, e)| UndoError::Cgroup { path, source: Box::new(e) })?;
     Ok(dir.remove()?)
 }
 
