@@ -109,7 +109,7 @@ impl Scan {
                 RouteAttribute::MultiPath(_) => refused = Some("the route has several next hops"),
                 RouteAttribute::Via(_) => refused = Some("the gateway belongs to another address family"),
                 RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => {
-                    refused = Some("the route encapsulates packets")
+                    refused = Some("the route encapsulates packets");
                 }
                 RouteAttribute::Metrics(metrics) if !metrics.is_empty() => {
                     refused = Some("the route has metrics, such as an MTU");

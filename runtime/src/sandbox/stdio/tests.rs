@@ -54,7 +54,7 @@ proptest! {
         let token = |stream: &str| stream.strip_prefix("vsock:")?.parse::<StreamToken>().ok();
         let tokens: Vec<_> = given.iter().map(|stream| token(stream)).collect();
         let fits = tokens.iter().all(|token| token.is_some() && *token == tokens[0])
-            && !(terminal && !stderr.is_empty());
+            && (!terminal || stderr.is_empty());
         match Stdio::parse(terminal, &stdin, &stdout, &stderr) {
             Ok(stdio) => {
                 prop_assert!(fits, "{:?} is taken", stdio);
