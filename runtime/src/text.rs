@@ -1,8 +1,8 @@
 //! The last border before a person: text for standard output or standard error that steers no terminal.
 //!
-//! Messages carry words of others: of the guest and its console, of the VMM, of a bundle. Escape sequences, and letters
-//! that turn the writing direction, are shown as they are in JSON (`\u001b`), so a line of JSON stays one and means the
-//! same. The output of containers does not pass here.
+//! Messages quote text of the guest, its console, the VMM and bundles. Escape sequences, and letters that change the
+//! direction of writing, are shown as in JSON (`\u001b`), so a line of JSON stays a line of JSON with the same meaning. The
+//! output of containers does not pass here.
 
 use std::{borrow::Cow, fmt::Write as _};
 

@@ -1,4 +1,4 @@
-//! What the host's kernel offers, read from /proc and /sys.
+//! Features of the host's kernel, read from /proc and /sys.
 
 use std::{fs, path::Path};
 
@@ -155,7 +155,7 @@ pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
     }
 }
 
-/// Who moves frames between a tap and a guest.
+/// Whether the host kernel or the VMM moves frames between a tap and a guest.
 pub(super) fn network(root: &Path, wanted: bool) -> Finding {
     let subject = "network";
     let there = root.join(VHOST.trim_start_matches('/')).exists();

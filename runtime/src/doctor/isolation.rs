@@ -1,7 +1,7 @@
-//! What weakens the wall between microVMs, or between them and the host, although all of it works: docs/hosts.md says
-//! what to do about each.
+//! Settings of the host that weaken the isolation between microVMs, or between microVMs and the host, although containers run:
+//! docs/hosts.md says what to do about each.
 //!
-//! All of it is read from /proc and /sys, below a given root.
+//! Everything is read from /proc and /sys, below a given root.
 
 use std::{fs, path::Path};
 

@@ -1,9 +1,9 @@
-//! `bulkhead doctor`: what a microVM needs of this machine, looked at before one fails to start.
+//! `bulkhead doctor`: checks what a microVM needs of this machine, before a microVM fails to start.
 //!
 //!   Config, / ─▶ one function per check ─▶ Finding (verdict, what was seen, what to do)
 //!
-//! Checks only look; the one that runs something runs the VMM's own probe, as a process with a deadline, because a
-//! KVM can open and still not run guests. Files are read below a given root, so that tests can bring their own.
+//! Checks only read, but for two that run the VMM as a process with a deadline: for its version, and for its own probe of KVM,
+//! since a KVM that can be opened may still run no guests. Files are read below a given root, so that tests can bring their own.
 
 mod artefacts;
 mod host;

@@ -105,7 +105,7 @@ impl Log {
     }
 }
 
-/// The file that stands for the standard error of a process that nobody watches.
+/// The file that takes the place of standard error in a process without a terminal.
 static NOTES: OnceLock<Mutex<Bounded>> = OnceLock::new();
 
 /// Writes all further notes, and the message of a panic, to a file: for a process that outlives its caller.
@@ -114,8 +114,8 @@ pub fn note_in(log: Bounded) {
     std::panic::set_hook(Box::new(|panic| note(&panic.to_string())));
 }
 
-/// Writes one line to standard error, or to the file of `note_in`. A line that cannot be written ends nobody, as it would
-/// with `eprintln`.
+/// Writes one line to standard error, or to the file of `note_in`. A line that cannot be written is lost without a panic,
+/// unlike with `eprintln`.
 pub fn note(message: &str) {
     note_bytes(printable(&format!("{message}\n")).as_bytes());
 }

@@ -1,4 +1,4 @@
-//! A network namespace of the host as a microVM's network: what is in it, and the way between it and the VM.
+//! A network namespace of the host as a microVM's network: its interfaces, and the path of frames between them and the VM.
 //!
 //!   Namespace ─scan─▶ Scan (Ethernet interfaces; addresses, routes, neighbours for the agent)
 //!             └attach▶ interface ◀─tc redirect─▶ tap ◀─descriptor─▶ VMM
@@ -88,13 +88,13 @@ impl NetworkError {
 pub struct Namespace(Arc<File>);
 
 impl Namespace {
-    /// Opens the namespace that is mounted, or stands, at `path`.
+    /// Opens the namespace at `path`: a file of /proc/PID/ns, or a place where one is mounted.
     ///
     /// # Errors
-    /// When it is something else, or the host's own.
+    /// When `path` cannot be opened, is no network namespace, or is the host's own.
     pub fn open(path: &Path) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Open { path: path.to_owned(), source };
-        // A fifo must not keep us waiting.
+        // Opening a fifo would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file =
             rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| failed(errno.into()))?;
@@ -103,7 +103,7 @@ impl Namespace {
             return Err(NetworkError::NotANamespace { path: path.to_owned() });
         }
         let id = namespace.id().map_err(failed)?;
-        // Ours, and that of the first process: a caller may have moved us.
+        // The namespace of this process and that of the first process: a caller may have moved this process.
         for host in ["/proc/self/ns/net", "/proc/1/ns/net"] {
             if std::fs::metadata(host).is_ok_and(|host| NamespaceId::from(&host) == id) {
                 return Err(NetworkError::Host { path: path.to_owned() });
@@ -158,7 +158,7 @@ impl AsFd for Namespace {
     }
 }
 
-/// Whether a process's network namespace has any interface beside the loopback one. A look at a file: no thread enters.
+/// Whether a process's network namespace has an interface beside `lo`. Reads a file: no thread enters the namespace.
 pub fn has_interfaces(pid: u32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     // Two lines of heading, then `name: counters`.

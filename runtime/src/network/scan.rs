@@ -2,9 +2,9 @@
 //!
 //!   netlink dumps ─▶ `Dump` ─read, pure─▶ `Scan`
 //!
-//! Interfaces are taken that are Ethernet and are up or have an address. What of their addresses, routes (main table)
-//! and neighbours (permanent ones) a guest cannot be given is an error, and not left out: a container that lacks a
-//! route would fail in ways that nobody understands.
+//! A VM gets the interfaces that are Ethernet and are up or have an address, with their addresses, their routes of the main
+//! table and their permanent neighbours. Whatever of this cannot be set in a guest is an error and is not left out: a
+//! container without one of its routes would fail in ways that are hard to understand.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -86,7 +86,7 @@ impl Scan {
         self.interfaces.iter().find(|interface| interface.index == index).map(|found| found.name.as_str())
     }
 
-    /// `None` for one that the guest makes itself, or has no use for.
+    /// `None` for a route that the guest makes itself or has no use for.
     fn route(&self, message: &RouteMessage) -> Result<Option<agent::Route>, NetworkError> {
         let mut route = agent::Route::new();
         let mut index = None;
@@ -109,7 +109,7 @@ impl Scan {
                 RouteAttribute::MultiPath(_) => refused = Some("the route has several next hops"),
                 RouteAttribute::Via(_) => refused = Some("the gateway belongs to another address family"),
                 RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => {
-                    refused = Some("the route encapsulates packets")
+                    refused = Some("the route encapsulates packets");
                 }
                 RouteAttribute::Metrics(metrics) if !metrics.is_empty() => {
                     refused = Some("the route has metrics, such as an MTU");
@@ -218,7 +218,8 @@ fn interface(link: &LinkMessage, addresses: &[String]) -> Result<Option<Interfac
     }
 }
 
-/// Of one interface, but for those that the guest makes itself: loopback's, and the link-local one of its MAC.
+/// The addresses of one interface, without those that the guest makes itself: the loopback addresses, and the link-local
+/// address of the MAC.
 fn addresses(dump: &Dump, link: &LinkMessage) -> Result<Vec<String>, NetworkError> {
     let mut found = Vec::new();
     for message in dump.addresses.iter().filter(|message| message.header.index == link.header.index) {
@@ -256,7 +257,7 @@ fn link_local(link: &LinkMessage) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]))
 }
 
-/// Not those that the guest makes itself: link-local and multicast ones, and what routers advertise to it.
+/// False for routes that the guest makes itself: link-local and multicast routes, and those that routers advertise.
 fn is_for_guest(message: &RouteMessage, route: &agent::Route) -> bool {
     let own = ["fe80::/", "ff00::/"].iter().any(|prefix| route.destination.starts_with(prefix));
     let passing = matches!(message.header.protocol, RouteProtocol::Ra | RouteProtocol::IcmpRedirect);

@@ -114,7 +114,7 @@ fn remount(options: &Options, index: usize) -> Result<MountSource, SpecError> {
     }
 }
 
-/// The mapping of the mount itself, else for `idmap` that of the container.
+/// The mappings of the mount. A mount with `idmap` and without mappings gets the mappings of the container.
 fn id_map(
     mount: &raw::Mount,
     options: &Options,

@@ -1,10 +1,12 @@
-//! The namespaces of a container, all of them in the guest. One of the network may name one of the host by its path: the
-//! guest's gets the same interfaces then. A path below /proc/PID/ns may name that of another container, by the process
-//! that stands for it.
+//! The namespaces of a container, all of them in the guest.
 //!
-//! A kind that is missing means "the runtime's own" in the spec, which here is the sandbox's: harmless for pid, ipc,
-//! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
-//! leaves it out wants the host's network, and a microVM cannot give it.
+//! A network namespace may have the path of a network namespace of the host: the guest's namespace gets the same
+//! interfaces then. A path below /proc/PID/ns may name the namespace of another container, by the pid of its proxy. Paths
+//! are checked as text here: the command opens them.
+//!
+//! A missing kind means the runtime's own namespace in the spec, which here is the sandbox's. That is harmless for pid,
+//! ipc, uts and cgroup. It is refused for mount, where the container would change the agent's root, and for network: a
+//! bundle without a network namespace asks for the host's network, which a microVM cannot give.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +71,7 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
     Ok(list)
 }
 
-/// The namespaces that may be those of other containers.
+/// The namespaces that the container may share with another container.
 pub(super) fn joins(raw: &[raw::Namespace]) -> Result<Vec<Join>, SpecError> {
     let mut joins = Vec::new();
     for (index, namespace) in raw.iter().enumerate() {

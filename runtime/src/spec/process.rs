@@ -119,7 +119,7 @@ pub(super) fn with_flags(mut raw: raw::Process, flags: &ExecFlags) -> Result<raw
     }
     raw.user.additional_gids.extend(&flags.additional_gids);
     raw.terminal = flags.terminal;
-    // The container's window is not that of whoever runs exec.
+    // The size of the container's terminal says nothing about the caller's terminal.
     raw.console_size = None;
     raw.no_new_privileges |= flags.no_new_privileges;
     for (given, own) in

@@ -61,7 +61,7 @@ fn hardware(raw: &raw::HwConfig) -> Result<Hardware, SpecError> {
     Ok(Hardware { memory_mib: memory_mib.transpose()?, vcpus: raw.vcpus.filter(|count| *count != 0) })
 }
 
-/// An unknown name of ours is refused: it would have changed the machine.
+/// An unknown name below `org.bulkhead.vm.` is refused: the caller meant to change the machine.
 fn annotated(annotations: &BTreeMap<String, String>) -> Result<Hardware, SpecError> {
     let field = |name: &str| format!("annotations[{name:?}]");
     let ours = annotations.keys().filter(|name| name.starts_with(PREFIX));

@@ -2,8 +2,8 @@
 //!
 //!   AUTH EXTERNAL ─▶ OK ─▶ BEGIN ─▶ method call ─▶ … signals … ─▶ its reply
 //!
-//! Messages are zbus's. The connection is not: systemd names itself as the sender by its well-known name, which zbus takes
-//! for a broken message. One exchange at a time, and a deadline for all of them together.
+//! zbus encodes and decodes the messages, and makes no connection: systemd gives its well-known name as the sender, which
+//! zbus's connection takes for a broken message. There is one exchange at a time, and one deadline for all of them.
 
 use std::{
     collections::VecDeque,

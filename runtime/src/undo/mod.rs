@@ -44,11 +44,11 @@ pub enum UndoError {
     #[error("{process} has not ended {waited:?} after SIGKILL")]
     Unkillable { process: Process, waited: Duration },
     #[error("remove the redirect in network namespace {}", .namespace.display())]
-    Redirect { namespace: PathBuf, source: NetworkError },
+    Redirect { namespace: PathBuf, source: Box<NetworkError> },
     #[error("sandbox {id} is in use by another command")]
     SandboxBusy { id: SandboxId },
     #[error("remove cgroup {}", .path.display())]
-    Cgroup { path: PathBuf, source: LeftoverError },
+    Cgroup { path: PathBuf, source: Box<LeftoverError> },
 }
 
 impl UndoError {
@@ -196,11 +196,11 @@ fn objects(entries: &[Entry]) -> Result<(), UndoError> {
     kill(entries)?;
     for entry in entries.iter().rev() {
         if let Entry::Redirect { namespace, id, interface, tap } = entry {
-            network::undo(namespace, *id, *interface, *tap)
-                .map_err(|source| UndoError::Redirect { namespace: namespace.clone(), source })?;
+            let failed = |e| UndoError::Redirect { namespace: namespace.clone(), source: Box::new(e) };
+            network::undo(namespace, *id, *interface, *tap).map_err(failed)?;
         }
     }
-    cgroups::remove_all(entries).map_err(|(path, source)| UndoError::Cgroup { path, source })
+    cgroups::remove_all(entries).map_err(|(path, e)| UndoError::Cgroup { path, source: Box::new(e) })
 }
 
 /// Ends the processes of the journal. A server that undoes its own creation is one of them, and is spared.

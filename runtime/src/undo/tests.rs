@@ -25,6 +25,17 @@ fn what_a_cut_off_creation_left_is_undone_by_the_next_one() {
 }
 
 #[test]
+fn of_many_that_claim_one_id_at_once_exactly_one_gets_it() {
+    let root = tempfile::tempdir().unwrap();
+    let claims: Vec<_> = std::thread::scope(|scope| {
+        let claim = || claim(root.path(), &id("web"));
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1, "{claims:?}");
+}
+
+#[test]
 fn a_container_that_is_being_made_or_was_made_keeps_its_id() {
     let root = tempfile::tempdir().unwrap();
     let taken = || match claim(root.path(), &id("web")) {
