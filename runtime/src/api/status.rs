@@ -78,17 +78,19 @@ fn container(error: &ContainerError) -> Code {
         ContainerError::Agent(error) => agent(error),
         ContainerError::Sandbox(_) => Code::UNAVAILABLE,
         ContainerError::Attach { .. }
+        | ContainerError::Request { .. }
+        | ContainerError::Id(_)
         | ContainerError::Spec(_)
         | ContainerError::Cgroup(CgroupError::Limit { .. }) => Code::INVALID_ARGUMENT,
-        ContainerError::Request { .. } | ContainerError::Id(_) => Code::INVALID_ARGUMENT,
         ContainerError::State(StateError::Exists { .. })
         | ContainerError::Undo(UndoError::State(StateError::Exists { .. })) => Code::ALREADY_EXISTS,
         ContainerError::NoCreation { .. } => Code::NOT_FOUND,
         ContainerError::Unattached | ContainerError::NoCaller { .. } | ContainerError::NotMade { .. } => {
             Code::FAILED_PRECONDITION
         }
-        ContainerError::State(_) | ContainerError::Undo(_) => Code::ABORTED,
-        ContainerError::Expose(_)
+        ContainerError::State(_)
+        | ContainerError::Undo(_)
+        | ContainerError::Expose(_)
         | ContainerError::OomScore(_)
         | ContainerError::Resize(_)
         | ContainerError::Nics(_) => Code::ABORTED,
