@@ -1,7 +1,7 @@
 //! Shows a container's rootfs and volumes to the guest, as the caller of its `create` sees them.
 //!
 //! Engines keep a rootfs on a mount that is private, podman and docker both do: what a caller has mounted since the server was
-//! made does not arrive in the server's own mount namespace. A later container's exports are opened in that of its proxy.
+//! made does not arrive in the server's own mount namespace. A container's exports are opened in that of its proxy.
 
 use std::{borrow::Cow, io, os::fd::OwnedFd};
 

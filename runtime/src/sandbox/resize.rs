@@ -194,7 +194,7 @@ impl Held<'_> {
     }
 
     /// Makes the machine as large as needed, or as its bounds allow. What `need` leaves open stays; asking for what is
-    /// there already does nothing. Must not be dropped half-way: see `pod::uncut`.
+    /// there already does nothing. Must not be dropped half-way: see `container::detached`.
     pub(crate) async fn resize(&mut self, agent: &Agent, need: Need) -> Result<(), ResizeError> {
         let Self { machine, now } = self;
         let before = now.size;
