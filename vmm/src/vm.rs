@@ -17,7 +17,7 @@ use virtio_bindings::virtio_mmio::{
 use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
-    capabilities::{self, Lacking},
+    capabilities::{self, HardenError, Lacking},
     devices::{
         interrupt::Interrupt,
         mmio::{self, Wires},
@@ -35,6 +35,8 @@ pub enum VmError {
     Version { found: i32 },
     #[error(transparent)]
     Lacking(#[from] Lacking),
+    #[error(transparent)]
+    Harden(#[from] HardenError),
     /// `step` names the ioctl.
     #[error("{step}")]
     Step { step: &'static str, source: errno::Error },

@@ -36,7 +36,7 @@ pub enum BootError {
     Write { what: &'static str, address: u64, source: vm_memory::GuestMemoryError },
     #[error("read the {what}")]
     Read { what: &'static str, source: io::Error },
-    #[error("{len} bytes of {what} do not fit their place of {max}")]
+    #[error("the {what} has {len} bytes; {max} are allowed")]
     NoRoom { what: &'static str, len: usize, max: usize },
 }
 

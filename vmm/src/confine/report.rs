@@ -43,7 +43,7 @@ thread_local! {
     static THREAD: Cell<Text<NAME>> = const { Cell::new(Text::new()) };
 }
 
-/// Where guest memory is in this process: its first byte, and the one behind its last.
+/// The addresses of guest memory in this process: the first byte, and the byte behind the last.
 static GUEST: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
 /// Says where guest memory is, so that a fault there is told from one of this program.

@@ -65,7 +65,7 @@ impl Interrupt {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Interrupts raised since the device was plugged, but for those of the host kernel.
+    /// Interrupts raised since the device was plugged, without the interrupts that the host kernel raised (vhost).
     pub fn raised(&self) -> u64 {
         self.raised.load(Ordering::Relaxed).into()
     }

@@ -29,7 +29,7 @@ use self::landlock::LandlockError;
 /// Everything above stays with the spawner. The file server holds one descriptor for each inode the guest knows.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, a vhost worker for each slot.
+/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, a vhost worker for each network.
 const THREADS: u64 = 64;
 
 /// What file serving needs inside the user namespace; none of them means anything on the host outside of the
@@ -156,8 +156,8 @@ fn bound_capabilities() -> Result<(), JailError> {
     Ok(())
 }
 
-/// A namespace inside of ours would have a full set of capabilities again. The filters forbid it too, so a /proc/sys that
-/// cannot be written, as in a container, is no error.
+/// A process in a nested user namespace has all capabilities again. The seccomp filters forbid to make one too, so it is no
+/// error when /proc/sys cannot be written, as in a container.
 fn forbid_user_namespaces() {
     let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
 }

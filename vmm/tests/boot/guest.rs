@@ -18,6 +18,8 @@ use rustix::{
 
 use crate::guest_devices;
 
+/// The slots that are plugged one after the other.
+pub(crate) const PLUGGED: [u8; 2] = [7, 7];
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 
@@ -109,17 +111,17 @@ fn online(console: &mut File) {
 }
 
 fn slots(console: &mut File) {
-    for round in 1..=2 {
+    for (round, slot) in PLUGGED.into_iter().enumerate() {
         say(console, &format!("empty {round}"));
-        bind_when_filled(7);
-        say(console, &format!("bound {round} {:?}", devices_of(7)));
+        bind_when_filled(slot);
+        say(console, &format!("bound {round} {:?}", devices_of(slot)));
         let mut bytes = [0; 64];
         File::open("/dev/hwrng").unwrap().read_exact(&mut bytes).unwrap();
         assert_ne!(bytes, [0; 64]);
         say(console, &format!("random {round}"));
-        fs::write(format!("{DRIVER}/unbind"), "virtio-mmio.7").unwrap();
+        fs::write(format!("{DRIVER}/unbind"), format!("virtio-mmio.{slot}")).unwrap();
         say(console, &format!("unbound {round}"));
-        wait_until_empty(7);
+        wait_until_empty(slot);
     }
 }
 

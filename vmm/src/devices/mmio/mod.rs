@@ -7,6 +7,7 @@
 //! `plug` fills a slot and connects its eventfds, `unplug` resets the device and undoes that. One lock for each
 //! slot, held while one register is served or one slot changes; a worker on the device loop never takes it.
 
+mod error;
 mod status;
 mod transport;
 
@@ -21,17 +22,15 @@ use bulkhead_protocol::{limits::SLOTS, vmm::Slot};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_VERSION};
 use vmm_sys_util::eventfd::EventFd;
 
-use self::transport::Transport;
-use super::{VirtioDevice, interrupt::Interrupt};
+pub use self::error::{SlotError, StartError};
+use self::transport::{MAGIC, Transport, VERSION};
+use super::{device::VirtioDevice, interrupt::Interrupt};
 use crate::memory::Memory;
 
 /// Where slot 0 is: the start of the 32-bit hole that guest memory leaves free.
 pub const BASE: u64 = 0xd000_0000;
 /// Bytes of address space of one slot.
 pub const SIZE: u64 = 0x1000;
-/// "virt", little-endian.
-const MAGIC: u32 = 0x7472_6976;
-const VERSION: u32 = 2;
 
 /// The IOAPIC pin of a slot, edge-triggered. 8 is left out: it would be the real-time clock's.
 pub fn gsi(slot: Slot) -> u32 {
@@ -42,18 +41,6 @@ pub fn gsi(slot: Slot) -> u32 {
 /// The guest address of a slot's registers.
 pub fn address(slot: Slot) -> u64 {
     BASE + SIZE * u64::from(slot.0)
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SlotError {
-    #[error("there is no slot {}", .0.0)]
-    NoSuch(Slot),
-    #[error("slot {} is taken", .0.0)]
-    Taken(Slot),
-    #[error("slot {} is empty", .0.0)]
-    Empty(Slot),
-    #[error("connect the event descriptors of slot {}", .slot.0)]
-    Connect { slot: Slot, source: io::Error },
 }
 
 /// Connects a slot's eventfds to KVM; the seam that lets the registers be tested without it.

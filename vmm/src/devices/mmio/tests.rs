@@ -4,7 +4,11 @@ use virtio_bindings::virtio_mmio::*;
 
 use super::*;
 use crate::{
-    devices::{ActivateError, Activation, copy_config, queue::ActiveQueue, testing::Ring},
+    devices::{
+        device::{ActivateError, Activation, copy_config},
+        queue::ActiveQueue,
+        testing::Ring,
+    },
     memory::HUGE_PAGE,
 };
 
@@ -328,7 +332,7 @@ fn a_slot_is_filled_once_and_emptied_once() {
     let driver = Driver::new();
     let device = || Box::new(Probe { seen: Arc::clone(&driver.seen), refuse: false });
     assert!(matches!(driver.slots.plug(SLOT, device()), Err(SlotError::Taken(SLOT))));
-    assert!(matches!(driver.slots.plug(Slot(16), device()), Err(SlotError::NoSuch(_))));
+    assert!(matches!(driver.slots.plug(Slot(SLOTS as u8), device()), Err(SlotError::NoSuch(_))));
     driver.probe(VERSION_1);
     driver.slots.unplug(SLOT).unwrap();
     assert!(driver.seen.activation.lock().unwrap().is_none(), "unplug resets the device");

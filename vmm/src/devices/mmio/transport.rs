@@ -20,18 +20,21 @@ use virtio_bindings::{
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{
-    MAGIC, VERSION,
+    error::StartError,
     status::{Status, Step},
 };
 use crate::{
     devices::{
-        Activation, VirtioDevice,
+        device::{Activation, VirtioDevice},
         interrupt::Interrupt,
         queue::{QueueError, QueueSetup},
     },
     memory::Memory,
 };
 
+/// "virt", little-endian.
+pub(super) const MAGIC: u32 = 0x7472_6976;
+pub(super) const VERSION: u32 = 2;
 /// "BULK", little-endian.
 const VENDOR: u32 = 0x4b4c_5542;
 
@@ -208,8 +211,8 @@ impl Transport {
             Step::Activate => {
                 // Live even if it fails, so that the driver sees DEVICE_NEEDS_RESET as the answer to DRIVER_OK.
                 self.registers.status = Status::Live;
-                if let Err(error) = self.activate(memory) {
-                    crate::log::limited(&*error);
+                if let Err(error) = self.start(memory) {
+                    crate::log::limited(&error);
                     self.interrupt.fail();
                 }
             }
@@ -217,7 +220,7 @@ impl Transport {
         }
     }
 
-    fn activate(&mut self, memory: &Memory) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn start(&mut self, memory: &Memory) -> Result<(), StartError> {
         let features = self.registers.driver_features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let queues = self

@@ -30,9 +30,9 @@ use vmm_sys_util::{
     ioctl::ioctl_with_ref,
 };
 
-use super::{NetError, merging};
+use super::{error::NetError, features::merging};
 use crate::{
-    devices::{Activation, interrupt::Interrupt, queue::ActiveQueue},
+    devices::{device::Activation, interrupt::Interrupt, queue::ActiveQueue},
     event_loop::{Events, Registrar, Subscriber, Token, borrow},
     memory::Memory,
 };

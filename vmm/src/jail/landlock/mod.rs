@@ -11,14 +11,17 @@ use landlock::{
 
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockError {
-    #[error("open the root")]
+    #[error("open the root directory")]
     Root(#[from] PathFdError),
     #[error("restrict the files within reach")]
     Ruleset(#[from] RulesetError),
 }
 
-/// Restricts this thread and those that it makes. Does nothing, and says so, where the kernel has no Landlock or that of
-/// before Linux 5.19, which would forbid every rename between directories.
+/// Restricts this thread and every thread that it starts. Returns false, and restricts nothing, on a kernel without Landlock
+/// and on one before Linux 5.19, whose Landlock forbids every rename between directories.
+///
+/// # Errors
+/// The root directory cannot be opened, or the kernel refuses a rule.
 pub(super) fn restrict() -> Result<bool, LandlockError> {
     let root = PathFd::new("/")?;
     let status = Ruleset::default()
@@ -40,5 +43,4 @@ fn served() -> BitFlags<AccessFs> {
 }
 
 #[cfg(test)]
-#[path = "landlock_tests.rs"]
 mod tests;

@@ -10,8 +10,7 @@ use std::{fmt, os::raw::c_ulong};
 use bulkhead_protocol::limits;
 use kvm_bindings::*;
 use kvm_ioctls::{Kvm, VmFd};
-
-use crate::vm::{VmError, step};
+use vmm_sys_util::errno;
 
 /// One extension of KVM.
 #[derive(Debug, PartialEq, Eq)]
@@ -117,8 +116,19 @@ const LIMITS: &[Limit] = &[
     },
 ];
 
+/// A limit that the host offers, and could not turn on.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct HardenError {
+    step: &'static str,
+    source: errno::Error,
+}
+
 /// Turns on every limit that the host has. Before the first vCPU: KVM refuses it later.
-pub(crate) fn harden(vm: &VmFd) -> Result<(), VmError> {
+///
+/// # Errors
+/// KVM refuses a limit that it offers.
+pub(crate) fn harden(vm: &VmFd) -> Result<(), HardenError> {
     for limit in LIMITS {
         let answer = vm.check_extension_raw(c_ulong::from(limit.number));
         if answer > 0 && answer & limit.offered != 0 {
@@ -127,42 +137,11 @@ pub(crate) fn harden(vm: &VmFd) -> Result<(), VmError> {
                 args: [limit.argument, 0, 0, 0],
                 ..kvm_enable_cap::default()
             };
-            vm.enable_cap(&cap).map_err(step(limit.step))?;
+            vm.enable_cap(&cap).map_err(|source| HardenError { step: limit.step, source })?;
         }
     }
     Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn all(number: u32) -> i32 {
-        if number == KVM_CAP_MAX_VCPUS { 1024 } else { 509 }
-    }
-
-    #[test]
-    fn a_kvm_with_everything_is_taken() {
-        assert_eq!(lacking(all), Ok(()));
-    }
-
-    #[test]
-    fn what_is_missing_is_named_with_its_use() {
-        let error = lacking(|number| if number == KVM_CAP_TSC_DEADLINE_TIMER { 0 } else { all(number) });
-        assert_eq!(
-            error.unwrap_err().to_string(),
-            "this KVM lacks KVM_CAP_TSC_DEADLINE_TIMER (the guest's only timer)"
-        );
-        let none = lacking(|_| -1).unwrap_err();
-        assert_eq!(none.0.len(), REQUIRED.len());
-    }
-
-    #[test]
-    fn a_number_that_is_too_small_counts_as_missing() {
-        let error = lacking(|number| if number == KVM_CAP_MAX_VCPUS { 16 } else { all(number) }).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "this KVM lacks KVM_CAP_MAX_VCPUS (as many vCPUs as a machine may have)"
-        );
-    }
-}
+mod tests;

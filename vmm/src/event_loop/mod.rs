@@ -2,8 +2,9 @@
 //!
 //!   vCPU or control thread ── Handle::add / remove (message + wake) ──▶ loop thread ── start / ready ──▶ subscriber
 //!
-//! A subscriber is the working half of a device. The loop thread owns it; nobody else touches it. `remove` returns
-//! when the subscriber is dropped, so after it no queue is touched. The loop calls nobody back: no lock cycle.
+//! A subscriber is the working half of a device. The loop thread owns it, and no other thread touches it. `remove` returns
+//! when the subscriber is dropped: after that no queue is touched. The loop takes no lock of a caller, so none can be held
+//! in a circle.
 
 use std::{
     collections::BTreeMap,
@@ -245,14 +246,15 @@ impl Turn {
             }
             self.expire();
             while let Ok(command) = self.commands.try_recv() {
-                if !self.obey(command) {
+                if !self.execute(command) {
                     return;
                 }
             }
         }
     }
 
-    fn obey(&mut self, command: Command) -> bool {
+    /// False when the loop shall end.
+    fn execute(&mut self, command: Command) -> bool {
         // A caller that has given up waiting is no reason to stop.
         match command {
             Command::Add(id, mut device, answer) => {
@@ -315,5 +317,4 @@ pub fn borrow(eventfd: &EventFd) -> BorrowedFd<'_> {
 }
 
 #[cfg(test)]
-#[path = "event_loop_tests.rs"]
 mod tests;

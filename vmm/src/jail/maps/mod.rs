@@ -46,7 +46,7 @@ impl Writer {
 
     /// The namespace is made: lets the child write, and waits for it.
     pub(super) fn finish(self) -> Result<(), JailError> {
-        write(&self.go, b"g").map_err(step("tell the map writer to go"))?;
+        write(&self.go, b"g").map_err(step("start the map writer"))?;
         let ended = waitpid(Some(self.pid), WaitOptions::empty()).map_err(step("wait for the map writer"))?;
         // The status is an errno, which fits: they end at 133.
         match ended.and_then(|(_, status)| status.exit_status()) {
@@ -86,5 +86,4 @@ pub(super) fn identity(ours: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "maps_tests.rs"]
 mod tests;

@@ -24,7 +24,7 @@ use crate::memory::Memory;
 pub(super) struct Slow<T> {
     state: Mutex<State<T>>,
     places: usize,
-    /// That wait at once.
+    /// Requests that may wait.
     most: usize,
 }
 
@@ -35,13 +35,13 @@ struct State<T> {
 }
 
 impl<T> Slow<T> {
-    /// `most` is what the queues hold: a driver that offers one chain again and again, whose answer it has not had, finds
-    /// no memory of ours to fill.
+    /// `places`: slow requests that are served at once. `most`: requests that may wait, which is what the queues hold. A
+    /// driver may offer a chain again before it is answered, and must not fill the VMM's memory that way.
     pub(super) fn new(places: usize, most: usize) -> Self {
         Self { state: Mutex::new(State { taken: 0, waiting: VecDeque::new() }), places, most }
     }
 
-    /// The request, to be served now, then `leave`; `None` when it waits here.
+    /// Takes a place. Returns the request when it is to be served now, and `leave` called after it; `None` when it waits.
     pub(super) fn enter(&self, request: T) -> Option<T> {
         let mut state = self.state();
         if state.taken < self.places || state.waiting.len() >= self.most {
@@ -52,7 +52,7 @@ impl<T> Slow<T> {
         None
     }
 
-    /// Gives the place to the one that has waited longest, which is then to be served; frees it when none does.
+    /// Gives the place to the request that has waited longest, which is then to be served. Frees the place when none waits.
     pub(super) fn leave(&self) -> Option<T> {
         let mut state = self.state();
         let next = state.waiting.pop_front();

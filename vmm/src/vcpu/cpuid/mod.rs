@@ -215,5 +215,4 @@ fn topology(leaf: u32, guest: Guest) -> [kvm_cpuid_entry2; 2] {
 }
 
 #[cfg(test)]
-#[path = "cpuid_tests.rs"]
 mod tests;

@@ -3,7 +3,7 @@
 //!   reserve size + 2 MiB (PROT_NONE) ─▶ map what the boot has at the first 2 MiB boundary ─▶ `advise`
 //!
 //!   guest:    0 … low … 3 GiB   slots, APIC   4 GiB … high …   128 MiB boundary … hotplug …
-//!   mapping:  low, high, hotplug, one after the other; those of size 0 are not there
+//!   mapping:  low, high, hotplug, one after the other; a region of size 0 does not exist
 //!
 //! A `Memory` is a typed view and a share in the mapping, so the mapping outlives every view of it. Views differ
 //! only in the bitmap type that vm-memory wants: none for our own devices, another for the file server.
@@ -308,5 +308,4 @@ impl Drop for Mapping {
 }
 
 #[cfg(test)]
-#[path = "memory_tests.rs"]
 mod tests;

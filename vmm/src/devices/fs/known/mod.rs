@@ -1,4 +1,4 @@
-//! The inodes and handles that the guest has, and whose they are, so that they can be taken from it.
+//! The inodes and handles that the guest has, and the container that each belongs to, so that they can be taken from it.
 //!
 //!   LOOKUP(root, container) ─▶ an owner, which all below it inherits      revoke(container) ─▶ all that it owns
 //!
@@ -11,14 +11,14 @@ use std::{
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-/// The root of the share (FUSE_ROOT_ID); always there and nobody's.
+/// The root of the share (FUSE_ROOT_ID). It is always known and has no owner.
 const ROOT: u64 = 1;
 
 #[derive(Debug, Default)]
-pub(super) struct Known(RwLock<Table>);
+pub(super) struct Known(RwLock<Entries>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct Entries {
     /// Children of the root by name.
     owners: HashMap<Vec<u8>, u32>,
     next: u32,
@@ -44,12 +44,12 @@ pub(super) struct Revoked {
 }
 
 impl Known {
-    fn read(&self) -> RwLockReadGuard<'_, Table> {
-        // Every change leaves the table whole.
+    fn read(&self) -> RwLockReadGuard<'_, Entries> {
+        // Every change leaves the entries whole.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,37 +59,37 @@ impl Known {
 
     /// The guest is about to be given `inode`, found in `parent` by `name`. False when the parent was revoked meanwhile.
     pub(super) fn give(&self, parent: u64, name: &[u8], inode: u64) -> bool {
-        let mut table = self.write();
+        let mut entries = self.write();
         let owner = if parent == ROOT {
-            table.owner(name)
-        } else if let Some(parent) = table.inodes.get(&parent) {
+            entries.owner(name)
+        } else if let Some(parent) = entries.inodes.get(&parent) {
             parent.owner
         } else {
             return false;
         };
-        let known = table.inodes.entry(inode).or_insert(Inode { owner, lookups: 0 });
+        let known = entries.inodes.entry(inode).or_insert(Inode { owner, lookups: 0 });
         known.lookups = known.lookups.saturating_add(1);
         true
     }
 
     /// The guest gives up `count` references; how many of them it has.
     pub(super) fn forget(&self, inode: u64, count: u64) -> u64 {
-        let mut table = self.write();
-        let Some(known) = table.inodes.get_mut(&inode) else { return 0 };
+        let mut entries = self.write();
+        let Some(known) = entries.inodes.get_mut(&inode) else { return 0 };
         let count = count.min(known.lookups);
         known.lookups -= count;
         if known.lookups == 0 {
-            table.inodes.remove(&inode);
+            entries.inodes.remove(&inode);
         }
         count
     }
 
     /// False when the inode was revoked meanwhile.
     pub(super) fn open(&self, inode: u64, handle: u64) -> bool {
-        let mut table = self.write();
-        let known = table.has(inode);
+        let mut entries = self.write();
+        let known = entries.has(inode);
         if known {
-            table.handles.insert(handle, inode);
+            entries.handles.insert(handle, inode);
         }
         known
     }
@@ -100,9 +100,9 @@ impl Known {
 
     /// Takes all below a child of the root.
     pub(super) fn revoke(&self, name: &[u8]) -> Revoked {
-        let mut table = self.write();
-        let Some(owner) = table.owners.remove(name) else { return Revoked::default() };
-        let Table { inodes, handles, .. } = &mut *table;
+        let mut entries = self.write();
+        let Some(owner) = entries.owners.remove(name) else { return Revoked::default() };
+        let Entries { inodes, handles, .. } = &mut *entries;
         let owned = inodes.extract_if(|_, inode| inode.owner == owner);
         let revoked: HashMap<u64, u64> = owned.map(|(number, inode)| (number, inode.lookups)).collect();
         let handles = handles.extract_if(|_, inode| *inode != ROOT && !inodes.contains_key(inode));
@@ -111,12 +111,12 @@ impl Known {
 
     /// The guest starts over.
     pub(super) fn clear(&self) {
-        let mut table = self.write();
-        *table = Table { next: table.next, ..Table::default() };
+        let mut entries = self.write();
+        *entries = Entries { next: entries.next, ..Entries::default() };
     }
 }
 
-impl Table {
+impl Entries {
     fn has(&self, inode: u64) -> bool {
         inode == ROOT || self.inodes.contains_key(&inode)
     }

@@ -1,26 +1,24 @@
 //! The machine: everything between `Request::Boot` and the end of the process, in the order in which it is made.
 //!
-//!   plan (checked request) ─▶ jail ─▶ VM ─▶ memory ─▶ kernel, tables ─▶ devices in slots ─▶ vCPUs ─▶ running
+//!   `CheckedConfig` ─▶ jail ─▶ VM ─▶ memory ─▶ kernel, tables ─▶ devices in slots ─▶ vCPUs ─▶ running
 //!
 //! Owned by the control thread. A step that fails drops what the earlier ones made, in reverse.
 
-use std::{
-    fs::File,
-    os::fd::{IntoRawFd, OwnedFd},
-    sync::Arc,
-};
+mod config;
+
+use std::{os::fd::IntoRawFd, sync::Arc};
 
 use bulkhead_protocol::{
     limits,
     timeline::{Phase, Stamp},
-    vmm::{self, Device, FailureKind, HugePages, Slot},
+    vmm::{Device, FailureKind, Slot},
 };
 use kvm_ioctls::Kvm;
 
+pub use self::config::{CheckedConfig, ConfigError};
 use crate::{
-    boot::{self, BootError, cmdline::CommandLine},
+    boot::{self, BootError},
     confine::{self, ConfineError, Kind},
-    control::fds::{Fds, MissingFd},
     devices::{
         self, BuildError, Context,
         console::{Early, Output},
@@ -28,20 +26,17 @@ use crate::{
         mmio::{SlotError, Slots},
     },
     event_loop::{EventLoop, LoopError},
+    fds::Fds,
     jail::{self, Inner, JailError},
     memory::{Memory, MemoryError},
-    vcpu::{Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
+    vcpu::{Begin, Exits, ParkedVcpus, Reporter, Shared, VcpuError, Vcpus},
     vm::{Vm, VmError},
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    #[error("{what} is {value}, {allowed} is allowed")]
-    Range { what: &'static str, value: u32, allowed: String },
-    #[error("slot {} is named twice, or is none", .0.0)]
-    Slot(Slot),
     #[error(transparent)]
-    Fd(#[from] MissingFd),
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Jail(#[from] JailError),
     #[error(transparent)]
@@ -54,20 +49,20 @@ pub enum MachineError {
     Loop(#[from] LoopError),
     #[error("build the device of slot {}", .slot.0)]
     Device { slot: Slot, source: BuildError },
-    #[error("plug")]
+    #[error(transparent)]
     Plug(#[from] SlotError),
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
     #[error(transparent)]
     Confine(#[from] ConfineError),
-    #[error("an fs device comes with the boot, as its threads do")]
+    #[error("a share can only come with the boot: a running VMM starts no threads")]
     Late,
 }
 
 impl MachineError {
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Range { .. } | Self::Slot(_) | Self::Fd(_) | Self::Late => FailureKind::Invalid,
+            Self::Config(_) | Self::Late => FailureKind::Invalid,
             Self::Jail(_) | Self::Confine(_) => FailureKind::Jail,
             Self::Vm(_) | Self::Vcpu(_) | Self::Plug(SlotError::Connect { .. }) => FailureKind::Kvm,
             Self::Memory(_) | Self::Boot(BootError::TooSmall { .. }) => FailureKind::Memory,
@@ -83,67 +78,6 @@ impl MachineError {
             Self::Device { source, .. } if source.is_invalid() => FailureKind::Invalid,
             Self::Loop(_) | Self::Device { .. } => FailureKind::Device,
         }
-    }
-}
-
-/// A checked `vmm::Machine`, with its descriptors.
-#[derive(Debug)]
-pub struct Plan {
-    memory_mib: u32,
-    max_memory_mib: u32,
-    huge_pages: HugePages,
-    command_line: CommandLine,
-    kvm: OwnedFd,
-    kernel: File,
-    initramfs: File,
-    share: OwnedFd,
-    devices: Vec<(Slot, Device)>,
-    fds: Fds,
-}
-
-impl Plan {
-    pub fn check(machine: vmm::Machine, mut fds: Fds) -> Result<Self, MachineError> {
-        let vmm::Machine { memory_mib, max_memory_mib, vcpus, max_vcpus, devices, .. } = &machine;
-        if !limits::MEMORY_MIB.contains(memory_mib) {
-            let allowed = format!("{} to {}", limits::MEMORY_MIB.start(), limits::MEMORY_MIB.end());
-            return Err(MachineError::Range { what: "memory in MiB", value: *memory_mib, allowed });
-        }
-        if !(*memory_mib..=*limits::MEMORY_MIB.end()).contains(max_memory_mib) {
-            let allowed = format!("{memory_mib} to {}", limits::MEMORY_MIB.end());
-            return Err(MachineError::Range { what: "max_memory_mib", value: *max_memory_mib, allowed });
-        }
-        if !(1..=limits::VCPUS).contains(max_vcpus) {
-            let allowed = format!("1 to {}", limits::VCPUS);
-            return Err(MachineError::Range { what: "max_vcpus", value: (*max_vcpus).into(), allowed });
-        }
-        if !(1..=*max_vcpus).contains(vcpus) {
-            let allowed = format!("1 to {max_vcpus}");
-            return Err(MachineError::Range { what: "vcpus", value: (*vcpus).into(), allowed });
-        }
-        for (index, (slot, _)) in devices.iter().enumerate() {
-            let twice = devices.iter().take(index).any(|(earlier, _)| earlier == slot);
-            if twice || usize::from(slot.0) >= limits::SLOTS {
-                return Err(MachineError::Slot(*slot));
-            }
-        }
-        Ok(Self {
-            memory_mib: *memory_mib,
-            max_memory_mib: *max_memory_mib,
-            huge_pages: machine.huge_pages,
-            command_line: CommandLine {
-                vcpus: *vcpus,
-                max_vcpus: *max_vcpus,
-                grows: max_memory_mib > memory_mib,
-                debug: machine.debug_console,
-                stable_tsc: machine.stable_tsc,
-            },
-            kvm: fds.take(machine.kvm, "KVM device")?,
-            kernel: fds.take(machine.kernel, "kernel")?.into(),
-            initramfs: fds.take(machine.initramfs, "initramfs")?.into(),
-            share: fds.take(machine.share, "share")?,
-            devices: machine.devices,
-            fds,
-        })
     }
 }
 
@@ -166,13 +100,14 @@ pub struct Machine {
 impl Machine {
     /// Builds and starts the machine. `stamp` hears of each phase as it is reached.
     pub fn boot(
-        plan: Plan,
+        config: CheckedConfig,
         jail: Inner,
         reporter: &Reporter,
         mut stamp: impl FnMut(Stamp),
     ) -> Result<Self, MachineError> {
-        let Plan { memory_mib, max_memory_mib, huge_pages, command_line, devices, mut fds, .. } = plan;
-        let Plan { kvm, mut kernel, mut initramfs, share, .. } = plan;
+        let CheckedConfig { memory_mib, max_memory_mib, huge_pages, command_line, devices, mut fds, .. } =
+            config;
+        let CheckedConfig { kvm, mut kernel, mut initramfs, share, .. } = config;
         let proc_self_fd = jail.close(&share)?;
         drop(share);
         stamp(Stamp::now(Phase::Jailed));
@@ -219,8 +154,8 @@ impl Machine {
             exits: Arc::clone(&exits),
             reporter: reporter.clone(),
         };
-        let vcpus =
-            ParkedVcpus::create(&kvm, &vm, vcpu_count, command_line.stable_tsc, entry)?.start(&shared)?;
+        let begins = Begin::booting(entry, vcpu_count);
+        let vcpus = ParkedVcpus::create(&kvm, &vm, &begins, command_line.stable_tsc)?.start(&shared)?;
         // All threads are there and confined but for this one.
         jail::limit_threads()?;
         confine::enter(Kind::Control, "control")?;
@@ -257,10 +192,7 @@ impl Machine {
     /// Says how much memory the guest shall have; its driver plugs or unplugs the rest when it comes to it.
     pub fn resize_memory(&self, mib: u32) -> Result<(), MachineError> {
         let Self { memory_mib, max_memory_mib, .. } = self;
-        if !(memory_mib..=max_memory_mib).contains(&&mib) {
-            let allowed = format!("{memory_mib} to {max_memory_mib}");
-            return Err(MachineError::Range { what: "memory in MiB", value: mib, allowed });
-        }
+        config::in_range("memory in MiB", mib, *memory_mib..=*max_memory_mib)?;
         if let Some(room) = &self.context.room {
             room.resize(bytes(mib - memory_mib) as u64);
         }

@@ -186,5 +186,4 @@ pub(super) fn internal_error(run: &kvm_run) -> String {
 }
 
 #[cfg(test)]
-#[path = "diagnosis_tests.rs"]
 mod tests;

@@ -25,12 +25,12 @@ use super::interrupt::Interrupt;
 pub enum QueueError {
     #[error("queue {index} is not ready")]
     NotReady { index: usize },
-    #[error("queue {index} has size {size}, at most {max} and a power of two is allowed")]
+    #[error("queue {index} has {size} entries; a power of two up to {max} is allowed")]
     Size { index: usize, size: u32, max: u16 },
     #[error("the {ring} of queue {index} at {address:#x} is misaligned or outside of guest memory")]
     Address { index: usize, ring: &'static str, address: u64 },
     /// The driver broke the ring (an index out of range); the device asks for reset.
-    #[error("ring of queue {index}")]
+    #[error("use the rings of queue {index}")]
     Ring { index: usize, source: virtio_queue::Error },
 }
 
@@ -46,6 +46,9 @@ pub struct QueueSetup {
 
 impl QueueSetup {
     /// The only way from claims to a queue (virtio 1.2, 2.7: sizes and alignments of a split ring).
+    ///
+    /// # Errors
+    /// The queue is not ready, has a size that is not allowed, or a ring that is misaligned or not in `memory`.
     pub fn activate<M: GuestMemory>(
         &self,
         index: usize,
@@ -227,9 +230,7 @@ impl ActiveQueue {
 }
 
 #[cfg(test)]
-#[path = "queue_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "queue_properties.rs"]
 mod properties;

@@ -1,0 +1,28 @@
+//! What can be wrong with a slot and what is done to it.
+
+use std::io;
+
+use bulkhead_protocol::{limits::SLOTS, vmm::Slot};
+
+use crate::devices::{device::ActivateError, queue::QueueError};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    #[error("slot {} does not exist: there are {SLOTS}", .0.0)]
+    NoSuch(Slot),
+    #[error("slot {} has a device already", .0.0)]
+    Taken(Slot),
+    #[error("slot {} has no device", .0.0)]
+    Empty(Slot),
+    #[error("connect the event descriptors of slot {}", .slot.0)]
+    Connect { slot: Slot, source: io::Error },
+}
+
+/// Why a device does not go to work.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    Device(#[from] ActivateError),
+}
