@@ -85,7 +85,7 @@ fn a_machine_out_of_range_is_refused_by_the_name_of_the_field() {
     let slot =
         |slot: u8| move |machine: &mut vmm::MachineConfig| machine.devices.push((Slot(slot), Device::Rng));
     assert_eq!(refused(slot(0), 4), "slot 0 has two devices");
-    assert_eq!(refused(slot(16), 4), "slot 16 does not exist: there are 16");
+    assert_eq!(refused(slot(18), 4), "slot 18 does not exist: there are 18");
 }
 
 #[test]

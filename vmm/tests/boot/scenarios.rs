@@ -54,7 +54,7 @@ fn a_guest_boots_speaks_and_resets_itself() {
     }
     assert_eq!(vmm.hear("clock"), "kvm-clock");
     assert!(vmm.hear("memory").contains("kB"));
-    assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot15 []");
+    assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot17 []");
     vmm.hear("slept");
     let (reason, tail) = vmm.exit();
     assert_eq!(reason, GuestExit::Reset);

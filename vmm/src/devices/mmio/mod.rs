@@ -32,10 +32,21 @@ pub const BASE: u64 = 0xd000_0000;
 /// Bytes of address space of one slot.
 pub const SIZE: u64 = 0x1000;
 
-/// The IOAPIC pin of a slot, edge-triggered. 8 is left out: it would be the real-time clock's.
+/// Pins of the IOAPIC that KVM emulates.
+pub const IOAPIC_PINS: u8 = 24;
+/// The pins below belong to legacy devices: timer, keyboard, the second interrupt controller, two serial ports.
+const FIRST_PIN: u32 = 5;
+/// The pin of the real-time clock.
+const CLOCK_PIN: u32 = 8;
+
+// All pins that there are. Two slots must not share one: KVM raises and lowers the pin for each irqfd in a task of its own
+// (`irqfd_inject`), and what one raises while the other has it raised is no edge. That interrupt is lost.
+const _: () = assert!(FIRST_PIN as usize + SLOTS + 1 == IOAPIC_PINS as usize);
+
+/// The IOAPIC pin of a slot, edge-triggered.
 pub fn gsi(slot: Slot) -> u32 {
-    let pin = 5 + u32::from(slot.0);
-    if pin < 8 { pin } else { pin + 1 }
+    let pin = FIRST_PIN + u32::from(slot.0);
+    if pin < CLOCK_PIN { pin } else { pin + 1 }
 }
 
 /// The guest address of a slot's registers.
