@@ -28,7 +28,12 @@ pub fn limited(error: &dyn Error) {
 
 /// Writes one line, whatever is in `message`.
 pub fn line(message: &dyn fmt::Display) {
-    eprintln!("bulkhead-vmm: {}", escaped(&message.to_string()));
+    eprint!("{}", rendered(message));
+}
+
+/// The line as it is written, with its end.
+fn rendered(message: &dyn fmt::Display) -> String {
+    format!("bulkhead-vmm: {}\n", escaped(&message.to_string()))
 }
 
 /// The text as one line that steers no terminal. Control characters, line ends among them, and what has no glyph or turns
