@@ -26,3 +26,19 @@ pub enum StartError {
     #[error(transparent)]
     Device(#[from] ActivateError),
 }
+
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Slot(#[from] SlotError),
+    #[error("the state is of a device with id {state}, the slot has one with id {slot}")]
+    Device { state: u32, slot: u32 },
+    #[error("the status register never holds {0:#x}")]
+    Status(u32),
+    #[error("the driver has accepted the features {accepted:#x}, the device offers {offered:#x}")]
+    Features { accepted: u64, offered: u64 },
+    #[error("the state has {state} queues, the device has {device}")]
+    Queues { state: usize, device: usize },
+    #[error("start the device")]
+    Start(#[from] StartError),
+}

@@ -8,6 +8,7 @@
 //! slot, held while one register is served or one slot changes; a worker on the device loop never takes it.
 
 mod error;
+mod state;
 mod status;
 mod transport;
 
@@ -22,8 +23,11 @@ use bulkhead_protocol::{limits::SLOTS, vmm::Slot};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_VERSION};
 use vmm_sys_util::eventfd::EventFd;
 
-pub use self::error::{SlotError, StartError};
 use self::transport::{MAGIC, Transport, VERSION};
+pub use self::{
+    error::{RestoreError, SlotError, StartError},
+    state::TransportState,
+};
 use super::{device::VirtioDevice, interrupt::Interrupt};
 use crate::memory::Memory;
 
@@ -94,6 +98,26 @@ impl Slots {
         self.wires.disconnect(slot, transport.interrupt(), transport.kicks());
         transport.reset();
         Ok(())
+    }
+
+    /// Stops the device of a slot and returns what the driver has made of the slot, for a snapshot. A device that answers out
+    /// of order (fs) must have answered all it took before.
+    ///
+    /// # Errors
+    /// There is no such slot, or no device in it.
+    pub fn state(&self, slot: Slot) -> Result<TransportState, SlotError> {
+        self.lock(slot)?.as_mut().map(Transport::state).ok_or(SlotError::Empty(slot))
+    }
+
+    /// Gives a plugged device the state of another one of its kind, or its own: its guest finds no difference. The device
+    /// serves again when this returns, if it did before.
+    ///
+    /// # Errors
+    /// The state is none that a driver could have brought about on this device with this memory. The slot is reset then.
+    pub fn restore(&self, slot: Slot, state: &TransportState) -> Result<(), RestoreError> {
+        let mut place = self.lock(slot)?;
+        let transport = place.as_mut().ok_or(SlotError::Empty(slot))?;
+        transport.restore(state, &self.memory)
     }
 
     /// Raises the interrupt of each plugged device once. "Used buffers wait" always reads as set, so its driver looks.
@@ -169,5 +193,7 @@ fn placeholder(offset: u64, data: &mut [u8]) {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

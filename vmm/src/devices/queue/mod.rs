@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory};
@@ -35,7 +36,8 @@ pub enum QueueError {
 }
 
 /// What the driver has claimed so far about one queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueueSetup {
     pub size: u32,
     pub ready: bool,
@@ -92,6 +94,16 @@ impl QueueSetup {
     }
 }
 
+/// Where a queue of an activated device starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// At 0, as the driver has just set it up.
+    Fresh,
+    /// Behind the last chain that was returned, as the used ring in guest memory says. The device that served the queue
+    /// before has answered each chain, or none after the first that it has not.
+    Resumed,
+}
+
 /// One queue between DRIVER_OK and reset. Memory is passed to each call, so that any view of it will do.
 #[derive(Debug)]
 pub struct ActiveQueue {
@@ -114,6 +126,35 @@ impl ActiveQueue {
     /// Where the rings are: descriptor table, available ring, used ring.
     pub fn rings(&self) -> [u64; 3] {
         [self.queue.desc_table(), self.queue.avail_ring(), self.queue.used_ring()]
+    }
+
+    /// How many chains were taken since the driver set the queue up, modulo 65536.
+    pub fn taken(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    /// Goes to a position.
+    ///
+    /// # Errors
+    /// The used ring cannot be read.
+    pub fn go_to<M: GuestMemory>(&mut self, position: Position, memory: &M) -> Result<(), QueueError> {
+        let position = match position {
+            Position::Fresh => 0,
+            // The guest's word, as the available ring is: what it names is checked when it is taken.
+            Position::Resumed => {
+                let index = self.index;
+                let used = GuestAddress(self.queue.used_ring() + 2);
+                let read = memory.read_obj::<u16>(used);
+                u16::from_le(read.map_err(|source| QueueError::Ring {
+                    index,
+                    source: virtio_queue::Error::GuestMemory(source),
+                })?)
+            }
+        };
+        self.queue.set_next_avail(position);
+        self.queue.set_next_used(position);
+        self.signalled = position;
+        Ok(())
     }
 
     /// Readable when the driver has rung the doorbell; non-blocking, read it empty (`clear_kick`).
