@@ -200,7 +200,7 @@ pub enum GuestExit {
     Reset,
     /// A triple fault (KVM_EXIT_SHUTDOWN): its kernel crashed without a word. Says what the vCPU's registers held and
     /// what it did last.
-    #[error("the guest crashed without a word (triple fault): {0}")]
+    #[error("the guest crashed without a message (triple fault): {0}")]
     TripleFault(Detail),
     /// The guest kernel panicked: seen on the console before the reset.
     #[error("the guest kernel panicked")]

@@ -21,6 +21,7 @@ use bulkhead_protocol::{
     timeline::Stamp,
     vmm::{Event, Failure, FailureKind, GuestExit, Message, Reply, Request},
 };
+use bulkhead_sys::chain;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::sockopt::{Timeout, set_socket_timeout},
@@ -255,7 +256,7 @@ impl Control {
     }
 
     fn refuse(&self, kind: FailureKind, error: &dyn std::error::Error) -> Result<(), ControlError> {
-        self.reply(Err(Failure { kind, message: log::chain(error) }))
+        self.reply(Err(Failure { kind, message: chain(error) }))
     }
 
     fn reply(&self, reply: Result<Reply, Failure>) -> Result<(), ControlError> {
@@ -269,7 +270,7 @@ impl Control {
 
 /// Tells the server that the jail's first half failed; it stands for the reply to a boot request.
 pub fn refuse_boot(socket: &PacketSocket, error: &crate::jail::JailError) -> Result<(), PacketError> {
-    let failure = Failure { kind: FailureKind::Jail, message: log::chain(error) };
+    let failure = Failure { kind: FailureKind::Jail, message: chain(error) };
     socket.send(&Message::Reply(Err(failure)), &[])
 }
 

@@ -9,6 +9,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use bulkhead_sys::chain;
+
 /// Lines that a guest can cause in the life of one VM.
 const LIMIT: u32 = 100;
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
@@ -48,18 +50,6 @@ fn escaped(text: &str) -> String {
             // Writing to a String does not fail.
             let _ = write!(line, "\\u{:04x}", u32::from(letter));
         }
-    }
-    line
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
     }
     line
 }

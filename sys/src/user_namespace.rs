@@ -1,39 +1,41 @@
-//! Id maps of volumes: a detached mount shows the owners of its files as others, by the maps of a user namespace.
+//! User namespaces made for their id maps: an id-mapped mount refers to one (mount_setattr(2), MOUNT_ATTR_IDMAP).
 //!
-//!   child: unshare ─pipe─▶ parent: writes its maps, opens its namespace, ends it, mount_setattr
-//!
-//! On the host and not in the guest: there every directory of the share is a filesystem of its own, which Linux 6.12
-//! does not let have an id map. The filesystem of the volume must be able to (ext4, xfs, btrfs; tmpfs since 6.3).
+//!   child: unshare ─pipe─▶ parent: writes its maps, opens its namespace, ends it
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bulkhead_protocol::container::{IdMap, IdMapping};
 use rustix::{
     pipe::{PipeFlags, pipe_with},
     process::{Pid, Signal, WaitOptions, kill_process, waitpid},
 };
 
-use super::share::{Attributes, set_attributes};
+/// A range of ids inside a user namespace and what they are outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mapping {
+    /// The first id inside.
+    pub inside: u32,
+    /// The first id outside.
+    pub outside: u32,
+    /// Ids in the range.
+    pub count: u32,
+}
 
 /// What the child says when it lives in its namespace.
 const MADE: [u8; 1] = [1];
 
-/// Maps the ids of a mount that is attached nowhere yet.
-pub(super) fn apply(tree: BorrowedFd<'_>, map: &IdMap) -> io::Result<()> {
-    let namespace = namespace(map)?;
-    let descriptor = u64::from(namespace.as_raw_fd().cast_unsigned());
-    let mapped = Attributes { set: libc::MOUNT_ATTR_IDMAP, namespace: descriptor, ..Attributes::default() };
-    Ok(set_attributes(tree, &mapped, map.recursive)?)
-}
-
-/// A user namespace with these maps, in which nobody lives once it was opened.
-fn namespace(map: &IdMap) -> io::Result<OwnedFd> {
+/// A user namespace with these maps, in which nobody lives once it was opened. The process may have threads. /proc must be that
+/// of this process's pid namespace.
+///
+/// # Errors
+/// When the namespace cannot be made (ENOSPC: user.max_user_namespaces), or the kernel takes a map not: EINVAL for ranges that
+/// overlap, EPERM without CAP_SETUID and CAP_SETGID outside.
+pub fn with_maps(uids: &[Mapping], gids: &[Mapping]) -> io::Result<OwnedFd> {
     let (made, make) = pipe_with(PipeFlags::CLOEXEC)?;
     let (wait, release) = pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: this process has threads, so the child may hold locks of theirs: it makes system calls and ends.
+    // SAFETY: other threads may hold locks that the child has copies of: it makes system calls and ends.
     let child = match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         // SAFETY: in the child of a fork; the descriptors are open, for both pairs live in this frame.
@@ -46,18 +48,28 @@ fn namespace(map: &IdMap) -> io::Result<OwnedFd> {
         if rustix::io::read(&made, &mut answer)? != 1 || answer != MADE {
             return Err(io::Error::other("no user namespace can be made"));
         }
-        let process = format!("/proc/{}", child.as_raw_nonzero());
-        for (file, mappings) in [("uid_map", &map.uids), ("gid_map", &map.gids)] {
-            fs::write(format!("{process}/{file}"), text(mappings))?;
-        }
-        Ok(OwnedFd::from(fs::File::open(format!("{process}/ns/user"))?))
+        let number = child.as_raw_nonzero().get().unsigned_abs();
+        write_maps(number, uids, gids)?;
+        Ok(OwnedFd::from(fs::File::open(format!("/proc/{number}/ns/user"))?))
     })();
     // Not by the end of its pipe: a child that another thread makes at this moment would hold that open. It never ends
-    // before, so the pid is its own. The server's reaper may be the one that waits for it.
+    // before, so the pid is its own. A reaper of this process may be what waits for it.
     let _ = kill_process(child, Signal::KILL);
     let _ = waitpid(Some(child), WaitOptions::empty());
     drop(release);
     opened
+}
+
+/// Writes both maps of the user namespace that the process `pid` is in, from outside. Once for each namespace: each map is one
+/// write, which the kernel takes whole.
+///
+/// # Errors
+/// Those of the files uid_map and gid_map (user_namespaces(7)).
+pub fn write_maps(pid: u32, uids: &[Mapping], gids: &[Mapping]) -> io::Result<()> {
+    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
+        fs::write(format!("/proc/{pid}/{file}"), text(mappings))?;
+    }
+    Ok(())
 }
 
 /// The child: makes the namespace, says whether it could, and waits to be ended, at the latest with its parent.
@@ -81,9 +93,9 @@ unsafe fn live(made: libc::c_int, make: libc::c_int, wait: libc::c_int, release:
     }
 }
 
-/// As uid_map and gid_map take it (user_namespaces(7)).
-fn text(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+/// As uid_map and gid_map take it.
+fn text(mappings: &[Mapping]) -> String {
+    mappings.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect()
 }
 
 #[cfg(test)]

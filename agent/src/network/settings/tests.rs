@@ -9,21 +9,22 @@ fn route(destination: &str, gateway: &str) -> agent::Route {
     }
 }
 
-fn plan(routes: Vec<agent::Route>) -> Result<Plan, PlanError> {
-    Plan::try_from(agent::UpdateNetworkRequest { routes, ..agent::UpdateNetworkRequest::new() })
+fn settings(routes: Vec<agent::Route>) -> Result<Settings, SettingsError> {
+    Settings::try_from(agent::UpdateNetworkRequest { routes, ..agent::UpdateNetworkRequest::new() })
 }
 
 #[test]
 fn an_empty_destination_is_the_default_of_the_gateways_family() {
-    let plan = plan(vec![route("", "10.0.0.1"), route("", "fe80::1"), route("", "")]).unwrap();
-    let destinations: Vec<String> = plan.routes.iter().map(|route| route.destination.to_string()).collect();
+    let settings = settings(vec![route("", "10.0.0.1"), route("", "fe80::1"), route("", "")]).unwrap();
+    let destinations: Vec<String> =
+        settings.routes.iter().map(|route| route.destination.to_string()).collect();
     assert_eq!(destinations, ["0.0.0.0/0", "0.0.0.0/0", "::/0"]);
 }
 
 #[test]
 fn a_route_without_gateway_comes_before_those_that_may_need_it() {
-    let plan = plan(vec![route("", "169.254.1.1"), route("169.254.1.1/32", "")]).unwrap();
-    assert_eq!(plan.routes[0].gateway, None);
+    let settings = settings(vec![route("", "169.254.1.1"), route("169.254.1.1/32", "")]).unwrap();
+    assert_eq!(settings.routes[0].gateway, None);
 }
 
 #[test]
@@ -55,6 +56,6 @@ fn bad_addresses_prefixes_and_names_are_refused_by_name() {
     for bad in ["", ".", "..", "a/b", "a b", "a:b", "sixteen-bytes-xx"] {
         assert!(name(bad).is_err(), "{bad}");
     }
-    let error = plan(vec![route("here", "")]).unwrap_err();
+    let error = settings(vec![route("here", "")]).unwrap_err();
     assert_eq!(error.to_string(), r#"destination "here" is not a CIDR"#);
 }

@@ -39,12 +39,12 @@ pub struct Wanted {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TableError {
+pub enum PendingError {
     #[error("stream {stream:?} of token {token} is open already")]
     Taken { token: StreamToken, stream: Stream },
-    #[error("{max} processes wait for their streams already", max = TOKENS)]
+    #[error("the streams of {max} processes are open and unused, and there cannot be more", max = TOKENS)]
     Full,
-    #[error("stream {stream:?} of token {token} was not opened, or too long ago")]
+    #[error("stream {stream:?} of token {token} is not open: it never was, or {EXPIRY:?} have passed")]
     Missing { token: StreamToken, stream: Stream },
 }
 
@@ -55,33 +55,33 @@ struct Entry {
 }
 
 #[derive(Debug, Default)]
-pub struct Table(Mutex<HashMap<StreamToken, Entry>>);
+pub struct PendingStreams(Mutex<HashMap<StreamToken, Entry>>);
 
-impl Table {
+impl PendingStreams {
     /// Keeps a stream for the process that its header names.
-    pub fn insert(&self, header: Header, stream: OwnedFd, now: Instant) -> Result<(), TableError> {
+    pub fn insert(&self, header: Header, stream: OwnedFd, now: Instant) -> Result<(), PendingError> {
         let Header { token, stream: kind } = header;
         let mut entries = self.entries(now);
         if entries.len() >= TOKENS && !entries.contains_key(&token) {
-            return Err(TableError::Full);
+            return Err(PendingError::Full);
         }
         let entry =
             entries.entry(token.clone()).or_insert_with(|| Entry { since: now, streams: Streams::default() });
         let place = entry.streams.place(kind);
         if place.is_some() {
-            return Err(TableError::Taken { token, stream: kind });
+            return Err(PendingError::Taken { token, stream: kind });
         }
         *place = Some(stream);
         Ok(())
     }
 
     /// Gives out the wanted streams; all others of the token are closed.
-    pub fn take(&self, token: &StreamToken, wanted: Wanted, now: Instant) -> Result<Streams, TableError> {
+    pub fn take(&self, token: &StreamToken, wanted: Wanted, now: Instant) -> Result<Streams, PendingError> {
         let mut found = self.entries(now).remove(token).map(|entry| entry.streams).unwrap_or_default();
         let mut given = Streams::default();
         for stream in [Stream::Stdin, Stream::Stdout, Stream::Stderr, Stream::Tty] {
             if wanted.has(stream) {
-                let missing = || TableError::Missing { token: token.clone(), stream };
+                let missing = || PendingError::Missing { token: token.clone(), stream };
                 *given.place(stream) = Some(found.place(stream).take().ok_or_else(missing)?);
             }
         }

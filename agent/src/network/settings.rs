@@ -15,7 +15,7 @@ const ENTRIES: usize = 1024;
 const NAME: usize = 15;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
+pub enum SettingsError {
     #[error("{what} {text:?} is not a {form}")]
     Form { what: &'static str, text: String, form: &'static str },
     #[error("{what} {value} is too large")]
@@ -63,17 +63,17 @@ pub struct Neighbor {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct Settings {
     pub interfaces: Vec<Interface>,
     /// Those without a gateway first: the others may need them to reach theirs.
     pub routes: Vec<Route>,
     pub neighbors: Vec<Neighbor>,
 }
 
-impl TryFrom<agent::UpdateNetworkRequest> for Plan {
-    type Error = PlanError;
+impl TryFrom<agent::UpdateNetworkRequest> for Settings {
+    type Error = SettingsError;
 
-    fn try_from(request: agent::UpdateNetworkRequest) -> Result<Self, PlanError> {
+    fn try_from(request: agent::UpdateNetworkRequest) -> Result<Self, SettingsError> {
         let interfaces = all("interfaces", request.interfaces, Interface::try_from)?;
         let mut routes = all("routes", request.routes, Route::try_from)?;
         let neighbors = all("neighbours", request.neighbors, Neighbor::try_from)?;
@@ -85,18 +85,18 @@ impl TryFrom<agent::UpdateNetworkRequest> for Plan {
 fn all<T, U>(
     what: &'static str,
     items: Vec<T>,
-    check: impl Fn(T) -> Result<U, PlanError>,
-) -> Result<Vec<U>, PlanError> {
+    check: impl Fn(T) -> Result<U, SettingsError>,
+) -> Result<Vec<U>, SettingsError> {
     if items.len() > ENTRIES {
-        return Err(PlanError::TooMany { what });
+        return Err(SettingsError::TooMany { what });
     }
     items.into_iter().map(check).collect()
 }
 
 impl TryFrom<agent::Interface> for Interface {
-    type Error = PlanError;
+    type Error = SettingsError;
 
-    fn try_from(interface: agent::Interface) -> Result<Self, PlanError> {
+    fn try_from(interface: agent::Interface) -> Result<Self, SettingsError> {
         Ok(Self {
             mac: parse("MAC", &interface.mac, "MAC address")?,
             name: name(&interface.name)?,
@@ -107,9 +107,9 @@ impl TryFrom<agent::Interface> for Interface {
 }
 
 impl TryFrom<agent::Route> for Route {
-    type Error = PlanError;
+    type Error = SettingsError;
 
-    fn try_from(route: agent::Route) -> Result<Self, PlanError> {
+    fn try_from(route: agent::Route) -> Result<Self, SettingsError> {
         let gateway = optional("gateway", &route.gateway)?;
         let source = optional("source", &route.source)?;
         let destination = if route.destination.is_empty() {
@@ -117,8 +117,8 @@ impl TryFrom<agent::Route> for Route {
         } else {
             parse("destination", &route.destination, "CIDR")?
         };
-        let scope =
-            u8::try_from(route.scope).map_err(|_| PlanError::Range { what: "scope", value: route.scope })?;
+        let scope = u8::try_from(route.scope)
+            .map_err(|_| SettingsError::Range { what: "scope", value: route.scope })?;
         Ok(Self {
             destination,
             gateway,
@@ -132,9 +132,9 @@ impl TryFrom<agent::Route> for Route {
 }
 
 impl TryFrom<agent::Neighbor> for Neighbor {
-    type Error = PlanError;
+    type Error = SettingsError;
 
-    fn try_from(neighbor: agent::Neighbor) -> Result<Self, PlanError> {
+    fn try_from(neighbor: agent::Neighbor) -> Result<Self, SettingsError> {
         Ok(Self {
             address: parse("address", &neighbor.address, "IP address")?,
             mac: parse("MAC", &neighbor.mac, "MAC address")?,
@@ -152,19 +152,19 @@ fn default_of(other: Option<IpAddr>) -> Cidr {
     Cidr { address, prefix: 0 }
 }
 
-fn parse<T: FromStr>(what: &'static str, text: &str, form: &'static str) -> Result<T, PlanError> {
-    text.parse().map_err(|_| PlanError::Form { what, text: text.to_owned(), form })
+fn parse<T: FromStr>(what: &'static str, text: &str, form: &'static str) -> Result<T, SettingsError> {
+    text.parse().map_err(|_| SettingsError::Form { what, text: text.to_owned(), form })
 }
 
-fn optional(what: &'static str, text: &str) -> Result<Option<IpAddr>, PlanError> {
+fn optional(what: &'static str, text: &str) -> Result<Option<IpAddr>, SettingsError> {
     if text.is_empty() { Ok(None) } else { parse(what, text, "IP address").map(Some) }
 }
 
 /// The kernel's rule for device names (net/core/dev.c: dev_valid_name).
-fn name(name: &str) -> Result<String, PlanError> {
+fn name(name: &str) -> Result<String, SettingsError> {
     let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
     if name.is_empty() || name.len() > NAME || name == "." || name == ".." || !name.bytes().all(legal) {
-        return Err(PlanError::Form { what: "interface", text: name.to_owned(), form: "device name" });
+        return Err(SettingsError::Form { what: "interface", text: name.to_owned(), form: "device name" });
     }
     Ok(name.to_owned())
 }

@@ -6,8 +6,10 @@
 //! Limits come when the init is parked, not before: the set-up is ours and must not be strangled by them. Which files
 //! they go to is the business of `limits`.
 
+mod freezer;
 mod limits;
 mod tree;
+mod watch;
 
 use std::{
     ffi::CStr,
@@ -19,10 +21,10 @@ use std::{
 use bulkhead_protocol::{container::Resources, id::ContainerId};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use self::watch::Watch;
 use super::{
     device_filter,
     error::{ContainerError, During},
-    watch::Watch,
 };
 
 /// The directory that holds those of all containers.
@@ -70,7 +72,7 @@ impl Cgroup {
         }
     }
 
-    /// The directory, to be born into.
+    /// The directory, to fork a process into.
     pub(super) fn open(&self) -> Result<OwnedFd, ContainerError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(&self.path, flags, Mode::empty()).during("open cgroup", self.path.display())
@@ -101,6 +103,14 @@ impl Cgroup {
     /// The first limit that cannot be read or set, or that the guest or the memory in use rules out.
     pub fn update(&self, resources: &Resources) -> Result<(), ContainerError> {
         limits::replace(&self.path, resources)
+    }
+
+    /// Freezes or thaws it with all below it; answers when the kernel has.
+    ///
+    /// # Errors
+    /// `TimedOut` when a process does not stop; the others go on then.
+    pub async fn freeze(&self, frozen: bool) -> io::Result<()> {
+        freezer::freeze(&self.path, frozen).await
     }
 
     /// SIGKILL to every process in it and below.
