@@ -148,6 +148,9 @@ impl std::fmt::Display for Stage {
 }
 
 /// Runs the probe on /dev/kvm. On `Slow` a thread is left behind in the guest: end the process.
+///
+/// # Errors
+/// What does not work, and at which stage.
 pub fn probe() -> Result<(), ProbeError> {
     let path = Path::new("/dev/kvm");
     // kvm-ioctls keeps only the number of the error, so the file is opened here first.

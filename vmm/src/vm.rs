@@ -59,6 +59,10 @@ pub struct Vm {
 }
 
 impl Vm {
+    /// Makes a VM with interrupt controllers and the limits that the host has.
+    ///
+    /// # Errors
+    /// KVM lacks something that is required, or refuses a step.
     pub fn create(kvm: &Kvm) -> Result<Self, VmError> {
         let found = kvm.get_api_version();
         if found != API_VERSION {
@@ -73,12 +77,18 @@ impl Vm {
     }
 
     /// Gives the guest the memory of its boot. The caller keeps `memory` for as long as a vCPU may run.
+    ///
+    /// # Errors
+    /// KVM refuses a region.
     pub fn set_memory(&self, memory: &Memory) -> Result<(), VmError> {
         self.set_regions(memory, memory.boot_regions().len())
     }
 
     /// Puts the hotplug region, of which the guest has nothing yet, beside it. Done again it changes nothing. Not done
     /// at boot, because KVM's own tables grow with the slots.
+    ///
+    /// # Errors
+    /// KVM refuses a region.
     pub fn add_hotplug(&self, memory: &Memory) -> Result<(), VmError> {
         self.set_regions(memory, usize::MAX)
     }

@@ -41,6 +41,9 @@ pub enum BootError {
 }
 
 /// Loads kernel and initramfs, and writes all tables. `vcpus` is the number created.
+///
+/// # Errors
+/// A file is none that boots, guest memory is too small for it, or a table does not fit its place.
 pub fn load(
     memory: &Memory,
     kernel: &mut File,

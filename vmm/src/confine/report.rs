@@ -78,6 +78,9 @@ pub(super) fn name_thread(name: &str) {
 }
 
 /// Installs the handlers, for all threads. To be called before the first `enter`.
+///
+/// # Errors
+/// The kernel refuses a handler.
 pub fn prepare() -> io::Result<()> {
     // SAFETY: all-zero is a valid sigaction, whose fields are set below.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

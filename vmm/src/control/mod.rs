@@ -69,6 +69,10 @@ pub struct Control {
 }
 
 impl Control {
+    /// Serves nothing before `serve`.
+    ///
+    /// # Errors
+    /// The socket takes no timeout, or there is no descriptor for an event.
     pub fn new(socket: PacketSocket, jail: Inner) -> Result<Self, ControlError> {
         let setup = |source| ControlError::Setup { source };
         set_socket_timeout(&socket, Timeout::Send, Some(SEND)).map_err(|errno| setup(errno.into()))?;
@@ -79,6 +83,9 @@ impl Control {
     }
 
     /// Serves until the VM is over or the server is gone.
+    ///
+    /// # Errors
+    /// The socket or the wait failed: the server is out of reach.
     pub fn serve(mut self) -> Result<ExitCode, ControlError> {
         loop {
             let (request, woken) = self.wait()?;
@@ -269,6 +276,9 @@ impl Control {
 }
 
 /// Tells the server that the jail's first half failed; it stands for the reply to a boot request.
+///
+/// # Errors
+/// The server does not take the packet.
 pub fn refuse_boot(socket: &PacketSocket, error: &crate::jail::JailError) -> Result<(), PacketError> {
     let failure = Failure { kind: FailureKind::Jail, message: chain(error) };
     socket.send(&Message::Reply(Err(failure)), &[])

@@ -45,6 +45,10 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
+    /// An interrupt that nothing has raised, with an irqfd of its own.
+    ///
+    /// # Errors
+    /// There is no descriptor for an event.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             config: AtomicBool::new(false),

@@ -4,7 +4,7 @@
 //!                                                                                 (or threads of its own: fs)
 //!
 //! `device` is the border between the transport and a device, `queue` and `interrupt` are what a device works with.
-//! Modules import downwards: mmio and the devices < on_loop < device < queue < interrupt; no device knows another one.
+//! Imports go one way: mmio, each device ─▶ on_loop ─▶ device ─▶ queue ─▶ interrupt. No device knows another device.
 
 pub mod balloon;
 pub mod console;
@@ -64,6 +64,9 @@ impl BuildError {
 }
 
 /// Makes the device that a request describes. The list of all devices is this `match`.
+///
+/// # Errors
+/// A descriptor is missing, or the device refuses its configuration.
 pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn VirtioDevice>, BuildError> {
     let event_loop = context.event_loop.clone();
     Ok(match device {

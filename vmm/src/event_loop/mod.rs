@@ -83,6 +83,9 @@ type Owners = BTreeMap<RawFd, u32>;
 
 impl Registrar<'_> {
     /// Watches a descriptor until it is removed or the subscriber goes. Level-triggered unless `events` has `ET`.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2): EEXIST for a descriptor that is watched already.
     pub fn add(&mut self, fd: impl AsFd, token: Token, events: Events) -> io::Result<()> {
         let fd = fd.as_fd();
         epoll::add(self.epoll, fd, key(self.subscriber, token.0), events)?;
@@ -90,11 +93,18 @@ impl Registrar<'_> {
         Ok(())
     }
 
+    /// Changes what a descriptor is watched for.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2): ENOENT for a descriptor that is not watched.
     pub fn modify(&mut self, fd: impl AsFd, token: Token, events: Events) -> io::Result<()> {
         Ok(epoll::modify(self.epoll, fd, key(self.subscriber, token.0), events)?)
     }
 
     /// Stops watching. Closing the last copy of the descriptor does it too.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2): ENOENT for a descriptor that is not watched.
     pub fn remove(&mut self, fd: impl AsFd) -> io::Result<()> {
         let fd = fd.as_fd();
         self.owners.remove(&fd.as_raw_fd());
@@ -127,6 +137,9 @@ pub struct Handle {
 
 impl Handle {
     /// Hands a subscriber over; returns when its `start` has run.
+    ///
+    /// # Errors
+    /// Its `start` failed, or the loop does not answer. The subscriber is dropped then, by the loop at the latest.
     pub fn add(&self, subscriber: Box<dyn Subscriber>) -> Result<SubscriberId, LoopError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = sync_channel(1);
@@ -143,6 +156,9 @@ impl Handle {
     }
 
     /// Takes a subscriber off the loop; returns when it is dropped.
+    ///
+    /// # Errors
+    /// The loop does not answer. An unknown subscriber is no error.
     pub fn remove(&self, id: SubscriberId) -> Result<(), LoopError> {
         let (answer, answered) = sync_channel(1);
         self.send(Command::Remove(id.0, answer))?;
@@ -166,6 +182,9 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// Returns when the thread is confined.
+    ///
+    /// # Errors
+    /// There is no descriptor or thread, or the thread could not be confined.
     pub fn spawn() -> Result<Self, LoopError> {
         let create = |source| LoopError::Create { source };
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| create(errno.into()))?;

@@ -99,6 +99,9 @@ pub struct Machine {
 
 impl Machine {
     /// Builds and starts the machine. `stamp` hears of each phase as it is reached.
+    ///
+    /// # Errors
+    /// The step that failed. A VMM whose boot has failed cannot boot again: its process is jailed and confined in part.
     pub fn boot(
         config: CheckedConfig,
         jail: Inner,
@@ -173,6 +176,10 @@ impl Machine {
         })
     }
 
+    /// Makes a device and puts it into an empty slot.
+    ///
+    /// # Errors
+    /// The device needs threads, its configuration is refused, or the slot is not free.
     pub fn plug(&self, slot: Slot, device: Device, fds: &mut Fds) -> Result<(), MachineError> {
         if matches!(device, Device::Fs { .. }) {
             return Err(MachineError::Late);
@@ -185,11 +192,18 @@ impl Machine {
         Ok(self.slots.plug(slot, device)?)
     }
 
+    /// Resets the device of a slot and drops it.
+    ///
+    /// # Errors
+    /// There is no such slot, or no device in it.
     pub fn unplug(&self, slot: Slot) -> Result<(), MachineError> {
         Ok(self.slots.unplug(slot)?)
     }
 
     /// Says how much memory the guest shall have; its driver plugs or unplugs the rest when it comes to it.
+    ///
+    /// # Errors
+    /// The size is not between the memory of the boot and the most that the machine may have.
     pub fn resize_memory(&self, mib: u32) -> Result<(), MachineError> {
         let Self { memory_mib, max_memory_mib, .. } = self;
         config::in_range("memory in MiB", mib, *memory_mib..=*max_memory_mib)?;

@@ -99,11 +99,17 @@ struct Shared<B: Bitmap> {
 
 impl Memory {
     /// Guest memory that is there from the start; `size` is rounded up to a multiple of 2 MiB.
+    ///
+    /// # Errors
+    /// The size is 0 or too large, or the host has no addresses for it.
     pub fn anonymous(size: usize) -> Result<Self, MemoryError> {
         Self::growing(size, 0)
     }
 
     /// The same with a region of `hotplug` bytes, rounded up to whole memory blocks, of which nothing is accessible.
+    ///
+    /// # Errors
+    /// As of `anonymous`.
     pub fn growing(boot: usize, hotplug: usize) -> Result<Self, MemoryError> {
         let size = boot.saturating_add(hotplug);
         let layout = Layout::new(boot, hotplug)
@@ -141,6 +147,9 @@ fn region_of<B: Bitmap + Default>(
 
 impl<B: Bitmap> Memory<B> {
     /// The same memory with another bitmap type.
+    ///
+    /// # Errors
+    /// vm-memory refuses the regions, which it took for the first view.
     pub fn view<C: Bitmap + Default>(&self) -> Result<Memory<C>, MemoryError> {
         Memory::of(Arc::clone(&self.shared.mapping))
     }
@@ -179,6 +188,9 @@ impl<B: Bitmap> Memory<B> {
 
     /// Gives the whole pages of a range back to the host; the guest finds zeros there. The range may be the guest's
     /// claim.
+    ///
+    /// # Errors
+    /// The range does not lie in one region.
     pub fn discard(&self, address: u64, len: u64) -> Result<u64, MemoryError> {
         let host = self.host(address, len)?;
         // Pages agree: every region is aligned on both sides.
@@ -199,6 +211,9 @@ impl<B: Bitmap> Memory<B> {
     }
 
     /// Lets the guest have a range of whole pages, or takes it away. Contents stay: see `discard`.
+    ///
+    /// # Errors
+    /// The range does not lie in one region, or the host has no room for another mapping (ENOMEM).
     pub fn set_accessible(&self, address: u64, len: u64, accessible: bool) -> Result<(), MemoryError> {
         let host = self.host(address, len)? as *mut libc::c_void;
         let (what, rights) = if accessible {

@@ -98,6 +98,9 @@ impl ParkedVcpus {
     }
 
     /// Starts all threads. They wait, confined, for `WaitingVcpus::run`.
+    ///
+    /// # Errors
+    /// A thread could not be started or confined. Those that were started end.
     pub fn start(self, shared: &Shared) -> Result<WaitingVcpus, VcpuError> {
         register_signal_handler(SIGRTMIN(), on_stop_signal).map_err(|source| VcpuError::Signal { source })?;
         let stop = Arc::new(AtomicBool::new(false));

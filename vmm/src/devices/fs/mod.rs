@@ -105,6 +105,10 @@ pub struct Fs {
 }
 
 impl Fs {
+    /// Starts the workers; they wait for `activate`.
+    ///
+    /// # Errors
+    /// The tag is wrong, the library does not start, or a worker could not be started and confined.
     pub fn new(config: Config) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG || tag.contains(&0) {

@@ -79,6 +79,9 @@ impl Slots {
     }
 
     /// Gives an empty slot a device.
+    ///
+    /// # Errors
+    /// There is no such slot, it has a device, or KVM does not take its event descriptors. The device is dropped then.
     pub fn plug(&self, slot: Slot, device: Box<dyn VirtioDevice>) -> Result<(), SlotError> {
         let mut place = self.lock(slot)?;
         if place.is_some() {
@@ -92,6 +95,9 @@ impl Slots {
     }
 
     /// Empties a slot. The device is reset and dropped before this returns.
+    ///
+    /// # Errors
+    /// There is no such slot, or no device in it.
     pub fn unplug(&self, slot: Slot) -> Result<(), SlotError> {
         let mut place = self.lock(slot)?;
         let mut transport = place.take().ok_or(SlotError::Empty(slot))?;

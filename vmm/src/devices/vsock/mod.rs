@@ -61,6 +61,9 @@ pub struct Vsock {
 
 impl Vsock {
     /// `listener`: a listening unix stream socket. `ports`: connected stream sockets, by the port that the guest asks for.
+    ///
+    /// # Errors
+    /// A port is named twice, or the listener cannot be made non-blocking.
     pub fn new(
         listener: OwnedFd,
         ports: impl IntoIterator<Item = (u32, OwnedFd)>,
