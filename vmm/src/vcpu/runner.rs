@@ -20,7 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     again::{After, Again},
-    diagnosis::{self, Kind, Trail},
+    diagnosis::{self, ExitKind, Trail},
     exits::Exits,
 };
 use crate::devices::{console::Early, mmio::Slots};
@@ -114,25 +114,25 @@ impl Runner {
                 if !slots.read(address, data) {
                     data.fill(0xff);
                 }
-                (Kind::MmioRead, address, None)
+                (ExitKind::MmioRead, address, None)
             }
             Ok(VcpuExit::MmioWrite(address, data)) => {
                 exits.mmio_writes.increment();
                 slots.write(address, data);
-                (Kind::MmioWrite, address, None)
+                (ExitKind::MmioWrite, address, None)
             }
             Ok(VcpuExit::IoIn(port, data)) => {
                 // An empty bus floats high; drivers that probe for a chip see at once that there is none.
                 exits.port_reads.increment();
                 data.fill(0xff);
-                (Kind::PortRead, port.into(), None)
+                (ExitKind::PortRead, port.into(), None)
             }
             Ok(VcpuExit::IoOut(port, data)) => {
                 exits.port_writes.increment();
                 ports.write(port, data);
-                (Kind::PortWrite, port.into(), resets(port, data).then_some(End::Reset))
+                (ExitKind::PortWrite, port.into(), resets(port, data).then_some(End::Reset))
             }
-            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => (Kind::Other, 0, None),
+            Ok(VcpuExit::Intr | VcpuExit::Hlt | VcpuExit::IrqWindowOpen) => (ExitKind::Other, 0, None),
             // INIT and SIPI make KVM_RUN of a waiting vCPU return with EAGAIN; a signal with EINTR.
             Err(error) if matches!(error.errno(), libc::EAGAIN | libc::EINTR) => {
                 exits.interrupted.increment();
@@ -141,14 +141,14 @@ impl Runner {
                 if again != After::Go && stuck.is_none() {
                     thread::sleep(AGAIN_PAUSE);
                 }
-                (Kind::Interrupted, 0, stuck)
+                (ExitKind::Interrupted, 0, stuck)
             }
             Ok(VcpuExit::Unsupported(KVM_EXIT_X86_BUS_LOCK)) => {
                 exits.bus_locks.increment();
                 thread::sleep(BUS_LOCK_PAUSE);
-                (Kind::BusLock, 0, None)
+                (ExitKind::BusLock, 0, None)
             }
-            Ok(VcpuExit::Shutdown) => (Kind::Other, 0, Some(End::TripleFault)),
+            Ok(VcpuExit::Shutdown) => (ExitKind::Other, 0, Some(End::TripleFault)),
             Ok(exit) => {
                 let end = match exit {
                     VcpuExit::FailEntry(reason, _) => {
@@ -161,9 +161,9 @@ impl Runner {
                     }
                     other => format!("unexpected exit {other:?}"),
                 };
-                (Kind::Other, 0, Some(End::Broken(end)))
+                (ExitKind::Other, 0, Some(End::Broken(end)))
             }
-            Err(error) => (Kind::Other, 0, Some(End::Broken(format!("KVM_RUN: {error}")))),
+            Err(error) => (ExitKind::Other, 0, Some(End::Broken(format!("KVM_RUN: {error}")))),
         };
         if end.is_none() {
             let rip = self.synced.then(|| {

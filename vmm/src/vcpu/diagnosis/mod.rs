@@ -25,7 +25,7 @@ const KEPT: usize = 6;
 const INITIAL: (u64, u64) = (0xffff_0000, 0xfff0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ExitKind {
     MmioRead,
     MmioWrite,
     PortRead,
@@ -35,7 +35,7 @@ pub(super) enum Kind {
     Other,
 }
 
-impl Kind {
+impl ExitKind {
     fn name(self) -> &'static str {
         match self {
             Self::MmioRead => "mmio read",
@@ -51,7 +51,7 @@ impl Kind {
 
 #[derive(Debug, Clone, Copy)]
 struct Exit {
-    kind: Kind,
+    kind: ExitKind,
     /// Guest address or port; 0 for the kinds that have none.
     place: u64,
     /// Where the guest was, when KVM says so.
@@ -71,7 +71,7 @@ impl Trail {
         Self { exits: [None; KEPT], next: 0 }
     }
 
-    pub(super) fn add(&mut self, kind: Kind, place: u64, rip: Option<u64>) {
+    pub(super) fn add(&mut self, kind: ExitKind, place: u64, rip: Option<u64>) {
         if let Some(exit) = self.exits.get_mut(self.next) {
             *exit = Some(Exit { kind, place, rip, at: Instant::now() });
         }

@@ -5,11 +5,11 @@ fn the_trail_keeps_the_last_exits_latest_first() {
     let mut trail = Trail::new();
     assert_eq!(trail.to_string(), "last exits: none");
     for port in 1..=(KEPT as u64 + 3) {
-        trail.add(Kind::PortWrite, port, Some(0x1000 + port));
+        trail.add(ExitKind::PortWrite, port, Some(0x1000 + port));
     }
     let places: Vec<_> = trail.latest().map(|exit| exit.place).collect();
     assert_eq!(places, (4..=KEPT as u64 + 3).rev().collect::<Vec<_>>());
-    trail.add(Kind::Interrupted, 0, None);
+    trail.add(ExitKind::Interrupted, 0, None);
     let text = trail.to_string();
     assert!(text.starts_with("last exits: interrupted "), "{text}");
     assert!(text.contains(" ago, port write 0x9 at 0x1009 "), "{text}");
