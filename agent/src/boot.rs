@@ -11,7 +11,7 @@ use rustix::{
     system::{RebootCommand, reboot},
 };
 
-use crate::{log, say};
+use crate::say;
 
 /// Where the virtio-fs share is mounted; rootfs and volumes are directories below it.
 pub const SHARE: &str = "/run/share";
@@ -128,7 +128,7 @@ pub fn reset_on_panic() {
 
 /// The end for an error that leaves nothing to serve.
 pub fn die(error: &dyn std::error::Error) -> ! {
-    say!("{}", log::chain(error));
+    say!("{}", bulkhead_sys::chain(error));
     reset()
 }
 
@@ -141,11 +141,6 @@ pub fn reset() -> ! {
     }
     // The kernel panics when PID 1 exits, which ends the VM as well.
     process::exit(1)
-}
-
-/// For the host to see everything on its side, before a `reset`.
-pub fn sync() {
-    rustix::fs::sync();
 }
 
 #[cfg(test)]

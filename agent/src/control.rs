@@ -22,7 +22,7 @@ use tokio::{
 use tokio_vsock::{VMADDR_CID_HOST, VsockAddr, VsockStream};
 use ttrpc::r#async::{Server, transport::Listener};
 
-use crate::{guest, service::Service};
+use crate::service::Service;
 
 /// For the VMM to take the connection and the greeting.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ pub async fn serve<S>(mut stream: S, service: Service) -> Result<(), ControlErro
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
 {
-    let greeting = Greeting::new(&guest::kernel_release()).to_string();
+    let greeting = Greeting::new(&kernel_release()).to_string();
     timeout(CONNECT, stream.write_all(greeting.as_bytes()))
         .await
         .map_err(|_| ControlError::Late)?
@@ -66,6 +66,10 @@ where
     // The sender is lost when the server drops the connection: over as well.
     let _ = ended.await;
     Ok(())
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// A stream that tells when it has ended, or was dropped.

@@ -1,30 +1,26 @@
-//! Devices and CPUs that come and go while the guest runs.
+//! Devices that come, and CPUs that come and go, while the guest runs.
 //!
 //! Devices are virtio-mmio slots, all announced at boot. The VMM fills a slot, then `bind` has the kernel's driver
-//! probe it; `unbind` has it let go, then the VMM may empty the slot. The write to sysfs answers when the probe is
-//! done, so nothing here waits for an event, but it blocks: call these from a thread that may.
+//! probe it. The write to sysfs answers when the probe is done, so nothing here waits for an event, but it blocks: call
+//! these from a thread that may.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::limits;
-
-use crate::guest::cpu_list;
+use bulkhead_protocol::{cpu_list::CpuList, limits};
 
 #[derive(Debug, thiserror::Error)]
 pub enum HotplugError {
-    #[error("slot {slot} does not exist: there are {slots}", slots = limits::SLOTS)]
+    #[error("bind slot {slot}: the machine has {slots} slots", slots = limits::SLOTS)]
     NoSlot { slot: u32 },
-    #[error("slot {slot} has no device that a driver of this kernel takes")]
+    #[error("bind slot {slot}: no driver of the guest's kernel takes a device there")]
     NotBound { slot: u32 },
-    #[error("slot {slot} has no driver bound")]
-    NotPlugged { slot: u32 },
-    #[error("{verb} slot {slot}")]
-    Slot { verb: &'static str, slot: u32, source: io::Error },
-    #[error("{wanted} CPUs online, of {present} that the machine has")]
-    Cpus { wanted: u32, present: usize },
+    #[error("bind slot {slot}")]
+    Slot { slot: u32, source: io::Error },
+    #[error("set {wanted} CPUs online: the machine has {present}")]
+    Cpus { wanted: u32, present: u32 },
     #[error("read the list of CPUs {}", .path.display())]
     CpuList { path: PathBuf, source: io::Error },
     #[error("set CPU {cpu} {state}")]
@@ -48,33 +44,25 @@ impl Sysfs {
         if bound(&device) {
             return Ok(());
         }
-        match self.write("bind", slot) {
+        match fs::write(self.0.join("bus/platform/drivers/virtio-mmio/bind"), name(slot)) {
             Ok(()) if bound(&device) => Ok(()),
             // The transport took the slot but no driver the device.
             Ok(()) => Err(HotplugError::NotBound { slot }),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Err(HotplugError::NotBound { slot }),
-            Err(source) => Err(HotplugError::Slot { verb: "bind", slot, source }),
+            Err(source) => Err(HotplugError::Slot { slot, source }),
         }
-    }
-
-    /// Unbinds a slot. One that has no driver is an error: the caller is mistaken about what it holds.
-    pub fn unbind(&self, slot: u32) -> Result<(), HotplugError> {
-        if !bound(&self.device(slot)?) {
-            return Err(HotplugError::NotPlugged { slot });
-        }
-        self.write("unbind", slot).map_err(|source| HotplugError::Slot { verb: "unbind", slot, source })
     }
 
     /// Brings CPUs online, lowest first, or offline, highest first, until `wanted` are. CPU 0 always is.
     pub fn set_online_cpus(&self, wanted: u32) -> Result<(), HotplugError> {
         let present = self.cpus("present")?;
-        if wanted == 0 || wanted as usize > present.len() {
-            return Err(HotplugError::Cpus { wanted, present: present.len() });
+        if wanted == 0 || wanted > present.count() {
+            return Err(HotplugError::Cpus { wanted, present: present.count() });
         }
         let online = self.cpus("online")?;
-        for (index, cpu) in present.into_iter().enumerate() {
-            let up = index < wanted as usize;
-            if up != online.contains(&cpu) {
+        for (index, cpu) in (0..).zip(present.numbers()) {
+            let up = index < wanted;
+            if up != online.contains(cpu) {
                 let path = self.0.join(format!("devices/system/cpu/cpu{cpu}/online"));
                 let state = if up { "online" } else { "offline" };
                 fs::write(path, if up { "1" } else { "0" }).map_err(|source| HotplugError::Cpu {
@@ -87,10 +75,10 @@ impl Sysfs {
         Ok(())
     }
 
-    fn cpus(&self, name: &str) -> Result<Vec<u32>, HotplugError> {
+    fn cpus(&self, name: &str) -> Result<CpuList, HotplugError> {
         let path = self.0.join("devices/system/cpu").join(name);
         let text = fs::read_to_string(&path);
-        text.and_then(|text| cpu_list(&text).ok_or_else(|| io::ErrorKind::InvalidData.into()))
+        text.and_then(|text| CpuList::try_from(text).map_err(io::Error::other))
             .map_err(|source| HotplugError::CpuList { path, source })
     }
 
@@ -100,10 +88,6 @@ impl Sysfs {
             return Err(HotplugError::NoSlot { slot });
         }
         Ok(device)
-    }
-
-    fn write(&self, file: &str, slot: u32) -> io::Result<()> {
-        fs::write(self.0.join("bus/platform/drivers/virtio-mmio").join(file), name(slot))
     }
 }
 

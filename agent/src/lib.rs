@@ -2,7 +2,17 @@
 //!
 //!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, clock, guest
+//!           ─▶ network, hotplug, clock
+//!
+//! A module imports only what stands below it:
+//!
+//!   control
+//!   service
+//!   sandbox
+//!   process, network, hotplug, clock
+//!   stdio, reaper
+//!   container
+//!   boot, log
 //!
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
 //! good, the VM resets: the host sees its stream close and knows within milliseconds.
@@ -11,7 +21,6 @@ pub mod boot;
 pub mod clock;
 pub mod container;
 pub mod control;
-pub mod guest;
 pub mod hotplug;
 pub mod log;
 pub mod network;

@@ -5,12 +5,12 @@ use std::{env, error::Error, process, process::ExitCode, sync::Arc};
 use bulkhead_agent::{
     boot,
     container::{self, Layout},
-    control, log, network,
+    control, network,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
     say,
     service::Service,
-    stdio::{listener, table::Table},
+    stdio::{listener, pending::PendingStreams},
 };
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     }
     boot::reset_on_panic();
     if let Err(error) = run() {
-        say!("{}", log::chain(&*error));
+        say!("{}", bulkhead_sys::chain(&*error));
     }
     boot::reset()
 }
@@ -36,7 +36,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 /// Until the host goes away.
 async fn serve() -> Result<(), Box<dyn Error>> {
     let reaper = Reaper::start()?;
-    let streams = Arc::new(Table::default());
+    let streams = Arc::new(PendingStreams::default());
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
     let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: Layout::guest() }));

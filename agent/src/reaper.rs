@@ -18,13 +18,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bulkhead_sys::pidfd::has_exited;
 use rustix::process::{WaitOptions, WaitStatus, wait};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
-
-use crate::process::number::has_exited;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +34,10 @@ pub enum ExitStatus {
 
 /// Waits for children. Clones share one table.
 #[derive(Debug, Clone, Default)]
-pub struct Reaper(Arc<Mutex<Table>>);
+pub struct Reaper(Arc<Mutex<Children>>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct Children {
     claimed: HashMap<u32, oneshot::Sender<ExitStatus>>,
     /// Reaped while somebody was about to learn the pid.
     unclaimed: HashMap<u32, ExitStatus>,
@@ -77,7 +76,7 @@ impl Reaper {
     }
 
     pub fn expect_children(&self) -> Expecting {
-        self.table().expecting += 1;
+        self.children().expecting += 1;
         Expecting(self.clone())
     }
 
@@ -86,7 +85,7 @@ impl Reaper {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     let Some(exit) = ExitStatus::from_wait(status) else { continue };
-                    self.table().reaped(pid.as_raw_nonzero().get().unsigned_abs(), exit);
+                    self.children().reaped(pid.as_raw_nonzero().get().unsigned_abs(), exit);
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 // No child is dead, or there is none at all.
@@ -95,7 +94,7 @@ impl Reaper {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn children(&self) -> MutexGuard<'_, Children> {
         // Each critical section leaves the table whole, so a panic elsewhere does not spoil it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,21 +106,21 @@ impl Expecting {
         let alive = !has_exited(pidfd)?;
         // A child that is dead but not reaped yet must not be mistaken for an earlier one of the same number.
         self.0.reap_all();
-        Ok(self.0.table().claim(pid, alive))
+        Ok(self.0.children().claim(pid, alive))
     }
 }
 
 impl Drop for Expecting {
     fn drop(&mut self) {
-        let mut table = self.0.table();
-        table.expecting -= 1;
-        if table.expecting == 0 {
-            table.unclaimed.clear();
+        let mut children = self.0.children();
+        children.expecting -= 1;
+        if children.expecting == 0 {
+            children.unclaimed.clear();
         }
     }
 }
 
-impl Table {
+impl Children {
     fn reaped(&mut self, pid: u32, exit: ExitStatus) {
         if let Some(owner) = self.claimed.remove(&pid) {
             // The owner may have gone; nobody else wants the status.

@@ -274,7 +274,7 @@ async fn the_root_cannot_be_covered_by_a_mount() {
         let mut spec = spec(&["sh"]);
         spec.mounts.push(filesystem(destination, "tmpfs", &[]));
         let error = host.create(&spec).await.unwrap_err().chain();
-        assert_eq!(error, format!("make mount point {destination}: the root itself cannot be covered"));
+        assert_eq!(error, format!("make mount point {destination}: a mount cannot cover the rootfs itself"));
         host.assert_clean();
     }
 }

@@ -49,7 +49,7 @@ async fn a_filesystem_that_cannot_be_mapped_is_told() {
         let mut spec = spec(&["sh"]);
         spec.mounts.push(Mount { id_map, ..filesystem });
         let error = host.create(&spec).await.unwrap_err().chain();
-        assert_eq!(error, r#"an id map of "/p" needs a tmpfs"#);
+        assert_eq!(error, r#"mount "/p": an id map needs a tmpfs"#);
     }
     host.assert_clean();
 }
@@ -124,7 +124,7 @@ async fn more_mounts_than_the_bound_are_refused_before_anything_is_made() {
     let Some(host) = host() else { return };
     let mut spec = spec(&["sh"]);
     spec.mounts = (0..10_000).map(|number| filesystem(&format!("/m/{number}"), "tmpfs", &[])).collect();
-    assert_eq!(host.create(&spec).await.unwrap_err().chain(), "10000 mounts are more than 512");
+    assert_eq!(host.create(&spec).await.unwrap_err().chain(), "mounts: 10000 are given, and at most 512 are supported");
     spec.mounts.truncate(400);
     spec.mounts.push(filesystem("/proc", "proc", &[]));
     let out =

@@ -113,9 +113,8 @@ async fn a_program_the_kernel_cannot_run_fails_the_release() {
 async fn a_parked_init_ends_with_its_gate() {
     let Some(host) = host() else { return };
     let (created, _streams) = host.create(&spec(&["sh"])).await.unwrap();
-    let Created { pid, pidfd, cgroup, gate, rootfs_mounted_ns, .. } = created;
+    let Created { pid, pidfd, cgroup, gate, .. } = created;
     assert_eq!(cgroup.processes().unwrap(), [pid]);
-    assert_ne!(rootfs_mounted_ns, 0);
     drop(gate);
     assert!(dead(pidfd));
     assert_eq!(wait(pid), End::Code(1));
@@ -218,8 +217,7 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
         stderr: null(),
         terminal: true,
     };
-    let spawned =
-        bulkhead_agent::container::exec_in(&host.layout, &container, &shell, "", stdio).await.unwrap();
+    let spawned = bulkhead_agent::container::exec(&host.layout, &container, &shell, "", stdio).await.unwrap();
     let mut seen = Vec::new();
     let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
     assert_eq!(wait(spawned.pid), End::Code(0));

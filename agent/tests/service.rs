@@ -24,7 +24,7 @@ use bulkhead_agent::{
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
     service::Service,
-    stdio::{listener, table::Table},
+    stdio::{listener, pending::PendingStreams},
 };
 use bulkhead_protocol::{
     agent::{
@@ -69,7 +69,7 @@ fn start_agent(host: Host) -> Agent {
     thread::spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
-            let table = Arc::new(Table::default());
+            let table = Arc::new(PendingStreams::default());
             let shared = Shared { reaper: Reaper::start().unwrap(), streams: table.clone(), layout };
             let sandbox = Sandbox::new(shared);
             loop {

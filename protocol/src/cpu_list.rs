@@ -79,9 +79,14 @@ impl CpuList {
         count
     }
 
+    /// The numbers as they are written; one may come twice.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().cloned().flatten()
+    }
+
     /// The first number that is not in `other`.
     pub fn first_beyond(&self, other: &Self) -> Option<u32> {
-        self.0.iter().cloned().flatten().find(|number| !other.contains(*number))
+        self.numbers().find(|number| !other.contains(*number))
     }
 }
 

@@ -20,16 +20,15 @@ pub const PACKET: usize = 64 << 10;
 pub const PACKET_FDS: usize = 64;
 /// Bytes of one greeting or stdio header line, newline included.
 pub const LINE: usize = 512;
-/// Bytes of entropy in one `AddEntropy`.
-pub const ENTROPY: usize = 512;
 /// A clock that is wrong by this much is stepped, by less it is slewed: programs stand a step worse than being a little off.
 pub const CLOCK_STEP: Duration = Duration::from_millis(100);
 /// Bytes of the console's tail kept and reported.
 pub const CONSOLE_TAIL: usize = 16 << 10;
 /// Bytes of the detail in a `GuestExit`.
 pub const DETAIL: usize = 1024;
-/// virtio-mmio slots of a machine.
-pub const SLOTS: usize = 16;
+/// virtio-mmio slots of a machine: one for each pin of the guest's IOAPIC that no legacy device has (`vmm::devices::mmio`);
+/// what sits where is in `slots`.
+pub const SLOTS: usize = 18;
 /// vCPUs of a machine.
 pub const VCPUS: u8 = 32;
 /// Guest memory: the least that boots, and the most that a guest's tables are made for.
@@ -64,5 +63,5 @@ pub const OOM_POLL: Duration = Duration::from_secs(30);
 pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.
 pub const CONTROL: Duration = Duration::from_secs(20);
-/// For the guest to power off when asked, before it is killed.
+/// For a VMM that was told to stop, or a process that was killed, to be gone.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);

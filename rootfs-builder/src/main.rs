@@ -1,10 +1,10 @@
 //! The command: parse, build, print the chain of causes, exit code (0 done, 1 failed, 2 wrong usage).
 
-use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bulkhead_rootfs_builder::{BuildError, Extra, Initramfs};
+use bulkhead_sys::chain;
 use clap::Parser;
 
 /// Packs a static agent into an uncompressed, reproducible initramfs.
@@ -35,16 +35,4 @@ fn main() -> ExitCode {
 
 fn build(arguments: &Arguments) -> Result<(), BuildError> {
     Initramfs::new(&arguments.agent, &arguments.extra)?.write_file(&arguments.output)
-}
-
-/// The error and its causes on one line, outermost first.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -6,6 +6,7 @@
 use std::io;
 
 use bulkhead_protocol::id::IdError;
+pub use bulkhead_sys::chain;
 
 use crate::{
     config::ConfigError,
@@ -105,18 +106,6 @@ impl Error {
     pub fn chain(&self) -> String {
         chain(self)
     }
-}
-
-/// The messages from the outermost step to the first cause, joined by colons.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

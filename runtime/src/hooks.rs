@@ -6,19 +6,13 @@
 //!
 //! startContainer runs in the guest (container-init). Each list stops at its first failure, but for poststop's.
 
-use std::{
-    fs::File,
-    io,
-    os::{fd::AsFd as _, unix::process::CommandExt as _},
-    path::Path,
-    process::Command,
-    time::Duration,
-};
+use std::{fs::File, io, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
-use bulkhead_protocol::hook::{Hook, HookError, HookState};
+use bulkhead_protocol::hook::{Hook, HookState};
+use bulkhead_sys::{hook::HookError, namespace};
 use rustix::{
     mount::{MountPropagationFlags, mount_change},
-    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 use crate::{error::chain, log::Log, spec::Hooks};
@@ -94,12 +88,14 @@ impl Subject<'_> {
         prepare: impl FnOnce(&mut Command),
     ) -> Result<(), Failed> {
         let directory = if self.bundle.is_dir() { self.bundle } else { Path::new("/") };
-        hook.run(state, directory, LONGEST, prepare).map_err(|source| Failed {
-            list,
-            index,
-            path: hook.path.clone(),
-            source,
-        })
+        let runnable = bulkhead_sys::hook::Hook {
+            path: &hook.path,
+            args: &hook.args,
+            env: &hook.env,
+            timeout: hook.timeout_within(LONGEST),
+        };
+        let failed = |source| Failed { list, index, path: hook.path.clone(), source };
+        runnable.run(state, directory, prepare).map_err(failed)
     }
 }
 
@@ -111,7 +107,7 @@ fn confine(command: &mut Command, pid: u32) {
         // An error of the parent, told by the child: `spawn` answers it.
         let failed = |e: &io::Error| io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO));
         let network = network.as_ref().map_err(failed)?;
-        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        namespace::enter(network, namespace::Kind::Network)?;
         // SAFETY: the child of a fork has one thread, and only its mount namespace and directories stop being shared.
         unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
         Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)

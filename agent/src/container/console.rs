@@ -17,8 +17,8 @@ use rustix::{
 };
 
 use super::{
+    detached::{attach, clone_tree},
     error::{ContainerError, During},
-    mounts,
     path::Root,
 };
 
@@ -60,8 +60,8 @@ pub(super) fn bind_console(root: &Root, slave: &OwnedFd) -> Result<(), Container
     if !matches!(found, FileType::RegularFile | FileType::CharacterDevice) {
         return Err("something else is there").during(STEP, CONSOLE);
     }
-    let mount = mounts::clone_tree(slave, false).during(STEP, CONSOLE)?;
-    mounts::attach(mount, place).during(STEP, CONSOLE)
+    let mount = clone_tree(slave, false).during(STEP, CONSOLE)?;
+    attach(mount, place).during(STEP, CONSOLE)
 }
 
 /// Puts the three at 0, 1 and 2, owned by the user, so that /dev/stdout can be opened again by name.

@@ -67,10 +67,11 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize, left: &mu
         // What listens on a socket is not copied with it.
         FileType::Socket | FileType::Unknown => return Ok(()),
     }
-    dress(to, name, &found, kind)
+    copy_metadata(to, name, &found, kind)
 }
 
-fn dress(to: &OwnedFd, name: &CStr, found: &Stat, kind: FileType) -> io::Result<()> {
+/// Owner, mode and modification time.
+fn copy_metadata(to: &OwnedFd, name: &CStr, found: &Stat, kind: FileType) -> io::Result<()> {
     let owner = (Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)));
     match chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
         // An id that a user namespace does not know cannot be given: the copy is then root's.

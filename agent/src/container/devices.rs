@@ -23,8 +23,8 @@ use rustix::{
 };
 
 use super::{
+    detached::{attach, clone_tree},
     error::{ContainerError, During},
-    mounts,
     path::{Root, child, stat_child},
 };
 
@@ -92,7 +92,7 @@ pub(super) fn renumbered(spec: &ContainerSpec) -> Result<Cow<'_, ContainerSpec>,
         }
         let found = stat(&node.path).during("look for the guest's device", &node.path)?;
         if FileType::from_raw_mode(found.st_mode) != file_type(node.kind) {
-            return Err("it is of another kind").during("look for the guest's device", &node.path);
+            return Err("it is a device of another kind").during("look for the guest's device", &node.path);
         }
         let (kind, hosts) = (node.kind, (Some(node.major), Some(node.minor)));
         let own = (major(found.st_rdev), minor(found.st_rdev));
@@ -114,7 +114,7 @@ pub(super) fn open_guest_node(path: &str) -> Option<OwnedFd> {
     let place = openat(CWD, path, flags, Mode::empty()).ok()?;
     let kind = FileType::from_raw_mode(fstat(&place).ok()?.st_mode);
     matches!(kind, FileType::CharacterDevice | FileType::BlockDevice).then_some(())?;
-    mounts::clone_tree(place, false).ok()
+    clone_tree(place, false).ok()
 }
 
 /// The guest's nodes at these paths, each as often as it is named: a container may have one device at several places.
@@ -136,7 +136,7 @@ pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<OwnedFd>) -> Re
         Ok(()) => {
             let place = child(&parent, name).during(STEP, path)?;
             if !is_node(&fstat(&place).during(STEP, path)?, node) {
-                return Err("it was replaced").during(STEP, path);
+                return Err("another process has replaced it").during(STEP, path);
             }
             own(&place, node)
         }
@@ -176,13 +176,13 @@ fn bind(parent: &OwnedFd, name: &str, node: &DeviceNode, guest: OwnedFd) -> Resu
     const STEP: &str = "bind device";
     let path = node.path.as_str();
     if !is_node(&fstat(&guest).during(STEP, path)?, node) {
-        return Err("the guest's device of this name has another number").during(STEP, path);
+        return Err("the guest's device of this name has other numbers").during(STEP, path);
     }
     let place = child(parent, name).during(STEP, path)?;
     if !is_empty_file(&fstat(&place).during(STEP, path)?) {
-        return Err("it was replaced").during(STEP, path);
+        return Err("another process has replaced it").during(STEP, path);
     }
-    mounts::attach(guest, place).during(STEP, path)
+    attach(guest, place).during(STEP, path)
 }
 
 /// Makes one link unless something of that name is there; ptmx always, for it must be the container's own.

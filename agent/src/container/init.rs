@@ -1,6 +1,6 @@
 //! `container-init`: a fresh process of one thread that walks a plan.
 //!
-//!   launcher ─ sources, staging ─ birth ─ id maps ─ exit
+//!   launcher ─ sources, staging ─ fork ─ id maps ─ exit
 //!                                  └▶ process ─ step after step ─ parked ─ Go ─▶ exec
 //!
 //! The socket to the agent is descriptor 0 at first. Any failure is reported there with its step and ends the
@@ -17,6 +17,7 @@ use bulkhead_protocol::{
     container::{Capabilities, Mount, Seccomp},
     packet::PacketSocket,
 };
+use bulkhead_sys::mount::Attributes;
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags},
     process::{DumpableBehavior, set_dumpable_behavior, setsid},
@@ -24,21 +25,20 @@ use rustix::{
 
 use super::{
     confinement::{self, Filter},
-    console, copy_up, credentials, devices,
+    console, copy_up, credentials,
+    detached::{attach, filesystem},
+    devices,
     error::{ContainerError, During},
     masked,
     message::{Go, Order, Report, read_plan},
-    mounts::{self, Attributes},
-    namespaces::{self, Birth},
+    mounts,
+    namespaces::{self, Fork},
     path::Root,
-    plan::{LaunchKind, Plan, Step, late_attributes},
+    plan::{LaunchKind, Plan, Step},
     program::{self, Entered, Program},
     rootfs::{self, Sources},
-    scheduling, start_hooks, sysctl,
+    scheduling, staging, start_hooks, sysctl,
 };
-
-/// In nanoseconds.
-const SECOND: i128 = 1_000_000_000;
 
 /// The program `bulkhead-agent container-init`.
 pub fn main() -> ExitCode {
@@ -77,7 +77,7 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     }
     let mut sources = None;
     // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
-    // come after the birth.
+    // come after the fork.
     let joins_all = matches!(plan.launch.kind, LaunchKind::Join);
     let late = namespaces::CGROUP | if joins_all { namespaces::USER } else { 0 };
     let mut new = plan.launch.namespaces & !late;
@@ -106,18 +106,18 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
         }
     }
     let (wait, ready) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("make", "pipe")?;
-    match namespaces::give_birth(new, Some(cgroup.as_fd()))? {
-        Birth::Launcher { pid, pidfd } => {
+    match namespaces::fork_sibling(new, cgroup.as_fd())? {
+        Fork::Launcher { pid, pidfd } => {
             if let LaunchKind::Create { uid_mappings, gid_mappings, .. } = &plan.launch.kind
                 && new & namespaces::USER != 0
             {
                 namespaces::map_ids(pid, pidfd.as_fd(), uid_mappings, gid_mappings)?;
             }
-            socket.send(&Report::Born { pid }, &[pidfd.as_fd()]).during("report", "birth")?;
+            socket.send(&Report::Forked { pid }, &[pidfd.as_fd()]).during("report", "fork")?;
             // On an error before this the pipe closes unwritten, and the process ends.
             rustix::io::write(&ready, &[1]).during("release", "process").map(drop)
         }
-        Birth::Process => {
+        Fork::Process => {
             drop(ready);
             // It leads to the guest's own cgroup tree, which nobody in the container's namespaces shall reach.
             drop(cgroup);
@@ -125,7 +125,9 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
                 std::process::exit(1);
             }
             drop(wait);
-            if let Some(target) = target.filter(|_| joins_all) {
+            if let Some(target) = target
+                && joins_all
+            {
                 namespaces::join(target.as_fd(), plan.launch.namespaces & late)?;
             }
             Process::new(socket, sources, stdio, &plan)?.run(&plan)
@@ -140,9 +142,6 @@ struct Process<'a> {
     sources: Option<Sources>,
     stdio: [OwnedFd; 3],
     root: Root,
-    /// What the container's clock is ahead of the guest's, in nanoseconds.
-    boottime_ahead: i128,
-    rootfs_mounted_ns: u64,
     entered: Entered,
     reduced: Option<credentials::Reduced>,
     env: Vec<String>,
@@ -162,8 +161,6 @@ impl<'a> Process<'a> {
             sources,
             stdio,
             root: open_root()?,
-            boottime_ahead: boottime_ahead(plan),
-            rootfs_mounted_ns: 0,
             entered: Entered::Yes,
             reduced: None,
             env: plan.env.clone(),
@@ -183,8 +180,7 @@ impl<'a> Process<'a> {
         self.sources = None;
         self.root.let_go();
         end_on_signals();
-        let parked = Report::Parked { rootfs_mounted_ns: self.rootfs_mounted_ns };
-        self.socket.send(&parked, &[]).during("report", "readiness")?;
+        self.socket.send(&Report::Parked, &[]).during("report", "readiness")?;
         // The agent that goes away instead takes the container with it.
         self.socket.receive::<Go>().during("wait for", "release")?;
         if let Some(hooks) = &plan.start_hooks {
@@ -228,7 +224,7 @@ impl<'a> Process<'a> {
             Step::Terminal { size, console } => self.terminal(*size, *console),
             Step::ReadOnlyMount(path) => {
                 let place = self.root.place(path).during("make read-only", path)?;
-                Attributes::read_only().apply(place.as_fd()).during("make read-only", path)
+                Attributes::read_only().apply(place).during("make read-only", path)
             }
             Step::SealRootfs { readonly, propagation } => rootfs::seal(&self.root, *readonly, *propagation),
             Step::ReadOnlyPath(path) => masked::make_read_only(&self.root, path),
@@ -284,10 +280,7 @@ impl<'a> Process<'a> {
 
     fn attach_rootfs(&mut self) -> Result<(), ContainerError> {
         let mount = self.sources.as_mut().and_then(|sources| sources.rootfs.take());
-        self.root = rootfs::attach(mount.ok_or("it was not opened").during("mount", "rootfs")?)?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let now = i128::from(now.tv_sec) * SECOND + i128::from(now.tv_nsec) - self.boottime_ahead;
-        self.rootfs_mounted_ns = u64::try_from(now).unwrap_or(0);
+        self.root = rootfs::attach_rootfs(mount.ok_or("it was not opened").during("mount", "rootfs")?)?;
         Ok(())
     }
 
@@ -298,8 +291,8 @@ impl<'a> Process<'a> {
         let file = !super::path::is_directory(&fd).during("bind mount on", path)?;
         let place = mounts::destination(&self.root, mount, file)?;
         mounts::outside_procfs(&place, path)?;
-        mounts::dress(&fd, mount, 0)?;
-        mounts::attach(&fd, &place).during("bind mount on", path)?;
+        mounts::set_attributes(&fd, mount, 0)?;
+        attach(&fd, &place).during("bind mount on", path)?;
         self.root.hold(path, &place, fd).during("bind mount on", path)
     }
 
@@ -330,22 +323,24 @@ impl<'a> Process<'a> {
         mount: &Mount,
         image: Option<(OwnedFd, u32)>,
     ) -> Result<(), ContainerError> {
-        if let Some((directory, _)) = image.filter(|_| mount.copy_up) {
+        if let Some((directory, _)) = image
+            && mount.copy_up
+        {
             copy_up::copy(&directory, &fd).during("copy up", &mount.destination)?;
         }
-        self.dress_and_attach(fd, mount, late_attributes(mount))
+        self.set_attributes_and_attach(fd, mount, mounts::late_attributes(mount))
     }
 
     fn remount(&self, mount: &Mount) -> Result<(), ContainerError> {
         let place = mounts::mounted_at(&self.root, &mount.destination)?;
-        mounts::dress(&place, mount, 0)
+        mounts::set_attributes(&place, mount, 0)
     }
 
     fn cgroup(&mut self, own_namespace: bool, mount: &Mount) -> Result<(), ContainerError> {
         let path = mount.destination.as_str();
         let fd = if own_namespace {
             let data: Vec<&str> = mount.data.iter().map(String::as_str).collect();
-            mounts::filesystem("cgroup2", "cgroup", &[], &data).during("mount cgroup2 on", path)?
+            filesystem("cgroup2", "cgroup", &[], &data).during("mount cgroup2 on", path)?
         } else {
             let own = self.sources.as_mut().and_then(|sources| sources.cgroup.take());
             own.ok_or("it was not opened, or is mounted already").during("bind cgroup on", path)?
@@ -355,15 +350,20 @@ impl<'a> Process<'a> {
             // There is one cgroup2 superblock for the whole guest: only this mount of it may turn read-only.
             mount.set |= mounts::READ_ONLY;
         }
-        self.dress_and_attach(fd, &mount, 0)
+        self.set_attributes_and_attach(fd, &mount, 0)
     }
 
-    fn dress_and_attach(&mut self, fd: OwnedFd, mount: &Mount, late: u64) -> Result<(), ContainerError> {
+    fn set_attributes_and_attach(
+        &mut self,
+        fd: OwnedFd,
+        mount: &Mount,
+        late: u64,
+    ) -> Result<(), ContainerError> {
         const STEP: &str = "mount on";
         let path = mount.destination.as_str();
         let place = mounts::destination(&self.root, mount, false)?;
-        mounts::dress(&fd, mount, late)?;
-        mounts::attach(&fd, &place).during(STEP, path)?;
+        mounts::set_attributes(&fd, mount, late)?;
+        attach(&fd, &place).during(STEP, path)?;
         self.root.hold(path, &place, fd).during(STEP, path)
     }
 
@@ -396,20 +396,12 @@ impl<'a> Process<'a> {
 }
 
 fn write_sysctl(file: &str, value: &str) -> Result<(), ContainerError> {
-    let directory = rootfs::open_staged(rootfs::STAGED_SYSCTL).during("open", rootfs::STAGED_SYSCTL)?;
-    sysctl::write(&directory, file, value)
+    sysctl::write(&staging::open_sysctl()?, file, value)
 }
 
 fn open_root() -> Result<Root, ContainerError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(Root::from(rustix::fs::openat(CWD, "/", flags, Mode::empty()).during("open", "/")?))
-}
-
-fn boottime_ahead(plan: &Plan) -> i128 {
-    let LaunchKind::Create { time_offsets, .. } = &plan.launch.kind else { return 0 };
-    time_offsets
-        .boottime
-        .map_or(0, |ahead| i128::from(ahead.seconds) * SECOND + i128::from(ahead.nanoseconds))
 }
 
 /// The program starts with default dispositions (the runtime of this program ignores SIGPIPE) and none blocked.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
+    container::ProcessSpec,
     limits,
     packet::{PacketError, PacketSocket},
 };
@@ -23,7 +24,6 @@ use tokio::{
 };
 
 use super::{
-    ChildStdio,
     error::{ContainerError, During},
     message::{Go, Order, Report, write_plan},
     plan::Plan,
@@ -32,13 +32,34 @@ use super::{
 /// For the whole set-up. Shorter than the RPC that waits for it, so that the user reads our words.
 const SETUP: Duration = limits::RPC.saturating_sub(Duration::from_secs(10));
 
-/// What a launch needs beside the plan.
+/// The child's ends. With `terminal` all three are /dev/null: the pty is made in the container's devpts and its
+/// master comes back as `pty_master`. `console_size` is applied by container-init before the exec.
 #[derive(Debug)]
-pub(super) struct Orders<'a> {
+pub struct ChildStdio {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    pub terminal: bool,
+}
+
+impl ChildStdio {
+    /// # Errors
+    /// A terminal is asked for and streams were opened, or the other way round.
+    pub(super) fn fits(&self, process: &ProcessSpec) -> Result<(), ContainerError> {
+        if process.terminal == self.terminal {
+            return Ok(());
+        }
+        Err(ContainerError::refused("process.terminal: the streams that were opened do not fit it"))
+    }
+}
+
+/// What a launch needs.
+#[derive(Debug)]
+pub(super) struct LaunchRequest<'a> {
     pub(super) program: &'a Path,
     pub(super) plan: &'a Plan,
     pub(super) stdio: ChildStdio,
-    /// The directory of the cgroup to be born in.
+    /// The directory of the cgroup that the process is forked into.
     pub(super) cgroup: OwnedFd,
     /// Whose namespaces to join.
     pub(super) target: Option<&'a OwnedFd>,
@@ -50,7 +71,6 @@ pub(super) struct Launched {
     pub(super) pid: u32,
     pub(super) pidfd: OwnedFd,
     pub(super) pty_master: Option<OwnedFd>,
-    pub(super) rootfs_mounted_ns: u64,
     pub(super) gate: Gate,
 }
 
@@ -58,19 +78,19 @@ pub(super) struct Launched {
 #[derive(Debug)]
 pub(super) struct Gate(AsyncFd<PacketSocket>);
 
-pub(super) async fn launch(orders: Orders<'_>) -> Result<Launched, ContainerError> {
-    let gate = Gate(spawn(orders)?);
-    let mut born = None;
-    let answer = timeout(SETUP, reports(&gate, &mut born)).await;
+pub(super) async fn launch(request: LaunchRequest<'_>) -> Result<Launched, ContainerError> {
+    let gate = Gate(spawn(request)?);
+    let mut forked = None;
+    let answer = timeout(SETUP, reports(&gate, &mut forked)).await;
     let error = match answer {
-        Ok(Ok(Ready { pty_master, rootfs_mounted_ns })) => match born {
-            Some((pid, pidfd)) => return Ok(Launched { pid, pidfd, pty_master, rootfs_mounted_ns, gate }),
+        Ok(Ok(pty_master)) => match forked {
+            Some((pid, pidfd)) => return Ok(Launched { pid, pidfd, pty_master, gate }),
             None => ContainerError::Died,
         },
         Ok(Err(error)) => error,
         Err(_) => ContainerError::Deadline { seconds: SETUP.as_secs() },
     };
-    if let Some((_, pidfd)) = born {
+    if let Some((_, pidfd)) = forked {
         end(&pidfd).await;
     }
     Err(error)
@@ -102,12 +122,12 @@ impl Gate {
     }
 }
 
-fn spawn(orders: Orders<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
+fn spawn(request: LaunchRequest<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
     const STEP: &str = "start";
     const WHAT: &str = "container-init";
     let (ours, theirs) = PacketSocket::pair().during(STEP, WHAT)?;
     // Our copies of the child's ends close here: only then does their end of file mean that of the process.
-    let Orders { program, plan, stdio, cgroup, target } = orders;
+    let LaunchRequest { program, plan, stdio, cgroup, target } = request;
     let plan = write_plan(plan)?;
     let mut fds =
         vec![plan.as_fd(), stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd(), cgroup.as_fd()];
@@ -135,12 +155,11 @@ fn watch<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {
     watched.map_err(|error| error.into_parts().1)
 }
 
-struct Ready {
-    pty_master: Option<OwnedFd>,
-    rootfs_mounted_ns: u64,
-}
-
-async fn reports(gate: &Gate, born: &mut Option<(u32, OwnedFd)>) -> Result<Ready, ContainerError> {
+/// Hears reports until the process is parked: the master of its terminal, if it has one.
+async fn reports(
+    gate: &Gate,
+    forked: &mut Option<(u32, OwnedFd)>,
+) -> Result<Option<OwnedFd>, ContainerError> {
     let mut pty_master = None;
     loop {
         let (report, mut fds) = match gate.receive().await {
@@ -149,13 +168,13 @@ async fn reports(gate: &Gate, born: &mut Option<(u32, OwnedFd)>) -> Result<Ready
             Err(error) => return Err(error).during("hear from", "container-init"),
         };
         match report {
-            Report::Born { pid } => {
+            Report::Forked { pid } => {
                 let pidfd = fds.pop().ok_or("its pidfd is missing").during("hear from", "container-init")?;
-                *born = Some((pid, pidfd));
+                *forked = Some((pid, pidfd));
             }
             Report::Warning(text) => crate::say!("container-init: {text}"),
             Report::Master => pty_master = fds.pop(),
-            Report::Parked { rootfs_mounted_ns } => return Ok(Ready { pty_master, rootfs_mounted_ns }),
+            Report::Parked => return Ok(pty_master),
             Report::Failed(error) => return Err(error),
         }
     }

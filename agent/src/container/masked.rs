@@ -4,13 +4,14 @@
 //! read-only path is covered by a read-only copy of itself. What is missing needs no mask. Paths are resolved after all
 //! mounts, and from the mount that they are in: that of /proc is still the same when somebody has moved the directory.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use bulkhead_sys::mount::Attributes;
 use rustix::io::Errno;
 
 use super::{
+    detached::{attach, clone_tree, filesystem},
     error::{ContainerError, During},
-    mounts::{self, Attributes, READ_ONLY},
     path::{Root, is_directory},
 };
 
@@ -30,9 +31,9 @@ impl Cover {
 
     fn put_on(&mut self, place: &OwnedFd) -> Result<(), Errno> {
         if self.attached {
-            return mounts::attach(mounts::clone_tree(&self.null, false)?, place);
+            return attach(clone_tree(&self.null, false)?, place);
         }
-        mounts::attach(&self.null, place)?;
+        attach(&self.null, place)?;
         self.attached = true;
         Ok(())
     }
@@ -43,9 +44,9 @@ pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result
     const STEP: &str = "mask";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
     if is_directory(&place).during(STEP, path)? {
-        let empty = mounts::filesystem("tmpfs", "tmpfs", &["ro"], &["size=0k"]).during(STEP, path)?;
-        Attributes::read_only().apply(empty.as_fd()).during(STEP, path)?;
-        return mounts::attach(empty, place).during(STEP, path);
+        let empty = filesystem("tmpfs", "tmpfs", &["ro"], &["size=0k"]).during(STEP, path)?;
+        Attributes::read_only().apply(&empty).during(STEP, path)?;
+        return attach(empty, place).during(STEP, path);
     }
     let cover = cover.ok_or("the guest has no null device").during(STEP, path)?;
     cover.put_on(&place).during(STEP, path)
@@ -55,10 +56,9 @@ pub(super) fn mask(root: &Root, path: &str, cover: Option<&mut Cover>) -> Result
 pub(super) fn make_read_only(root: &Root, path: &str) -> Result<(), ContainerError> {
     const STEP: &str = "make read-only";
     let Some(place) = find(root, path).during(STEP, path)? else { return Ok(()) };
-    let copy = mounts::clone_tree(&place, true).during(STEP, path)?;
-    let attributes = Attributes { set: READ_ONLY, recursive: true, ..Attributes::default() };
-    attributes.apply(copy.as_fd()).during(STEP, path)?;
-    mounts::attach(copy, place).during(STEP, path)
+    let copy = clone_tree(&place, true).during(STEP, path)?;
+    Attributes::read_only().recursive().apply(&copy).during(STEP, path)?;
+    attach(copy, place).during(STEP, path)
 }
 
 fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>, Errno> {

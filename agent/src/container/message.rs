@@ -1,6 +1,6 @@
 //! What the agent and container-init say to each other over their socket, one packet each.
 //!
-//!   agent ─ Order + plan, stdio, cgroup [, target] ─▶ launcher        launcher ─ Born + pidfd ─▶ agent
+//!   agent ─ Order + plan, stdio, cgroup [, target] ─▶ launcher        launcher ─ Forked + pidfd ─▶ agent
 //!   process ─ Warning* Master* Parked | Failed ─▶ agent               agent ─ Go ─▶ process ─ exec: end of file
 //!
 //! The socket is close-on-exec, so an exec that succeeded is the end of file, and one that failed is a `Failed`.
@@ -31,13 +31,13 @@ pub(super) struct Order {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
     /// With the pidfd. Always the first.
-    Born { pid: u32 },
+    Forked { pid: u32 },
     /// Something was left out that the specification allows to leave out.
     Warning(String),
     /// With the master of the terminal.
     Master,
     /// Ready to exec.
-    Parked { rootfs_mounted_ns: u64 },
+    Parked,
     /// The last one.
     Failed(ContainerError),
 }

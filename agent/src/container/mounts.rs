@@ -1,32 +1,22 @@
-//! Mounts by descriptor: a mount is made or cloned detached, given its attributes, then attached to a place.
-//!
-//!   fsopen ─ fsconfig … ─ fsmount ┐
-//!   open_tree(CLONE) of a source ─┴─▶ detached mount ─ mount_setattr ─▶ move_mount onto an O_PATH descriptor
-//!
-//! The place was resolved by `path::Root` and is never looked up again, so a container that swaps links meanwhile
-//! cannot send a mount elsewhere. Kernel messages of a filesystem that refuses an option go into the error.
+//! The mounts of a specification: what is mounted, with which attributes, and on which place of the rootfs.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use bulkhead_protocol::container::{IdMap, Mount, MountSource, Propagation, PropagationMode};
+use bulkhead_protocol::container::{IdMap, Mount, MountSource};
+use bulkhead_sys::{mount::Attributes, user_namespace::with_maps};
 use rustix::{
     fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fstatfs, statx},
     io::Errno,
-    mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
-    },
 };
 
 use super::{
+    detached::{filesystem, propagation},
     error::{Cause, ContainerError, During},
     namespaces,
     path::{Root, make_child_directory, open_beneath},
-    plan::late_attributes,
+    staging,
 };
 
-/// MOUNT_ATTR__ATIME of linux/mount.h: the access time modes are a field, not single bits.
-const ATIME: u64 = 0x70;
 /// MOUNT_ATTR_RDONLY of linux/mount.h.
 pub(super) const READ_ONLY: u64 = 0x1;
 /// PROC_SUPER_MAGIC of linux/magic.h.
@@ -46,118 +36,16 @@ const PROC_FILES: [&str; 10] = [
     "sys/kernel/ns_last_pid",
 ];
 
-/// What mount_setattr changes.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Attributes {
-    pub(super) set: u64,
-    pub(super) clear: u64,
-    pub(super) propagation: u64,
-    pub(super) recursive: bool,
-}
-
-impl Attributes {
-    pub(super) fn read_only() -> Self {
-        Self { set: READ_ONLY, ..Self::default() }
-    }
-
-    pub(super) fn propagation(wanted: Propagation) -> Self {
-        let propagation = match wanted.mode {
-            PropagationMode::Private => libc::MS_PRIVATE,
-            PropagationMode::Shared => libc::MS_SHARED,
-            PropagationMode::Slave => libc::MS_SLAVE,
-            PropagationMode::Unbindable => libc::MS_UNBINDABLE,
-        };
-        Self { propagation, recursive: wanted.recursive, ..Self::default() }
-    }
-
-    pub(super) fn apply(mut self, mount: BorrowedFd<'_>) -> Result<(), Errno> {
-        if (self.set | self.clear) & ATIME != 0 {
-            // The kernel takes a new access time mode only when the old one is cleared whole.
-            self.clear |= ATIME;
-        }
-        if self.set | self.clear | self.propagation == 0 {
-            return Ok(());
-        }
-        let attributes = libc::mount_attr {
-            attr_set: self.set,
-            attr_clr: self.clear,
-            propagation: self.propagation,
-            userns_fd: 0,
-        };
-        set_attributes(mount, &attributes, self.recursive)
-    }
-}
-
-fn set_attributes(
-    mount: BorrowedFd<'_>,
-    attributes: &libc::mount_attr,
-    recursive: bool,
-) -> Result<(), Errno> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a valid empty C string, `attributes` is a mount_attr of the size given; both outlive the
-    // call, which writes to neither. A descriptor in it is borrowed by the caller, so it is open.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            std::mem::size_of::<libc::mount_attr>(),
-        )
-    };
-    if answer == 0 {
-        return Ok(());
-    }
-    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-}
-
 /// Gives a detached mount an id map; `path` names it in an error. Once it was attached, the kernel refuses.
 pub(super) fn map_ids(mount: &OwnedFd, map: &IdMap, path: &str) -> Result<(), ContainerError> {
-    let namespace = namespaces::for_mount(map)?;
-    let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_IDMAP,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: namespace.as_raw_fd().cast_unsigned().into(),
-    };
-    set_attributes(mount.as_fd(), &attributes, map.recursive).during("map ids of mount", path)
+    let (uids, gids) = (namespaces::mappings(&map.uids), namespaces::mappings(&map.gids));
+    let namespace = with_maps(&uids, &gids).during("make user namespace for mount", path)?;
+    bulkhead_sys::mount::map_ids(mount, &namespace, map.recursive).during("map ids of mount", path)
 }
 
-/// Attaches a detached mount to a place.
-pub(super) fn attach(mount: impl AsFd, place: impl AsFd) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", place, "", flags)
-}
-
-/// A detached copy of the mount at `place`, from there downwards.
-pub(super) fn clone_tree(place: impl AsFd, recursive: bool) -> Result<OwnedFd, Errno> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, recursive);
-    open_tree(place, "", flags)
-}
-
-/// A detached mount of a new filesystem. `flags` are options without value, `data` those with or without.
-pub(super) fn filesystem(kind: &str, source: &str, flags: &[&str], data: &[&str]) -> Result<OwnedFd, Cause> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let configured = (|| {
-        fsconfig_set_string(&context, "source", source)?;
-        for flag in flags {
-            fsconfig_set_flag(&context, *flag)?;
-        }
-        for option in data {
-            match option.split_once('=') {
-                Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-                None => fsconfig_set_flag(&context, *option)?,
-            }
-        }
-        fsconfig_create(&context)
-    })();
-    if let Err(errno) = configured {
-        return Err(with_kernel_message(errno, &context));
-    }
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
+/// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
+pub(super) fn late_attributes(mount: &Mount) -> u64 {
+    if mount.source.is_tmpfs() { READ_ONLY } else { 0 }
 }
 
 /// The filesystem that `mount` asks for, detached; `mode` is that of its place in the image.
@@ -174,24 +62,11 @@ pub(super) fn of_spec(mount: &Mount, mode: Option<u32>) -> Result<OwnedFd, Conta
     let made = match filesystem(kind, source, &flags, &data) {
         // A user namespace that shares the sandbox's network may not mount a sysfs of its own.
         Err(Cause { errno: Some(libc::EPERM), .. }) if kind == "sysfs" => {
-            super::rootfs::copy_of_sysfs().map_err(Cause::from)
+            staging::copy_of_sysfs().map_err(Cause::from)
         }
         made => made,
     };
     made.during("mount", format_args!("{kind} on {}", mount.destination))
-}
-
-/// The filesystem context can be read: each read is one message on what was wrong.
-fn with_kernel_message(errno: Errno, context: &OwnedFd) -> Cause {
-    let mut cause = Cause::from(errno);
-    let mut message = [0; 256];
-    if let Ok(length) = rustix::io::read(context, &mut message) {
-        let text = String::from_utf8_lossy(&message[..length]);
-        // "e " for error, "w " for warning, "i " for information come first.
-        let text = text.trim().split_once(' ').map_or("", |(_, text)| text);
-        cause.text = format!("{} ({text})", cause.text);
-    }
-    cause
 }
 
 /// The place that `mount` goes to, made where missing: a file for a file, else a directory.
@@ -210,7 +85,7 @@ pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<Owne
     let (found, top) = (fstat(&place), fstat(root));
     if same(&found.during("look at mount point", path)?, &top.during("look at", "/")?) {
         // It would hide all that was mounted before, and escape what is done to the root later.
-        return Err("the root itself cannot be covered").during("make mount point", path);
+        return Err("a mount cannot cover the rootfs itself").during("make mount point", path);
     }
     Ok(place)
 }
@@ -273,20 +148,20 @@ pub(super) fn mounted_at(root: &Root, path: &str) -> Result<OwnedFd, ContainerEr
 }
 
 /// Sets what the specification wants of a mount, all but what `seal` does later.
-pub(super) fn dress(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
+pub(super) fn set_attributes(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
     const STEP: &str = "set attributes of mount";
     let path = mount.destination.as_str();
     let own = Attributes { set: mount.set & !later, clear: mount.clear, ..Attributes::default() };
-    own.apply(fd.as_fd()).during(STEP, path)?;
+    own.apply(fd).during(STEP, path)?;
     let all = Attributes {
         set: mount.recursive_set & !later,
         clear: mount.recursive_clear,
         recursive: true,
         ..Attributes::default()
     };
-    all.apply(fd.as_fd()).during(STEP, path)?;
-    if let Some(propagation) = mount.propagation {
-        Attributes::propagation(propagation).apply(fd.as_fd()).during("set propagation of mount", path)?;
+    all.apply(fd).during(STEP, path)?;
+    if let Some(wanted) = mount.propagation {
+        propagation(wanted).apply(fd).during("set propagation of mount", path)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Namespaces: which are new, which are joined, and the birth of the process that lives in them.
+//! Namespaces: which are new, which are joined, and the fork of the process that lives in them.
 //!
 //!   launcher ─clone3(new namespaces, the cgroup, a sibling)─▶ the container's process, a child of the agent
 //!
-//! The process is born with `CLONE_PARENT`, so PID 1 is its parent from the first moment and can wait for it, and
-//! its pid and pidfd are answered by the kernel as PID 1 sees them. It is born inside its cgroup: nothing it does
+//! The process is forked with `CLONE_PARENT`, so PID 1 is its parent from the first moment and can wait for it, and
+//! its pid and pidfd are answered by the kernel as PID 1 sees them. It begins inside its cgroup: nothing it does
 //! is ever charged elsewhere. Id mappings are written by the launcher, which is root outside.
 
 use std::{
@@ -11,14 +11,15 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use bulkhead_protocol::container::{IdMap, IdMapping, NamespaceKind, TimeOffsets};
-use rustix::{
-    io::Errno,
-    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
+use bulkhead_protocol::container::{IdMapping, NamespaceKind, TimeOffsets};
+use bulkhead_sys::{
+    namespace::{Kinds, enter_those_of},
+    pidfd::by_number,
+    user_namespace::{self, Mapping},
 };
+use rustix::io::Errno;
 
 use super::error::{ContainerError, During};
-use crate::process::number::by_number;
 
 /// Sets of namespaces are `CLONE_NEW*` bits, as all of the kernel's calls take them.
 pub(super) const CGROUP: u32 = libc::CLONE_NEWCGROUP as u32;
@@ -82,8 +83,8 @@ pub(super) fn join(target: BorrowedFd<'_>, bits: u32) -> Result<(), ContainerErr
     if bits == 0 {
         return Ok(());
     }
-    let kinds = ThreadNameSpaceType::from_bits_retain(bits);
-    move_into_thread_name_spaces(target, kinds).during("join namespaces", format_args!("{bits:#x}"))
+    let kinds = Kinds::from_bits_retain(bits);
+    enter_those_of(target, kinds).during("join namespaces", format_args!("{bits:#x}"))
 }
 
 /// Moves this process alone into new namespaces.
@@ -108,8 +109,8 @@ pub(super) fn new_time(offsets: &TimeOffsets) -> Result<(), ContainerError> {
     Ok(())
 }
 
-/// Which side of the birth we are on.
-pub(super) enum Birth {
+/// Which side of the fork we are on.
+pub(super) enum Fork {
     /// The launcher; the process as PID 1's namespace sees it.
     Launcher { pid: u32, pidfd: OwnedFd },
     /// The new process.
@@ -117,11 +118,10 @@ pub(super) enum Birth {
 }
 
 /// Forks a sibling (a child of our parent) into new namespaces and a cgroup. Only for a process of one thread.
-pub(super) fn give_birth(namespaces: u32, cgroup: Option<BorrowedFd<'_>>) -> Result<Birth, ContainerError> {
+pub(super) fn fork_sibling(namespaces: u32, cgroup: BorrowedFd<'_>) -> Result<Fork, ContainerError> {
     let mut pidfd: libc::c_int = -1;
-    let into_cgroup = if cgroup.is_some() { INTO_CGROUP } else { 0 };
     let arguments = libc::clone_args {
-        flags: u64::from(namespaces) | libc::CLONE_PARENT as u64 | libc::CLONE_PIDFD as u64 | into_cgroup,
+        flags: u64::from(namespaces) | libc::CLONE_PARENT as u64 | libc::CLONE_PIDFD as u64 | INTO_CGROUP,
         pidfd: (&raw mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -132,7 +132,7 @@ pub(super) fn give_birth(namespaces: u32, cgroup: Option<BorrowedFd<'_>>) -> Res
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+        cgroup: cgroup.as_raw_fd() as u64,
     };
     // SAFETY: `arguments` is a valid clone_args of the size given and outlives the call; `pidfd` is a valid place
     // for an int. Without CLONE_VM the child has its own copy of our memory, as after fork; this process has one
@@ -143,11 +143,11 @@ pub(super) fn give_birth(namespaces: u32, cgroup: Option<BorrowedFd<'_>>) -> Res
     match u32::try_from(answer) {
         Err(_) => Err(std::io::Error::last_os_error())
             .during("make process in new namespaces", format_args!("{namespaces:#x}")),
-        Ok(0) => Ok(Birth::Process),
+        Ok(0) => Ok(Fork::Process),
         Ok(pid) => {
             // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD) and nobody else has it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Birth::Launcher { pid, pidfd })
+            Ok(Fork::Launcher { pid, pidfd })
         }
     }
 }
@@ -159,40 +159,15 @@ pub(super) fn map_ids(
     uids: &[IdMapping],
     gids: &[IdMapping],
 ) -> Result<(), ContainerError> {
-    const STEP: &str = "write id mappings to";
-    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        // One write: the kernel takes a map once and whole.
-        let write = |pid| fs::write(format!("/proc/{pid}/{file}"), map_text(mappings));
-        by_number(pid, pidfd, write).during(STEP, file)?.during(STEP, file)?;
-    }
-    Ok(())
+    const STEP: &str = "write id maps of";
+    let (uids, gids) = (mappings(uids), mappings(gids));
+    let write = |pid| user_namespace::write_maps(pid, &uids, &gids);
+    by_number(pid, pidfd, write).during(STEP, "user namespace")?.during(STEP, "user namespace")
 }
 
-/// A user namespace with these maps, which an id-mapped mount refers to. Nobody lives in it but, until it is opened,
-/// a sibling that waits for its end; the reaper takes that. Only for root of the guest, with the guest's /proc.
-pub(super) fn for_mount(map: &IdMap) -> Result<OwnedFd, ContainerError> {
-    let (wait, release) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).during("make", "pipe")?;
-    match give_birth(USER, None)? {
-        Birth::Process => {
-            drop(release);
-            // Nothing is written: whatever comes is the end.
-            let _ = rustix::io::read(&wait, &mut [0; 1]);
-            // SAFETY: ends this process at once, so that nothing of its parent's runs twice.
-            unsafe { libc::_exit(0) }
-        }
-        Birth::Launcher { pid, pidfd } => {
-            const WHAT: &str = "user namespace of a mount";
-            map_ids(pid, pidfd.as_fd(), &map.uids, &map.gids)?;
-            let open = |pid| fs::File::open(format!("/proc/{pid}/ns/user"));
-            let namespace = by_number(pid, pidfd.as_fd(), open).during("open", WHAT)?.during("open", WHAT)?;
-            drop(release);
-            Ok(namespace.into())
-        }
-    }
-}
-
-fn map_text(mappings: &[IdMapping]) -> String {
-    mappings.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+pub(super) fn mappings(mappings: &[IdMapping]) -> Vec<Mapping> {
+    let mapping = |m: &IdMapping| Mapping { inside: m.container, outside: m.host, count: m.size };
+    mappings.iter().map(mapping).collect()
 }
 
 /// Sets the loopback interface of our network namespace up.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     devices,
     error::ContainerError,
-    mounts::READ_ONLY,
+    mounts::{READ_ONLY, late_attributes},
     namespaces::{self, bit},
     rlimits, sysctl,
 };
@@ -44,14 +44,14 @@ pub(super) struct Plan {
     pub(super) start_hooks: Option<StartHooks>,
 }
 
-/// How the process is born, done by the launcher as root of the guest.
+/// How the process is forked, done by the launcher as root of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Launch {
     /// `CLONE_NEW*` bits: to make for a container, to join for a further process.
     pub(super) namespaces: u32,
-    /// Set before the birth, so it counts for the set-up too.
+    /// Set before the fork, so it counts for the set-up too.
     pub(super) oom_score_adj: i32,
-    /// The launcher's own, until the birth into the cgroup.
+    /// The launcher's own, until the fork into the cgroup.
     pub(super) initial_cpus: Option<Cpus>,
     pub(super) kind: LaunchKind,
 }
@@ -198,7 +198,9 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         check_mappings(spec)?;
         steps.push(Step::BecomeRootInside);
     } else if !(spec.uid_mappings.is_empty() && spec.gid_mappings.is_empty()) {
-        return Err(ContainerError::refused("id mappings need a user namespace"));
+        return Err(ContainerError::refused(
+            "linux.uidMappings: the container needs a user namespace of its own",
+        ));
     }
     if has(NamespaceKind::Cgroup) {
         steps.push(Step::CgroupNamespace);
@@ -251,7 +253,7 @@ pub(super) fn join(
 ) -> Result<Plan, ContainerError> {
     if namespaces & namespaces::MOUNT == 0 {
         // Every container has one: what is looked at is none, and a program would run in the guest's own tree.
-        return Err(ContainerError::refused("the process to join is in no container"));
+        return Err(ContainerError::refused("the process whose namespaces are joined is not in a container"));
     }
     check_process(process)?;
     let mut steps = vec![Step::NewSession, Step::NewKeyring];
@@ -308,11 +310,13 @@ fn chosen_namespaces(spec: &ContainerSpec) -> Result<(u32, u32), ContainerError>
         }
     }
     if (joined != 0) != spec.join.is_some() {
-        return Err(ContainerError::refused("joined namespaces and the container they are of go together"));
+        return Err(ContainerError::refused(
+            "linux.namespaces: a namespace is joined if and only if the container that it belongs to is named",
+        ));
     }
     if new & namespaces::MOUNT == 0 {
         return Err(ContainerError::refused(
-            "a container without a mount namespace of its own is not supported",
+            "linux.namespaces: a container needs a mount namespace of its own",
         ));
     }
     Ok((new, joined))
@@ -321,7 +325,9 @@ fn chosen_namespaces(spec: &ContainerSpec) -> Result<(u32, u32), ContainerError>
 fn time_offsets(spec: &ContainerSpec, own: bool) -> Result<TimeOffsets, ContainerError> {
     let offsets = spec.time_offsets;
     if offsets != TimeOffsets::default() && !own {
-        return Err(ContainerError::refused("clock offsets need a time namespace of the container's own"));
+        return Err(ContainerError::refused(
+            "linux.timeOffsets: the container needs a time namespace of its own",
+        ));
     }
     Ok(offsets)
 }
@@ -331,7 +337,7 @@ fn check_mappings(spec: &ContainerSpec) -> Result<(), ContainerError> {
         let maps_root = mappings.iter().any(|m| m.container == 0 && m.size > 0);
         if !maps_root {
             return Err(ContainerError::refused(format_args!(
-                "a user namespace needs a mapping of {what} 0 of the container"
+                "linux.{what}Mappings: {what} 0 of the container is not mapped"
             )));
         }
     }
@@ -345,7 +351,7 @@ fn check_process(process: &ProcessSpec) -> Result<(), ContainerError> {
     }
     absolute("process.cwd", &process.cwd)?;
     if process.console_size.is_some() && !process.terminal {
-        return Err(ContainerError::refused("a console size needs a terminal"));
+        return Err(ContainerError::refused("process.consoleSize: the process needs a terminal"));
     }
     rlimits::check(&process.rlimits)
 }
@@ -359,16 +365,11 @@ fn absolute(what: &str, path: &str) -> Result<(), ContainerError> {
 
 fn names(spec: &ContainerSpec, own: bool, steps: &mut Vec<Step>) -> Result<(), ContainerError> {
     if (spec.hostname.is_some() || spec.domainname.is_some()) && !own {
-        return Err(ContainerError::refused("a host name needs a UTS namespace of the container's own"));
+        return Err(ContainerError::refused("hostname: the container needs a UTS namespace of its own"));
     }
     steps.extend(spec.hostname.clone().map(Step::Hostname));
     steps.extend(spec.domainname.clone().map(Step::Domainname));
     Ok(())
-}
-
-/// Attributes of a mount that wait until devices and mount points were made in it: a tmpfs starts empty.
-pub(super) fn late_attributes(mount: &Mount) -> u64 {
-    if mount.source.is_tmpfs() { READ_ONLY } else { 0 }
 }
 
 /// Answers what the launch must open and make: bind sources and filesystems with an id map.
@@ -379,20 +380,22 @@ fn mount_steps(
 ) -> Result<(Vec<Bind>, Vec<Mount>), ContainerError> {
     if spec.mounts.len() > limits::MOUNTS {
         let (given, most) = (spec.mounts.len(), limits::MOUNTS);
-        return Err(ContainerError::refused(format_args!("{given} mounts are more than {most}")));
+        return Err(ContainerError::refused(format_args!(
+            "mounts: {given} are given, and at most {most} are supported"
+        )));
     }
     let (mut binds, mut mapped) = (Vec::new(), Vec::new());
     for mount in &spec.mounts {
         absolute("mount destination", &mount.destination)?;
         if mount.copy_up && !mount.source.is_tmpfs() {
             return Err(ContainerError::refused(format_args!(
-                "tmpcopyup of {:?} needs a tmpfs",
+                "mount {:?}: tmpcopyup needs a tmpfs",
                 mount.destination
             )));
         }
         if mount.id_map.is_some() && !mount.source.is_tmpfs() {
             return Err(ContainerError::refused(format_args!(
-                "an id map of {:?} needs a tmpfs",
+                "mount {:?}: an id map needs a tmpfs",
                 mount.destination
             )));
         }

@@ -4,10 +4,12 @@
 //! process in a user namespace no longer has, and the set-up shall not wait at the lowest priority. Only the CPUs that
 //! an exec begins on are the launcher's own affair, which its child inherits.
 
-use bulkhead_protocol::container::{Cpus, IoPriority, Scheduler, Scheduling};
+use bulkhead_protocol::{
+    container::{Cpus, IoPriority, Scheduler, Scheduling},
+    cpu_list::CpuList,
+};
 
 use super::error::{ContainerError, During};
-use crate::guest::cpu_list;
 
 /// linux/ioprio.h.
 const IOPRIO_WHO_PROCESS: libc::c_long = 1;
@@ -55,8 +57,8 @@ fn set_cpus(pid: u32, cpus: Cpus) -> Result<(), ContainerError> {
 /// Of the guest, whatever this process may use.
 fn online_cpus() -> std::io::Result<u64> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
-    let online = cpu_list(&text).ok_or(std::io::ErrorKind::InvalidData)?;
-    Ok(online.into_iter().filter(|cpu| *cpu < u64::BITS).fold(0, |bits, cpu| bits | 1 << cpu))
+    let online = CpuList::try_from(text).map_err(std::io::Error::other)?;
+    Ok(online.numbers().filter(|cpu| *cpu < u64::BITS).fold(0, |bits, cpu| bits | 1 << cpu))
 }
 
 fn set_affinity(pid: u32, bits: u64) -> std::io::Result<()> {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bulkhead_protocol::{hook::StartHooks, limits};
+use bulkhead_sys::{chain, hook::Hook};
 
 use super::{
     confinement::Filter,
@@ -24,8 +25,11 @@ pub(super) fn run(start: &StartHooks, filter: Option<&Filter>) -> Result<(), Con
     let deadline = Instant::now() + limits::START_HOOKS;
     for (index, hook) in start.hooks.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        hook.run(&state, Path::new("/"), left, |command| confine(command, filter))
-            .map_err(|error| Cause::from(crate::log::chain(&error)))
+        let runnable =
+            Hook { path: &hook.path, args: &hook.args, env: &hook.env, timeout: hook.timeout_within(left) };
+        runnable
+            .run(&state, Path::new("/"), |command| confine(command, filter))
+            .map_err(|error| Cause::from(chain(&error)))
             .during("run", format_args!("hooks.startContainer[{index}] {}", hook.path))?;
     }
     Ok(())

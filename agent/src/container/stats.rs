@@ -12,9 +12,9 @@ use std::{
 };
 
 use bulkhead_protocol::agent::{ContainerStatsResponse, HugetlbStat, InterfaceStat, IoStat};
+use bulkhead_sys::pidfd::by_number;
 
-use super::Running;
-use crate::process::number::by_number;
+use super::running::Running;
 
 /// Bytes of one such file.
 const FILE: u64 = 256 << 10;

@@ -52,7 +52,11 @@ pub(super) fn file_of(key: &str) -> Result<String, ContainerError> {
         key.to_owned()
     };
     let sound = file.split('/').all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0'));
-    if sound { Ok(file) } else { Err(ContainerError::refused(format_args!("sysctl {key:?} is not a name"))) }
+    if sound {
+        Ok(file)
+    } else {
+        Err(ContainerError::refused(format_args!("sysctl {key:?} is not the name of a kernel parameter")))
+    }
 }
 
 /// Writes one value. `directory` is /proc/sys.
@@ -60,7 +64,11 @@ pub(super) fn write(directory: &OwnedFd, file: &str, value: &str) -> Result<(), 
     const STEP: &str = "write sysctl";
     let opened = open_beneath(directory, file, OFlags::WRONLY).during(STEP, file)?;
     let written = rustix::io::write(&opened, value.as_bytes()).during(STEP, file)?;
-    if written == value.len() { Ok(()) } else { Err("the value was cut").during(STEP, file) }
+    if written == value.len() {
+        Ok(())
+    } else {
+        Err("the kernel took only part of the value").during(STEP, file)
+    }
 }
 
 #[cfg(test)]

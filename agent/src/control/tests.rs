@@ -49,11 +49,9 @@ async fn connected() -> (Greeting, AgentClient, tokio::task::JoinHandle<Result<(
 #[tokio::test]
 async fn the_greeting_comes_first_and_ttrpc_follows_on_the_same_stream() {
     let (greeting, client, _agent) = connected().await;
-    assert_eq!(greeting.kernel_release, guest::kernel_release());
-    let info = client.sandbox_info(deadline(), &Empty::new()).await.unwrap();
-    assert_eq!(info.agent_version, greeting.agent_version);
-    assert!(info.memory_total_bytes > 0 && info.online_cpus > 0);
-    assert!(info.containers.is_empty());
+    assert_eq!(greeting.kernel_release, kernel_release());
+    assert_eq!(greeting.agent_version, env!("CARGO_PKG_VERSION"));
+    assert!(client.get_time(deadline(), &Empty::new()).await.unwrap().seconds > 0);
 }
 
 #[tokio::test]

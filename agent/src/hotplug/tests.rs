@@ -30,15 +30,6 @@ fn a_bound_slot_is_fine_and_an_empty_one_is_not() {
 }
 
 #[test]
-fn unbind_names_the_slot_to_the_driver() {
-    let (root, sysfs) = sysfs();
-    sysfs.unbind(0).unwrap();
-    let written = fs::read_to_string(root.path().join("bus/platform/drivers/virtio-mmio/unbind")).unwrap();
-    assert_eq!(written, "virtio-mmio.0");
-    assert!(matches!(sysfs.unbind(1), Err(HotplugError::NotPlugged { slot: 1 })));
-}
-
-#[test]
 fn cpus_come_lowest_first_and_only_those_that_change_are_written() {
     let (root, sysfs) = sysfs();
     sysfs.set_online_cpus(2).unwrap();

@@ -1,6 +1,6 @@
 //! A container's network, set to what the host says: names, MTU, addresses, routes, neighbours.
 //!
-//!   UpdateNetworkRequest ─plan─▶ checked requests ─rtnetlink─▶ kernel
+//!   UpdateNetworkRequest ─settings─▶ checked requests ─rtnetlink─▶ kernel
 //!
 //! A device appears in the agent's own network namespace and is moved into the container's, where it stays; a thread
 //! that enters that namespace sets it up there. When the namespace ends the kernel gives the device back.
@@ -8,19 +8,17 @@
 //! A device is found by its MAC, because its name depends on the slot it was plugged into. Everything replaces what
 //! was there with the same key, so that the same request twice is fine; addresses not asked for are removed.
 
-pub mod plan;
+pub mod settings;
 
 use std::{
     fs::{self, File},
     io,
-    os::{
-        fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
-    },
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     thread,
     time::Duration,
 };
 
+use bulkhead_sys::namespace;
 use futures::TryStreamExt;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder,
@@ -30,10 +28,9 @@ use rtnetlink::{
         route::{RouteFlags, RouteScope},
     },
 };
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{sync::oneshot, time::timeout};
 
-use plan::{Cidr, Interface, Mac, Neighbor, Plan, PlanError, Route};
+use settings::{Cidr, Interface, Mac, Neighbor, Route, Settings, SettingsError};
 
 /// For one whole update; the kernel answers each request at once.
 const UPDATE: Duration = Duration::from_secs(20);
@@ -41,12 +38,12 @@ const UPDATE: Duration = Duration::from_secs(20);
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     #[error(transparent)]
-    Plan(#[from] PlanError),
+    Settings(#[from] SettingsError),
     #[error("open a netlink socket")]
     Socket(#[source] io::Error),
     #[error("enter the container's network namespace")]
     Enter(#[source] io::Error),
-    #[error("network update took more than {UPDATE:?}")]
+    #[error("set up the network: not done after {UPDATE:?}")]
     Late,
     #[error("list network devices or addresses")]
     List(#[source] rtnetlink::Error),
@@ -56,7 +53,7 @@ pub enum NetworkError {
     NoName(String),
     #[error("{step} {object}")]
     Step { step: &'static str, object: String, source: rtnetlink::Error },
-    #[error("route {0} mixes address families")]
+    #[error("add route {0}: its addresses are of different families")]
     Family(String),
 }
 
@@ -67,34 +64,33 @@ fn failed(step: &'static str, object: impl ToString) -> impl FnOnce(rtnetlink::E
 /// A name that no device asks for; the kernel puts a number for `%d`.
 const IN_TRANSIT: &str = "transit%d";
 
-/// Carries the plan out, in the agent's own namespace or another; stops at the first failure.
-pub async fn update(plan: Plan, namespace: Option<File>) -> Result<(), NetworkError> {
-    let Some(namespace) = namespace else { return update_here(plan).await };
+/// Carries the settings out, in the agent's own namespace or another; stops at the first failure.
+pub async fn update(settings: Settings, namespace: Option<File>) -> Result<(), NetworkError> {
+    let Some(namespace) = namespace else { return update_here(settings).await };
     let own = fs::metadata("/proc/thread-self/ns/net").map_err(NetworkError::Enter)?;
     if own.ino() == namespace.metadata().map_err(NetworkError::Enter)?.ino() {
-        return update_here(plan).await;
+        return update_here(settings).await;
     }
-    with_netlink(async |handle| move_devices(handle, &plan, &namespace).await).await?;
+    with_netlink(async |handle| move_devices(handle, &settings, &namespace).await).await?;
     let (done, answer) = oneshot::channel();
     let inside = move || {
         // Nobody waits any more when the call has ended.
-        let _ = done.send(update_inside(plan, &namespace));
+        let _ = done.send(update_inside(settings, &namespace));
     };
     thread::Builder::new().name("network".into()).spawn(inside).map_err(NetworkError::Enter)?;
     answer.await.unwrap_or(Err(NetworkError::Late))
 }
 
-fn update_inside(plan: Plan, namespace: &File) -> Result<(), NetworkError> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(|errno| NetworkError::Enter(errno.into()))?;
+fn update_inside(settings: Settings, own: &File) -> Result<(), NetworkError> {
+    namespace::enter(own, namespace::Kind::Network).map_err(NetworkError::Enter)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(NetworkError::Enter)?.block_on(update_here(plan))
+    runtime.map_err(NetworkError::Enter)?.block_on(update_here(settings))
 }
 
 /// Under names that are free there, whatever they were called here.
-async fn move_devices(handle: &Handle, plan: &Plan, namespace: &File) -> Result<(), NetworkError> {
+async fn move_devices(handle: &Handle, settings: &Settings, namespace: &File) -> Result<(), NetworkError> {
     for link in links(handle).await? {
-        let wanted = plan.interfaces.iter().find(|wanted| link.mac.as_deref() == Some(&wanted.mac.0));
+        let wanted = settings.interfaces.iter().find(|wanted| link.mac.as_deref() == Some(&wanted.mac.0));
         if let Some(wanted) = wanted {
             let moved = LinkMessageBuilder::<LinkUnspec>::default()
                 .index(link.index)
@@ -107,16 +103,16 @@ async fn move_devices(handle: &Handle, plan: &Plan, namespace: &File) -> Result<
     Ok(())
 }
 
-async fn update_here(plan: Plan) -> Result<(), NetworkError> {
+async fn update_here(settings: Settings) -> Result<(), NetworkError> {
     with_netlink(async |handle| {
-        for interface in &plan.interfaces {
+        for interface in &settings.interfaces {
             set_interface(handle, interface).await?;
         }
         let links = links(handle).await?;
-        for route in &plan.routes {
+        for route in &settings.routes {
             set_route(handle, route, &links).await?;
         }
-        for neighbor in &plan.neighbors {
+        for neighbor in &settings.neighbors {
             set_neighbor(handle, neighbor, &links).await?;
         }
         Ok(())

@@ -30,7 +30,7 @@ async fn add_device(handle: &Handle) {
     handle.link().add(device).execute().await.unwrap();
 }
 
-fn plan() -> Plan {
+fn settings() -> Settings {
     let cidr = |text: &str| text.parse().unwrap();
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let route = |destination: &str, gateway: Option<&str>| Route {
@@ -48,7 +48,7 @@ fn plan() -> Plan {
         mtu: Some(1400),
         addresses: vec![cidr("10.9.0.2/24"), cidr("fd09::2/64")],
     };
-    Plan {
+    Settings {
         interfaces: vec![interface],
         routes: vec![
             route("169.254.1.1/32", None),
@@ -95,7 +95,7 @@ fn a_device_gets_its_name_mtu_addresses_routes_and_neighbours_and_twice_is_fine(
     alone(async |handle| {
         add_device(&handle).await;
         for _ in 0..2 {
-            update(plan(), None).await.unwrap();
+            update(settings(), None).await.unwrap();
         }
         let links = links(&handle).await.unwrap();
         let index = index_of(&links, "eth0").unwrap();
@@ -116,8 +116,8 @@ fn a_device_gets_its_name_mtu_addresses_routes_and_neighbours_and_twice_is_fine(
 fn addresses_that_are_no_longer_asked_for_go() {
     alone(async |handle| {
         add_device(&handle).await;
-        update(plan(), None).await.unwrap();
-        let mut next = plan();
+        update(settings(), None).await.unwrap();
+        let mut next = settings();
         next.interfaces[0].addresses = vec!["10.9.0.3/24".parse().unwrap()];
         next.routes.truncate(1);
         update(next, None).await.unwrap();
@@ -142,14 +142,14 @@ async fn a_device_that_is_not_there_is_named_by_its_address() {
         mtu: None,
         addresses: Vec::new(),
     };
-    let plan = Plan { interfaces: vec![interface], ..Plan::default() };
-    let error = update(plan, None).await.unwrap_err();
+    let settings = Settings { interfaces: vec![interface], ..Settings::default() };
+    let error = update(settings, None).await.unwrap_err();
     assert_eq!(error.to_string(), "no network device has the address 02:bb:00:00:00:7f");
 }
 
 #[tokio::test]
 async fn an_empty_update_changes_nothing() {
-    update(Plan::default(), None).await.unwrap();
+    update(Settings::default(), None).await.unwrap();
 }
 
 #[test]
@@ -166,11 +166,11 @@ fn a_device_is_moved_into_the_namespace_that_it_is_for_and_found_there_again() {
         });
         let namespace = namespace.recv().unwrap();
         for _ in 0..2 {
-            update(plan(), Some(namespace.try_clone().unwrap())).await.unwrap();
+            update(settings(), Some(namespace.try_clone().unwrap())).await.unwrap();
         }
         assert!(index_of(&links(&handle).await.unwrap(), "eth0").is_err(), "it is still here");
         let there = thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            namespace::enter(namespace, namespace::Kind::Network).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(with_netlink(async |handle| {
                 let index = index_of(&links(handle).await?, "eth0")?;

@@ -5,7 +5,6 @@
 //! The exit is announced once the byte count of each stream is fixed; it never waits for the reader of a pipe.
 
 pub mod list;
-pub mod number;
 
 use std::{
     io,

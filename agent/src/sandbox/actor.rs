@@ -19,121 +19,32 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    agent::ContainerStatsResponse,
-    container::{ProcessSpec, Resources},
+    container::Resources,
     id::{ContainerId, ExecId},
     limits,
 };
+use bulkhead_sys::pidfd::by_number;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 
-use super::{Reply, Reservation, SandboxError, Shared, StdioRequest, members};
+use super::{
+    command::{Command, ExecOrder, OomHandle, Reply, WaitHandle},
+    error::SandboxError,
+    members,
+    registry::Reservation,
+    shared::Shared,
+};
 use crate::{
     container::{self, ContainerError, Created, ParkedInit, Running, stats},
-    process::{Exited, Process, Role, SignalNumber, list, number::by_number},
+    process::{Process, Role, SignalNumber, list},
     reaper::Expecting,
     stdio::Wiring,
 };
 
 /// For a killed process to be gone, and its cgroup to be empty. Generous: a process in a slow device wait takes long.
 const KILLED: Duration = Duration::from_secs(10);
-
-/// A wait that is under way.
-pub type Waiting = std::pin::Pin<Box<dyn Future<Output = Option<Exited>> + Send>>;
-
-/// What can be asked of a container. `None` for an exec id means its init.
-#[derive(Debug)]
-pub enum Command {
-    Start {
-        reply: Reply<u32>,
-    },
-    Exec {
-        id: ExecId,
-        order: ExecOrder,
-        reply: Reply<u32>,
-    },
-    Signal {
-        exec: Option<ExecId>,
-        signal: SignalNumber,
-        reply: Reply<()>,
-    },
-    SignalAll {
-        signal: SignalNumber,
-        reply: Reply<()>,
-    },
-    Wait {
-        exec: Option<ExecId>,
-        reply: Reply<WaitHandle>,
-    },
-    Resize {
-        exec: Option<ExecId>,
-        columns: u16,
-        rows: u16,
-        reply: Reply<()>,
-    },
-    /// The container's init, as a pidfd.
-    Init {
-        reply: Reply<OwnedFd>,
-    },
-    /// The network namespace of the container's init.
-    Network {
-        reply: Reply<File>,
-    },
-    List {
-        reply: Reply<Vec<(list::Info, Option<ExecId>)>>,
-    },
-    Freeze {
-        frozen: bool,
-        reply: Reply<()>,
-    },
-    Update {
-        resources: Box<Resources>,
-        reply: Reply<()>,
-    },
-    Stats {
-        reply: Reply<ContainerStatsResponse>,
-    },
-    WaitOom {
-        seen: u64,
-        reply: Reply<OomHandle>,
-    },
-    DeleteProcess {
-        exec: ExecId,
-        reply: Reply<()>,
-    },
-    Delete {
-        reply: Reply<()>,
-    },
-}
-
-/// A further process to run.
-#[derive(Debug)]
-pub struct ExecOrder {
-    pub process: Box<ProcessSpec>,
-    /// Below the container's cgroup; empty means that itself.
-    pub cgroup: String,
-    pub stdio: StdioRequest,
-}
-
-/// Resolves at an exit; `None` only when the agent is ending.
-pub struct WaitHandle(pub Waiting);
-
-impl std::fmt::Debug for WaitHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WaitHandle")
-    }
-}
-
-/// Resolves at the next out-of-memory kill, at the container's end or in a while, with the number of kills so far.
-pub struct OomHandle(pub std::pin::Pin<Box<dyn Future<Output = u64> + Send>>);
-
-impl std::fmt::Debug for OomHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OomHandle")
-    }
-}
 
 /// What comes back from the actor's own tasks.
 #[derive(Debug)]
@@ -157,7 +68,7 @@ enum Exec {
 }
 
 #[derive(Debug)]
-pub struct Actor {
+pub(super) struct Actor {
     container: Arc<Running>,
     init: Process,
     gate: Gate,
@@ -170,14 +81,14 @@ pub struct Actor {
 
 impl Actor {
     /// Takes over what `container::create` has made. On an error nothing of it is left running.
-    pub fn adopt(
+    pub(super) fn adopt(
         id: ContainerId,
         created: Created,
         wiring: Wiring,
         expecting: &Expecting,
         shared: Shared,
     ) -> Result<Self, SandboxError> {
-        let Created { pid, pidfd, cgroup, gate, pty_master, confinement, rootfs_mounted_ns: _ } = created;
+        let Created { pid, pidfd, cgroup, gate, pty_master, confinement } = created;
         // A gate that is dropped on the way out ends the init.
         let stdio = wiring.connect(pty_master).map_err(SandboxError::io("connect stdio"))?;
         let exit =
@@ -191,7 +102,7 @@ impl Actor {
     }
 
     /// Runs until the container is deleted. A reply that nobody waits for any more is dropped on purpose.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>, reservation: Reservation) {
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Command>, reservation: Reservation) {
         loop {
             tokio::select! {
                 Some(event) = self.events.1.recv() => self.settle(event),
@@ -207,14 +118,14 @@ impl Actor {
                         }
                         let _ = reply.send(deleted);
                     }
-                    Some(command) => self.obey(command),
+                    Some(command) => self.dispatch(command),
                     None => return,
                 },
             }
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn dispatch(&mut self, command: Command) {
         match command {
             Command::Start { reply } => self.start(reply),
             Command::Exec { id, order, reply } => self.exec(id, order, reply),
@@ -483,7 +394,7 @@ async fn exec(container: Arc<Running>, shared: Shared, order: &ExecOrder) -> Res
     let ExecOrder { process, cgroup, stdio } = order;
     let (child, wiring) = shared.wire(stdio, process.terminal)?;
     let expecting = shared.reaper.expect_children();
-    let spawned = container::exec_in(&shared.layout, &container, process, cgroup, child).await?;
+    let spawned = container::exec(&shared.layout, &container, process, cgroup, child).await?;
     let stdio = wiring.connect(spawned.pty_master).map_err(SandboxError::io("connect stdio"))?;
     let exit =
         expecting.claim(spawned.pid, spawned.pidfd.as_fd()).map_err(SandboxError::io("watch the process"))?;

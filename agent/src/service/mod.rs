@@ -16,17 +16,16 @@ use serde::de::DeserializeOwned;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
-    boot, clock, guest,
+    clock,
     hotplug::{HotplugError, Sysfs},
-    network::{self, plan::Plan},
+    network::{self, settings::Settings},
     process::{SignalNumber, list},
     reaper::ExitStatus,
     sandbox::{
         Sandbox, StdioRequest,
-        actor::{Command, ExecOrder},
+        command::{Command, ExecOrder},
     },
-    say,
-    stdio::table::Wanted,
+    stdio::pending::Wanted,
 };
 use status::{IntoStatus, invalid};
 
@@ -70,12 +69,8 @@ impl Agent for Service {
         let id = container_id(&request.container_id)?;
         let spec: ContainerSpec = from_json("container spec", &request.spec)?;
         let stdio = stdio(request.stdio)?;
-        let created = self.sandbox.create(id, spec, stdio).await.map_err(IntoStatus::into_status)?;
-        Ok(CreateContainerResponse {
-            pid: created.pid,
-            rootfs_mounted_ns: created.rootfs_mounted_ns,
-            ..CreateContainerResponse::new()
-        })
+        let pid = self.sandbox.create(id, spec, stdio).await.map_err(IntoStatus::into_status)?;
+        Ok(CreateContainerResponse { pid, ..CreateContainerResponse::new() })
     }
 
     async fn start_container(
@@ -207,19 +202,6 @@ impl Agent for Service {
         Ok(Empty::new())
     }
 
-    async fn sandbox_info(&self, _: &TtrpcContext, _: Empty) -> Result<SandboxInfoResponse> {
-        let facts = guest::facts();
-        Ok(SandboxInfoResponse {
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel_release: facts.kernel_release,
-            online_cpus: facts.online_cpus,
-            memory_total_bytes: facts.memory_total_bytes,
-            memory_available_bytes: facts.memory_available_bytes,
-            containers: self.sandbox.ids().into_iter().map(String::from).collect(),
-            ..SandboxInfoResponse::new()
-        })
-    }
-
     async fn get_time(&self, _: &TtrpcContext, _: Empty) -> Result<GetTimeResponse> {
         let (seconds, nanoseconds) = clock::now();
         Ok(GetTimeResponse { seconds, nanoseconds, ..GetTimeResponse::new() })
@@ -227,11 +209,6 @@ impl Agent for Service {
 
     async fn adjust_time(&self, _: &TtrpcContext, request: AdjustTimeRequest) -> Result<Empty> {
         clock::adjust(request.nanoseconds).map_err(IntoStatus::into_status)?;
-        Ok(Empty::new())
-    }
-
-    async fn add_entropy(&self, _: &TtrpcContext, request: AddEntropyRequest) -> Result<Empty> {
-        guest::add_entropy(&request.data).map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
     }
 
@@ -243,8 +220,8 @@ impl Agent for Service {
                 Some(opened.map_err(IntoStatus::into_status)?)
             }
         };
-        let plan = Plan::try_from(request).map_err(invalid)?;
-        network::update(plan, namespace).await.map_err(IntoStatus::into_status)?;
+        let settings = Settings::try_from(request).map_err(invalid)?;
+        network::update(settings, namespace).await.map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
     }
 
@@ -254,18 +231,6 @@ impl Agent for Service {
 
     async fn bind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
         self.hotplug(move |sysfs| sysfs.bind(request.slot)).await
-    }
-
-    async fn unbind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
-        self.hotplug(move |sysfs| sysfs.unbind(request.slot)).await
-    }
-
-    /// Does not return: the host sees the stream close.
-    async fn shutdown(&self, _: &TtrpcContext, _: Empty) -> Result<Empty> {
-        say!("shutting down");
-        // A sync that hangs must not keep the VM: the host has a deadline of its own and then kills it.
-        let _ = tokio::task::spawn_blocking(boot::sync).await;
-        boot::reset()
     }
 }
 

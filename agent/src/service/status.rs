@@ -4,12 +4,13 @@
 
 use std::{error::Error, fmt::Display};
 
+use bulkhead_sys::chain;
 use tokio::task::JoinError;
 use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
-    clock::ClockError, container::ContainerError, guest::GuestError, hotplug::HotplugError, log::chain,
-    network::NetworkError, sandbox::SandboxError,
+    clock::ClockError, container::ContainerError, hotplug::HotplugError, network::NetworkError,
+    sandbox::SandboxError,
 };
 
 /// An error with a status of its own.
@@ -60,15 +61,6 @@ impl IntoStatus for ContainerError {
     }
 }
 
-impl IntoStatus for GuestError {
-    fn code(&self) -> Code {
-        match self {
-            Self::TooMuchEntropy { .. } => Code::INVALID_ARGUMENT,
-            Self::AddEntropy(_) => Code::INTERNAL,
-        }
-    }
-}
-
 impl IntoStatus for ClockError {
     fn code(&self) -> Code {
         Code::INTERNAL
@@ -79,7 +71,7 @@ impl IntoStatus for HotplugError {
     fn code(&self) -> Code {
         match self {
             Self::NoSlot { .. } | Self::Cpus { .. } => Code::INVALID_ARGUMENT,
-            Self::NotBound { .. } | Self::NotPlugged { .. } => Code::FAILED_PRECONDITION,
+            Self::NotBound { .. } => Code::FAILED_PRECONDITION,
             Self::Slot { .. } | Self::CpuList { .. } | Self::Cpu { .. } => Code::INTERNAL,
         }
     }
@@ -88,7 +80,7 @@ impl IntoStatus for HotplugError {
 impl IntoStatus for NetworkError {
     fn code(&self) -> Code {
         match self {
-            Self::Plan(_) | Self::Family(_) => Code::INVALID_ARGUMENT,
+            Self::Settings(_) | Self::Family(_) => Code::INVALID_ARGUMENT,
             Self::NoDevice(_) | Self::NoName(_) => Code::NOT_FOUND,
             Self::Socket(_) | Self::Enter(_) | Self::Late | Self::List(_) | Self::Step { .. } => {
                 Code::INTERNAL

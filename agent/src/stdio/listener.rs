@@ -1,4 +1,4 @@
-//! Accepts the host's stdio streams: reads the header line, keeps the stream in the table, answers `ok`.
+//! Accepts the host's stdio streams: reads the header line, keeps the stream in `pending`, answers `ok`.
 //!
 //! Only the host is heard: vsock is not in any namespace, so a container could connect as well. A header has a cap
 //! and a deadline, and few may be unread at once.
@@ -22,7 +22,7 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
 use super::{
     endpoint::Endpoint,
-    table::{EXPIRY, Table, TableError},
+    pending::{EXPIRY, PendingError, PendingStreams},
 };
 use crate::say;
 
@@ -42,26 +42,26 @@ pub enum AcceptError {
     #[error(transparent)]
     Header(#[from] HeaderError),
     #[error(transparent)]
-    Table(#[from] TableError),
+    PendingStreams(#[from] PendingError),
     #[error("answer a stdio header")]
     Answer(#[source] io::Error),
 }
 
 /// Binds the port, then serves it in a task of its own.
-pub fn start(table: Arc<Table>) -> io::Result<()> {
+pub fn start(pending: Arc<PendingStreams>) -> io::Result<()> {
     let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, ports::STDIO))?;
-    tokio::spawn(serve(listener, table));
+    tokio::spawn(serve(listener, pending));
     Ok(())
 }
 
-async fn serve(listener: VsockListener, table: Arc<Table>) {
+async fn serve(listener: VsockListener, pending: Arc<PendingStreams>) {
     let unread = Arc::new(Semaphore::new(UNREAD));
     let mut expiry = interval(EXPIRY);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = expiry.tick() => {
-                table.expire(Instant::now());
+                pending.expire(Instant::now());
                 continue;
             }
         };
@@ -80,10 +80,10 @@ async fn serve(listener: VsockListener, table: Arc<Table>) {
         };
         // Beyond the cap the stream is dropped, which the host sees as a refusal.
         let Ok(permit) = unread.clone().try_acquire_owned() else { continue };
-        let table = table.clone();
+        let pending = pending.clone();
         tokio::spawn(async move {
-            if let Err(error) = admit(OwnedFd::from(stream), &table).await {
-                say!("{}", crate::log::chain(&error));
+            if let Err(error) = admit(OwnedFd::from(stream), &pending).await {
+                say!("{}", bulkhead_sys::chain(&error));
             }
             drop(permit);
         });
@@ -91,13 +91,13 @@ async fn serve(listener: VsockListener, table: Arc<Table>) {
 }
 
 /// One stream from its first byte to the answer. On an error the stream is closed.
-pub async fn admit(stream: OwnedFd, table: &Table) -> Result<(), AcceptError> {
+pub async fn admit(stream: OwnedFd, pending: &PendingStreams) -> Result<(), AcceptError> {
     // The endpoint gets a copy of the descriptor, so that the stream itself can be kept before `ok` is sent: the
     // host's next call may come at once.
     let stream_copy = stream.try_clone().map_err(AcceptError::Read)?;
     let endpoint = Endpoint::new(stream_copy).map_err(AcceptError::Read)?;
     let header = timeout(HEADER, read_header(&endpoint)).await.map_err(|_| AcceptError::Late)??;
-    table.insert(header, stream, Instant::now())?;
+    pending.insert(header, stream, Instant::now())?;
     timeout(HEADER, endpoint.write_all(ACCEPTED))
         .await
         .map_err(|_| AcceptError::Late)?

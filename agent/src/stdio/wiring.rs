@@ -19,8 +19,8 @@ use tokio::task::AbortHandle;
 
 use super::{
     endpoint::Endpoint,
+    pending::Streams,
     pump::{Output, copy_input},
-    table::Streams,
 };
 use crate::container::ChildStdio;
 

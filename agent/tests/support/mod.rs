@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_agent::container::{ChildStdio, ContainerError, Created, Layout, Running, create_in, exec_in};
+use bulkhead_agent::container::{ChildStdio, ContainerError, Created, Layout, Running, create, exec};
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind,
@@ -102,7 +102,7 @@ impl Host {
 
     pub async fn create(&self, spec: &ContainerSpec) -> Result<(Created, Streams), ContainerError> {
         let (child, streams) = streams(spec.process.terminal);
-        let created = create_in(&self.layout, &self.id, spec, child, None).await?;
+        let created = create(&self.layout, &self.id, spec, child, None).await?;
         Ok((created, streams))
     }
 
@@ -130,7 +130,7 @@ impl Host {
 
     pub async fn exec(&self, container: &Running, process: &ProcessSpec) -> Result<Outcome, ContainerError> {
         let (child, streams) = streams(process.terminal);
-        let spawned = exec_in(&self.layout, container, process, "", child).await;
+        let spawned = exec(&self.layout, container, process, "", child).await;
         if spawned.is_err() {
             self.reap_failed(container.pid);
         }

@@ -54,11 +54,11 @@ impl fmt::Debug for FilterProgram {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    #[error("a filter is made of 1 to {} instructions, not {length}", limits::FILTER)]
+    #[error("a seccomp filter has 1 to {} instructions, and this one has {length}", limits::FILTER)]
     Length { length: usize },
-    #[error("{0} bytes are not whole instructions")]
+    #[error("a seccomp filter of {0} bytes is not made of whole instructions")]
     Fraction(usize),
-    #[error("a filter is written in hexadecimal digits")]
+    #[error("a seccomp filter is written in hexadecimal digits")]
     Digits,
 }
 

@@ -14,6 +14,11 @@ fn a_list_is_written_as_it_was_read() {
 }
 
 #[test]
+fn the_numbers_of_a_list_are_those_of_its_ranges() {
+    assert_eq!(list("0-2,7\n").numbers().collect::<Vec<_>>(), [0, 1, 2, 7]);
+}
+
+#[test]
 fn what_is_no_list_is_refused() {
     for text in
         ["", " ", ",", "0,", "a", "-1", "+1", "1-", "2-1", "0-1-2", "0x1", "65536", "0:1", "99999999999"]

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use nix::sched::{CloneFlags, setns};
+use bulkhead_sys::namespace;
 use rtnetlink::Handle;
 use rustix::{fs::OFlags, io::Errno};
 
@@ -123,7 +123,7 @@ impl Namespace {
     ) -> Result<T, NetworkError> {
         let enter = |source| NetworkError::Enter { source };
         let inside = || {
-            setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| enter(errno.into()))?;
+            namespace::enter(&*self.0, namespace::Kind::Network).map_err(enter)?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(enter)?;
             runtime.block_on(async {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
+use bulkhead_sys::namespace::{Kind, enter};
 use rustix::thread::UnshareFlags;
 
 use super::{COMMAND, CONTROL_FD, Plan, Report};
@@ -152,6 +152,6 @@ fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> Result<T, LaunchError>) -> Re
     // SAFETY: NEWPID changes where the children of this thread go; no memory or descriptor is unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }.map_err(|e| namespace(e.into()))?;
     let child = spawn();
-    setns(own, CloneFlags::CLONE_NEWPID).map_err(|e| namespace(e.into()))?;
+    enter(own, Kind::ProcessID).map_err(namespace)?;
     child
 }

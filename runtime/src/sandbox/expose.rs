@@ -3,15 +3,10 @@
 //! Engines keep a rootfs on a mount that is private, podman and docker both do: what a caller has mounted since the server was
 //! made does not arrive in the server's own mount namespace. A later container's exports are opened in that of its proxy.
 
-use std::{
-    borrow::Cow,
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    thread,
-};
+use std::{borrow::Cow, io, os::fd::OwnedFd};
 
 use bulkhead_protocol::container::ContainerSpec;
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, unshare_unsafe};
+use bulkhead_sys::namespace::visit_mounts_of;
 
 use super::{
     mount_points::{self, MountPointError},
@@ -45,25 +40,10 @@ pub(super) fn expose<'p>(
     };
     let (guest, trees) = match caller {
         None => open(),
-        Some(pidfd) => visit(pidfd, open).map_err(|source| ExposeError::Caller { source })?,
+        Some(pidfd) => visit_mounts_of(pidfd, open).map_err(|source| ExposeError::Caller { source })?,
     }?;
     for (export, tree) in plan.exports.iter().zip(&trees) {
         share.add(export, tree)?;
     }
     Ok(guest)
-}
-
-/// Runs `work` on a thread of its own in the mount namespace of the process behind `pidfd`. What it opens stays open.
-fn visit<T: Send>(pidfd: &OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    let inside = || {
-        // SAFETY: root and working directory stop being shared, for this thread alone, which needs neither; setns(2) asks
-        // for it. No descriptor table is unshared.
-        unsafe { unshare_unsafe(UnshareFlags::FS) }?;
-        move_into_thread_name_spaces(pidfd.as_fd(), ThreadNameSpaceType::MOUNT)?;
-        Ok(work())
-    };
-    thread::scope(|scope| {
-        let visitor = thread::Builder::new().name("mount-namespace".into()).spawn_scoped(scope, inside)?;
-        visitor.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside panicked")))
-    })
 }

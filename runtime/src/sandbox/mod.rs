@@ -19,7 +19,6 @@ pub(crate) mod clock_source;
 mod connections;
 pub mod container;
 mod expose;
-mod id_map;
 mod launch;
 mod mount_points;
 mod nics;

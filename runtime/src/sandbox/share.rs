@@ -14,11 +14,15 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::container::{IdMap, SharePath};
+use bulkhead_protocol::container::{IdMap, IdMapping, SharePath};
+use bulkhead_sys::{
+    mount::{self, Attributes},
+    user_namespace::{Mapping, with_maps},
+};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -26,8 +30,6 @@ use rustix::{
     thread::UnshareFlags,
 };
 use serde::{Deserialize, Serialize};
-
-use super::id_map;
 
 /// One host path that the guest may see.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +108,7 @@ impl Share {
     pub(super) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
         let path = || export.source.clone();
         if let Some(map) = &export.id_map {
-            id_map::apply(tree.as_fd(), map).map_err(|source| ShareError::IdMap { path: path(), source })?;
+            map_ids(tree, map).map_err(|source| ShareError::IdMap { path: path(), source })?;
         }
         self.attach(tree, export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })
     }
@@ -151,6 +153,15 @@ impl Share {
     }
 }
 
+/// On the host and not in the guest: there every directory of the share is a filesystem of its own, which Linux 6.12 does not
+/// let have an id map. The filesystem of the volume must be able to (ext4, xfs, btrfs; tmpfs since 6.3).
+fn map_ids(tree: &OwnedFd, map: &IdMap) -> io::Result<()> {
+    let mapping = |m: &IdMapping| Mapping { inside: m.container, outside: m.host, count: m.size };
+    let mappings = |list: &[IdMapping]| list.iter().map(mapping).collect::<Vec<_>>();
+    let namespace = with_maps(&mappings(&map.uids), &mappings(&map.gids))?;
+    Ok(mount::map_ids(tree, &namespace, map.recursive)?)
+}
+
 /// Opens what a container shares, in this thread's mount namespace.
 pub(super) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
     let open = |export: &Export| {
@@ -169,10 +180,8 @@ pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
     let tree = rustix::mount::open_tree(&place, "", flags)?;
     // The copy of a shared mount is a peer of it, that of a slave a slave of the same master. Before all else: what arrives
     // until then is below the tree, and gets the attributes that follow.
-    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-    set_attributes(tree.as_fd(), &private, true)?;
-    let harmless = Attributes { set: HARMLESS, ..Attributes::default() };
-    set_attributes(tree.as_fd(), &harmless, true)?;
+    Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() }.recursive().apply(&tree)?;
+    Attributes { set: HARMLESS, ..Attributes::default() }.recursive().apply(&tree)?;
     if export.read_only {
         set_read_only(tree.as_fd(), export.read_only_recursive)?;
     }
@@ -195,46 +204,7 @@ fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
 
 /// Before the mount is attached anywhere, so there is no moment in which it could be written.
 pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
-    let read_only = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
-    set_attributes(tree, &read_only, recursive)
-}
-
-/// `struct mount_attr` of linux/mount.h: what mount_setattr(2) changes of a mount.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(super) struct Attributes {
-    /// MOUNT_ATTR_*.
-    pub(super) set: u64,
-    pub(super) clear: u64,
-    /// MS_PRIVATE and its like; 0 changes nothing.
-    pub(super) propagation: u64,
-    /// The descriptor of a user namespace, for MOUNT_ATTR_IDMAP alone.
-    pub(super) namespace: u64,
-}
-
-pub(super) fn set_attributes(
-    tree: BorrowedFd<'_>,
-    attributes: &Attributes,
-    recursive: bool,
-) -> Result<(), Errno> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a NUL-terminated static string; `attributes` has the layout and the size given and lives
-    // through the call, which only reads it; the descriptors are borrowed, so they are open.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            size_of::<Attributes>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
-    }
+    Attributes { recursive, ..Attributes::read_only() }.apply(tree)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! `bulkhead-demo`: see `demo`. `rootfs` prepares on the build machine, `show` runs where KVM works; `make demo` does both.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
+use bulkhead_sys::chain;
 use bulkhead_tests::demo::workload::{self, Ran, Workload};
 use bulkhead_tests::demo::{self, rootfs};
 use clap::Parser;
@@ -77,14 +77,4 @@ fn print_timeline(ran: &Ran) {
     for (phase, at) in &ran.timeline {
         println!("{phase:>20}  {at:>10}");
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

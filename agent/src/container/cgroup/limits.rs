@@ -3,16 +3,12 @@
 //!   Resources ─files()─▶ (file, value) … ─write()───▶ a new cgroup, which goes away when that fails
 //!                                        ─replace()─▶ one in use: earlier values are read first, restored after a failure
 //!
-//! A value is one write, because the kernel takes it as one; a file with a line for each device is restored line by
-//! line. Refused by their JSON path are the limits that the host could not check: sizes of pages.
+//! Refused by their JSON path are the limits that the host could not check: sizes of pages.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use bulkhead_protocol::container::{Limit, Resources};
+use bulkhead_sys::cgroup_file::{self, Earlier};
 
 use crate::container::error::{ContainerError, During};
 
@@ -30,10 +26,16 @@ pub(super) fn replace(directory: &Path, resources: &Resources) -> Result<(), Con
         check_memory_in_use(directory, resources.memory_max)?;
     }
     let settings = settings(directory, resources)?;
-    let earlier = earlier(directory, &settings)?;
+    // All of them before the first change: a file that cannot be read is one that cannot be set back.
+    let mut earlier = Earlier::new(directory);
+    for (file, value) in &settings {
+        earlier.remember(file, value).during("read limit", file)?;
+    }
     let done = settings.iter().try_for_each(|setting| set(directory, setting));
     if done.is_err() {
-        restore(directory, earlier);
+        for left in earlier.restore() {
+            crate::say!("{left}");
+        }
     }
     done
 }
@@ -75,7 +77,9 @@ fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, Con
     }
     // A burst is at most the quota, before and after: it steps aside while that changes.
     let burst = resources.cpu_burst.map(|burst| burst.to_string());
-    add("cpu.max.burst", burst.as_ref().filter(|_| quota.is_some()).map(|_| "0".to_owned()));
+    if burst.is_some() && quota.is_some() {
+        add("cpu.max.burst", Some("0".to_owned()));
+    }
     add(
         "cpu.max",
         quota.map(|quota| match resources.cpu_period {
@@ -98,7 +102,7 @@ fn files(resources: &Resources, quota: Option<&str>) -> Result<Vec<Setting>, Con
         // The core's own files (cgroup.procs and the like) move and kill processes: not limits.
         if controller.is_empty() || rest.is_empty() || controller == "cgroup" || !plain(file) {
             return Err(ContainerError::refused(format_args!(
-                "{file:?} is not a file of a cgroup controller"
+                "linux.resources.unified: {file:?} is not a file of a cgroup controller"
             )));
         }
         files.push((file.clone(), value.clone()));
@@ -130,60 +134,8 @@ fn check_memory_in_use(directory: &Path, limit: Option<Limit>) -> Result<(), Con
     )))
 }
 
-/// One value is one write.
-fn put(directory: &Path, file: &str, value: &str) -> io::Result<()> {
-    // The file must be there: it is the controller's. No bytes at all would be no write.
-    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(file))?;
-    file.write_all(if value.is_empty() { b"\n" } else { value.as_bytes() })
-}
-
 fn set(directory: &Path, (file, value): &Setting) -> Result<(), ContainerError> {
-    put(directory, file, value).during("set limit", format_args!("{file} to {value}"))
-}
-
-/// What the files say now, each once, in pieces of one write.
-fn earlier(directory: &Path, settings: &[Setting]) -> Result<Vec<Setting>, ContainerError> {
-    let mut files: Vec<&str> = Vec::new();
-    for (file, _) in settings {
-        if file == "cpu.idle" {
-            // Lost with the first change of the other.
-            files.push("cpu.weight");
-        }
-        files.push(file);
-    }
-    let mut earlier: Vec<Setting> = Vec::new();
-    for file in files {
-        if earlier.iter().any(|(known, _)| known == file) {
-            continue;
-        }
-        let lines = lines(directory, file).during("read limit", file)?;
-        earlier.extend(lines.into_iter().map(|line| (file.to_owned(), line)));
-    }
-    Ok(earlier)
-}
-
-/// Nothing for a file that can only be written.
-fn lines(directory: &Path, file: &str) -> io::Result<Vec<String>> {
-    match fs::read_to_string(directory.join(file)) {
-        Ok(text) if text.trim().is_empty() => Ok(vec![String::new()]),
-        // The weight of an idle group, which cannot be set.
-        Ok(text) if file == "cpu.weight" && text.trim() == "0" => Ok(Vec::new()),
-        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-fn restore(directory: &Path, mut earlier: Vec<Setting>) {
-    // Twice, for some limits bound each other.
-    for _ in 0..2 {
-        earlier.reverse();
-        earlier.retain(|(file, line)| put(directory, file, line).is_err());
-        earlier.reverse();
-    }
-    for (file, line) in earlier {
-        crate::say!("limit {file} could not be set back to {line}");
-    }
+    cgroup_file::write(directory, file, value).during("set limit", format_args!("{file} to {value}"))
 }
 
 #[cfg(test)]

@@ -6,15 +6,6 @@ use rustix::{
 use super::*;
 
 #[test]
-fn mappings_are_one_line_each() {
-    let map = [
-        IdMapping { container: 0, host: 100_000, size: 1000 },
-        IdMapping { container: 1000, host: 5, size: 1 },
-    ];
-    assert_eq!(map_text(&map), "0 100000 1000\n1000 5 1\n");
-}
-
-#[test]
 fn we_are_in_none_but_our_own_namespaces() {
     let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).unwrap();
     assert_eq!(foreign(std::process::id(), own.as_fd()).unwrap(), 0);

@@ -181,7 +181,10 @@ fn namespaces_given_twice_are_refused() {
 fn a_namespace_of_another_container_is_joined_and_not_made() {
     let mut spec = spec();
     spec.namespaces.push(Namespace { kind: NamespaceKind::Network, place: NamespacePlace::Joined });
-    assert_eq!(refusal(&spec), "joined namespaces and the container they are of go together");
+    assert_eq!(
+        refusal(&spec),
+        "linux.namespaces: a namespace is joined if and only if the container that it belongs to is named"
+    );
     spec.join = Some("first".parse().unwrap());
     let Launch { namespaces, kind, .. } = planned(&spec).launch;
     assert_eq!(namespaces & namespaces::NETWORK, 0);
@@ -200,20 +203,20 @@ fn a_namespace_that_a_container_needs_for_itself_is_not_joined() {
 fn what_cannot_be_honoured_is_refused_by_name() {
     let mut time = spec();
     time.time_offsets.monotonic = Some(TimeOffset { seconds: 1, nanoseconds: 0 });
-    assert_eq!(refusal(&time), "clock offsets need a time namespace of the container's own");
+    assert_eq!(refusal(&time), "linux.timeOffsets: the container needs a time namespace of its own");
 
     let mut mountless = spec();
     mountless.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Mount);
-    assert_eq!(refusal(&mountless), "a container without a mount namespace of its own is not supported");
+    assert_eq!(refusal(&mountless), "linux.namespaces: a container needs a mount namespace of its own");
 
     let mut name = spec();
     name.namespaces.retain(|namespace| namespace.kind != NamespaceKind::Uts);
     name.hostname = Some("web".into());
-    assert_eq!(refusal(&name), "a host name needs a UTS namespace of the container's own");
+    assert_eq!(refusal(&name), "hostname: the container needs a UTS namespace of its own");
 
     let mut user = spec();
     user.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
-    assert_eq!(refusal(&user), "a user namespace needs a mapping of uid 0 of the container");
+    assert_eq!(refusal(&user), "linux.uidMappings: uid 0 of the container is not mapped");
 
     let mut sysctl = spec();
     sysctl.sysctl.insert("kernel.panic".into(), "1".into());
@@ -229,7 +232,10 @@ fn a_process_that_contradicts_itself_is_refused() {
     };
     assert_eq!(check(|process| process.args.clear()), "process.args is empty");
     assert_eq!(check(|process| process.cwd = "tmp".into()), r#"process.cwd "tmp" is not an absolute path"#);
-    assert_eq!(check(|process| process.console_size = Some((80, 25))), "a console size needs a terminal");
+    assert_eq!(
+        check(|process| process.console_size = Some((80, 25))),
+        "process.consoleSize: the process needs a terminal"
+    );
     let twice = |process: &mut ProcessSpec| {
         process.rlimits = vec![Rlimit { resource: 7, soft: 1, hard: 1 }; 2];
     };
@@ -240,7 +246,7 @@ fn a_process_that_contradicts_itself_is_refused() {
 fn a_process_joins_a_container_or_nothing() {
     for namespaces in [0, namespaces::USER | namespaces::NETWORK] {
         let refused = join(namespaces, &process(), &Confinement::default()).unwrap_err();
-        assert_eq!(refused.chain(), "the process to join is in no container");
+        assert_eq!(refused.chain(), "the process whose namespaces are joined is not in a container");
     }
 }
 
@@ -292,7 +298,7 @@ fn a_setting_of_the_guest_is_no_step_of_the_container() {
     assert_eq!(*guest_sysctl, [("vm/swappiness".to_owned(), "1".to_owned())]);
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::Sysctl { .. })));
     spec.guest_sysctl.insert("vm...x".into(), "1".into());
-    assert_eq!(refusal(&spec), r#"sysctl "vm...x" is not a name"#);
+    assert_eq!(refusal(&spec), r#"sysctl "vm...x" is not the name of a kernel parameter"#);
 }
 
 #[test]

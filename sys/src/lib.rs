@@ -1,0 +1,14 @@
+//! What more than one of Bulkhead's programs asks of the kernel, and the one way in which an error becomes a line.
+//!
+//! Each module stands alone: it knows no message, no container and no async runtime, and nothing else of ours. For system
+//! calls rustix comes first, libc where rustix lacks the call.
+
+pub mod cgroup_file;
+pub mod error_chain;
+pub mod hook;
+pub mod mount;
+pub mod namespace;
+pub mod pidfd;
+pub mod user_namespace;
+
+pub use error_chain::chain;
