@@ -42,16 +42,17 @@ pub struct Config {
     pub vhost_net: bool,
     /// Whether the host backs guest memory with pages of 2 MiB: "always" or "never". Default: always.
     pub huge_pages: HugePages,
-    /// Whether what a guest writes loses the setuid bit, the setgid bit of all but directories, and file capabilities: in
+    /// Whether files that a guest writes lose the setuid bit, the setgid bit (but for directories) and file capabilities, in
     /// the rootfs and on volumes. Default: false.
     pub strip_setuid: bool,
-    /// Annotations of ours that a bundle may use. Default: none.
+    /// Annotations `org.bulkhead.vm.*` that a bundle may use. Default: none.
     pub allowed_annotations: Vec<String>,
     /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
     pub allowed_vmms: Vec<PathBuf>,
     pub allowed_kernels: Vec<PathBuf>,
     pub allowed_initramfs: Vec<PathBuf>,
-    /// What a bundle may ask for. Default: no settings of the whole guest; an AppArmor profile is a warning.
+    /// Settings of the whole guest that a bundle may change, and what an AppArmor profile leads to. Default: no settings, and a
+    /// warning.
     pub policy: Policy,
 }
 

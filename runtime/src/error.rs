@@ -15,7 +15,8 @@ use crate::{
     proxy,
     sandbox::{self, PlanError, cgroup::CgroupError, client::CallError, oom_score::OomScoreError},
     spec::SpecError,
-    state::StateError,
+    store::StateError,
+    undo::UndoError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,8 @@ pub enum Error {
     Config(#[from] ConfigError),
     #[error(transparent)]
     State(#[from] StateError),
+    #[error(transparent)]
+    Undo(UndoError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
@@ -82,12 +85,13 @@ impl Error {
         match self {
             Self::Step { source, .. } => source.hint(),
             Self::State(error) | Self::Server(sandbox::LaunchError::State(error)) => error.hint(),
+            Self::Undo(error) => error.hint(),
             Self::Sandbox { hint, .. } => hint.as_deref(),
+            Self::Network(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::Usage { hint, .. } => *hint,
             Self::Id(_)
-            | Self::Network(_)
             | Self::Cgroup(_)
             | Self::Server(_)
             | Self::Proxy(_)
@@ -105,6 +109,16 @@ impl Error {
     /// As `chain`.
     pub fn chain(&self) -> String {
         chain(self)
+    }
+}
+
+/// What the state directory says is said of it alone, whoever asked: `delete --force` looks for it.
+impl From<UndoError> for Error {
+    fn from(error: UndoError) -> Self {
+        match error {
+            UndoError::State(error) => Self::State(error),
+            error => Self::Undo(error),
+        }
     }
 }
 

@@ -9,18 +9,18 @@
 use std::{fs::File, io, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
 use bulkhead_protocol::hook::{Hook, HookState};
-use bulkhead_sys::{hook::HookError, namespace};
+use bulkhead_sys::{chain, hook::HookError, namespace};
 use rustix::{
     mount::{MountPropagationFlags, mount_change},
     thread::{UnshareFlags, unshare_unsafe},
 };
 
-use crate::{error::chain, log::Log, spec::Hooks};
+use crate::{log::Log, spec::Hooks, store::Record};
 
-/// For a hook without a timeout of its own: whoever waits for the container waits for the hook.
+/// For a hook without a timeout of its own: a caller that waits for the container waits for the hook.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// A hook that did not do its work.
+/// A hook that could not be started, failed, or took too long.
 #[derive(Debug, thiserror::Error)]
 #[error("hooks.{list}[{index}] {path}")]
 pub struct Failed {
@@ -30,7 +30,7 @@ pub struct Failed {
     source: HookError,
 }
 
-/// Whose hooks, and what they hear of it.
+/// The hooks of one container, and the state that they read.
 #[derive(Debug)]
 pub struct Subject<'a> {
     pub hooks: &'a Hooks,
@@ -39,8 +39,20 @@ pub struct Subject<'a> {
     pub bundle: &'a Path,
 }
 
+impl<'a> From<&'a Record> for Subject<'a> {
+    fn from(record: &'a Record) -> Self {
+        let state = HookState {
+            oci_version: record.oci_version.clone(),
+            id: record.id.clone(),
+            bundle: record.bundle.display().to_string(),
+            annotations: record.annotations.clone(),
+        };
+        Self { hooks: &record.hooks, state, bundle: &record.bundle }
+    }
+}
+
 impl Subject<'_> {
-    /// Between the making of a container and its being created; `pid` is that of its proxy.
+    /// Runs the hooks of a container that is made and not yet reported as created; `pid` is the pid of its proxy.
     ///
     /// # Errors
     /// The first hook that fails: the container must not be.
@@ -51,7 +63,7 @@ impl Subject<'_> {
         self.run("createContainer", &self.hooks.create_container, &state, |command| confine(command, pid))
     }
 
-    /// After the program was started.
+    /// Runs the hooks after the program was started.
     ///
     /// # Errors
     /// The first hook that fails: the container must end.
@@ -59,7 +71,7 @@ impl Subject<'_> {
         self.run("poststart", &self.hooks.poststart, &self.state.json("running", Some(pid)), |_| ())
     }
 
-    /// After everything is gone. All of them run; nothing is left that a failure could stop.
+    /// Runs the hooks after everything was removed. All of them run: a failure is only logged, since nothing is left to undo.
     pub fn poststop(&self, log: &Log) {
         let state = self.state.json("stopped", None);
         for (index, hook) in self.hooks.poststop.iter().enumerate() {
@@ -99,8 +111,8 @@ impl Subject<'_> {
     }
 }
 
-/// createContainer: a program of the host in the container's namespaces, as far as they are on the host. Its mounts are
-/// its own and end with it; its network is that of the process that stands for the container.
+/// createContainer: a program of the host in those namespaces of the container that are on the host. It has a mount namespace
+/// of its own, which ends with it, and the network namespace of the container's proxy.
 fn confine(command: &mut Command, pid: u32) {
     let network = File::open(format!("/proc/{pid}/ns/net"));
     let enter = move || -> io::Result<()> {

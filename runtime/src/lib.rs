@@ -4,6 +4,9 @@
 //!    │                                            └▶ network (namespaces of the host, taps)
 //!    └──▶ proxy (the host process that stands for one container process)
 //!
+//! Modules import only those before them: text, time · log · shed · spec · config · store · network, systemd · hooks · undo ·
+//! sandbox · proxy · doctor · error · cli.
+//!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
 
 // What goes to a person passes `text`.
@@ -20,7 +23,8 @@ pub mod proxy;
 pub mod sandbox;
 pub mod shed;
 pub mod spec;
-pub mod state;
+pub mod store;
 pub mod systemd;
 pub mod text;
 pub mod time;
+pub mod undo;

@@ -1,8 +1,8 @@
-//! What the processes that outlive a command give up of their caller and of what they could gain.
+//! Privileges of the caller that the server and the proxies give up, since they outlive the command.
 //!
-//! The server keeps the capabilities of its caller: it mounts, makes taps and maps ids. A proxy runs no program, so nothing
-//! is left in its bounding set. Neither forbids to be looked into: callers enter the namespaces of a proxy by its pid, and one
-//! without CAP_SYS_PTRACE may do so only with what is dumpable.
+//! The server keeps the capabilities of its caller: it mounts, makes taps and maps ids. A proxy runs no program, so its
+//! bounding set is emptied. Both stay dumpable: callers enter the namespaces of a proxy by its pid, and a caller without
+//! CAP_SYS_PTRACE can enter only those of a dumpable process.
 
 use std::io;
 
@@ -15,8 +15,8 @@ pub struct ShedError {
     source: io::Error,
 }
 
-/// Leaves the caller's session keyring for an empty one, and gains nothing by the programs that are run. The environment
-/// went when the process was started.
+/// Leaves the caller's session keyring for an empty keyring, and sets no_new_privs. The caller's environment was cleared when
+/// the process was started.
 pub fn caller() -> Result<(), ShedError> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: no name is passed: a new keyring without one.

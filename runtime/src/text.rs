@@ -1,25 +1,10 @@
-//! The last border before a person: what goes to standard output or standard error steers no terminal.
+//! The last border before a person: text for standard output or standard error that steers no terminal.
 //!
-//! Messages carry words of others: of the guest and its console, of the VMM, of a bundle. Escape sequences, and letters
-//! that turn the writing direction, are shown as they are in JSON (`\u001b`), so a line of JSON stays one and means the
-//! same. The output of containers does not pass here.
+//! Messages quote text of the guest, its console, the VMM and bundles. Escape sequences, and letters that change the
+//! direction of writing, are shown as in JSON (`\u001b`), so a line of JSON stays a line of JSON with the same meaning. The
+//! output of containers does not pass here.
 
-use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
-    io::Write as _,
-};
-
-/// Writes one line to standard error. There is nowhere to report a failure to.
-#[macro_export]
-macro_rules! say {
-    ($($arg:tt)*) => { $crate::text::say(format_args!($($arg)*)) };
-}
-
-/// What the macro does.
-pub fn say(message: fmt::Arguments<'_>) {
-    let _ = std::io::stderr().write_all(printable(&format!("{message}\n")).as_bytes());
-}
+use std::{borrow::Cow, fmt::Write as _};
 
 /// True for what changes how other text is shown. Line breaks and tabs do not.
 pub fn steers(letter: char) -> bool {

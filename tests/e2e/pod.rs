@@ -63,7 +63,8 @@ fn containers_that_share_namespaces_live_in_one_microvm() {
     // The CPUs of the host are those of the whole microVM.
     let updated = third.command("update", ["--cpuset-cpus=0", "--cpu-share=512"]);
     updated.success();
-    let warning = format!("linux.resources.cpu.cpus has no effect: the microVM is that of {}", first.id);
+    let warning =
+        format!("linux.resources.cpu.cpus has no effect: the microVM belongs to container {}", first.id);
     assert!(updated.errors().contains(&warning), "{updated:?}");
 
     // Each has its own output, signals and end.

@@ -93,7 +93,7 @@ fn without_systemd_the_flag_is_refused() {
     }
     let mut run = host.bulkhead(["--systemd-cgroup", "run", "--bundle"]);
     run.arg(host.bundle().write()).arg(host.id("run"));
-    let words = ["systemd does not run here, which --systemd-cgroup asks for"];
+    let words = ["--systemd-cgroup needs systemd, and systemd is not the init system of this host"];
     finish(&mut run, b"", DEADLINE).failure(1, &words);
     host.assert_no_trace();
 }

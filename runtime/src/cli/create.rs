@@ -25,6 +25,8 @@ use super::{CgroupManager, Context};
 use crate::{
     config::{Artefacts, Config},
     error::Error,
+    hooks::Subject,
+    log::note,
     network::Namespace,
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
@@ -32,10 +34,11 @@ use crate::{
         cgroup::{self, CgroupError, Claim},
         sizing::{self, Sizes},
     },
-    spec::{self, Bundle, HostPart, Vm},
-    state::{Locked, Process, Record, StateDir, StateError, Undo, names, undo, write_atomically},
+    spec::{self, Bundle, HostPart, NetworkPath, Vm},
+    store::{Locked, Process, Record, names, write_atomically},
     systemd::{self, Scope},
     time::rfc3339,
+    undo,
 };
 
 /// For the container to be made: the boot, then the set-up in the guest.
@@ -136,18 +139,18 @@ impl Created {
             context.log.warn(warning);
         }
         let root = absolute(&context.root).map_err(step)?;
-        let dir = StateDir::claim(&root, &id).map_err(|e| step(e.into()))?;
+        let dir = undo::claim(&root, &id).map_err(|e| step(e.into()))?;
         let made = make(context, mode, checked, &dir, &root, entered);
         let begun = made.as_ref().ok().map(|made| made.record.clone());
         match made.and_then(|made| made.finish(context, flags, &dir)) {
             Ok(created) => Ok(created),
             Err(error) => {
-                if let Err(left) = undo(&dir, &Undo::everything()) {
+                if let Err(left) = undo::everything(&dir) {
                     context.log.warn(&format!("undo create {id}: {}", crate::error::chain(&left)));
                 }
                 // The hooks before may have made something that these undo.
                 if let Some(record) = begun {
-                    record.subject().poststop(&context.log);
+                    Subject::from(&record).poststop(&context.log);
                 }
                 Err(step(error))
             }
@@ -171,7 +174,8 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let home = match joined {
         Some(joined) => {
             if *vm != Vm::default() {
-                warnings.push(format!("vm has no effect: the microVM is that of {}", joined.sandbox));
+                warnings
+                    .push(format!("vm has no effect: the microVM belongs to container {}", joined.sandbox));
             }
             warnings.extend(limits.lost_in(joined.sandbox.as_str()));
             Home::Joined(joined)
@@ -184,7 +188,10 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
             Home::Own { config, sizes, artefacts }
         }
     };
-    let network = bundle.host.network.as_deref().map(Namespace::open).transpose()?;
+    let open = |given: &NetworkPath| {
+        Namespace::open(&given.path).map_err(|error| Error::from(error).during(&given.field))
+    };
+    let network = bundle.host.network.as_ref().map(open).transpose()?;
     Ok(Checked { id: id.clone(), bundle, terminal, home, cgroup, network })
 }
 
@@ -266,7 +273,7 @@ fn make(
             plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;
-            plan.network.clone_from(&bundle.host.network);
+            plan.network = bundle.host.network.as_ref().map(|given| given.path.clone());
             let server = Launch::start(dir, plan, &artefacts, network.as_ref())?;
             let process = server.process;
             (Some(server), None, process)
@@ -351,7 +358,7 @@ impl Made {
     /// Runs the hooks, and makes it a container that others find.
     fn finish(self, context: &Context, flags: &Flags, dir: &Locked) -> Result<Created, Error> {
         let Self { id, proxy, mut server, record, terminal } = self;
-        record.subject().create(proxy.process.pid)?;
+        Subject::from(&record).create(proxy.process.pid)?;
         let json = serde_json::to_vec(&record).map_err(|e| Error::io("write state.json", e.into()))?;
         write_atomically(&dir.join(names::STATE), &json)?;
         publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
@@ -370,7 +377,7 @@ pub(super) fn wait_ready(proxy: &mut proxy::Child, server: Option<&Launch>) -> R
     let tick = |waited: Duration| {
         let seconds = waited.as_secs();
         if progress && (seconds == 1 || seconds.is_multiple_of(10)) {
-            crate::say!("bulkhead: the microVM is not ready yet ({seconds} s)");
+            note(&format!("bulkhead: the microVM is not ready yet ({seconds} s)"));
         }
     };
     let (message, gone) = match proxy.ready(READY, tick) {
@@ -421,7 +428,7 @@ fn owner() -> String {
 }
 
 /// Where something went that must not fail the command.
-pub(super) fn log_left_over(context: &Context, what: &str, result: Result<(), StateError>) {
+pub(super) fn log_left_over(context: &Context, what: &str, result: Result<(), impl std::error::Error>) {
     if let Err(error) = result {
         context.log.warn(&format!("{what}: {}", crate::error::chain(&error)));
     }

@@ -7,8 +7,10 @@ use bulkhead_protocol::id::ContainerId;
 use super::Context;
 use crate::{
     error::Error,
+    hooks::Subject,
     sandbox::{container::Container, status::Status},
-    state::{Record, Stage, StateDir, StateError, Undo, undo},
+    store::{Record, Stage, StateDir, StateError},
+    undo::{self, UndoError},
 };
 
 /// For the server of a stopped container to end by itself: the last output is delivered, the guest powers off.
@@ -49,7 +51,7 @@ impl Args {
         } else if !self.force {
             // A creation that goes on holds the lock; one that was cut off does not, and may be removed.
             return match dir.try_lock()? {
-                Some(locked) => Ok(undo(&locked, &Undo::everything())?),
+                Some(locked) => Ok(undo::everything(&locked)?),
                 None => Err(StateError::Creating { id: id.clone() }.into()),
             };
         }
@@ -98,7 +100,7 @@ fn guests(context: &Context, id: &ContainerId) -> Result<Vec<String>, StateError
 
 /// Undoes the journal, whatever the container is at, and runs the hooks that follow. Of several commands only one comes
 /// past the lock.
-pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError> {
+pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), UndoError> {
     let dir = dir.lock()?;
     // Without a record there was no container, and none of its hooks ran but those that its creation has undone.
     let record = dir.record().ok();
@@ -107,9 +109,9 @@ pub(super) fn remove(context: &Context, dir: StateDir) -> Result<(), StateError>
         // Without its proxy nothing of it goes on; the share of a sandbox ends with the sandbox.
         context.log.debug(&error.chain());
     }
-    undo(&dir, &Undo::everything())?;
+    undo::everything(&dir)?;
     if let Some(record) = record {
-        record.subject().poststop(&context.log);
+        Subject::from(&record).poststop(&context.log);
     }
     Ok(())
 }

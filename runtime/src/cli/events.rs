@@ -27,7 +27,7 @@ use crate::{
         container::{Container, refused},
         metrics_from_any,
     },
-    state::names,
+    store::names,
 };
 
 /// Print what a container uses, and its out-of-memory kills, as JSON lines

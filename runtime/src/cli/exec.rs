@@ -28,7 +28,7 @@ use crate::{
         status::Status,
     },
     spec::{self, CheckedProcess, ExecFlags, Policy},
-    state::{Process, names, write_atomically},
+    store::{Process, names, write_atomically},
 };
 
 const PAUSED: &str = "cannot exec in a paused container (use --ignore-paused to override)";

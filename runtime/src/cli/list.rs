@@ -7,7 +7,7 @@ use super::{
 use crate::{
     error::Error,
     sandbox::container::Container,
-    state::{StateDir, StateError},
+    store::{StateDir, StateError},
 };
 
 /// List containers

@@ -34,7 +34,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::Config,
     error::Error,
-    log::{Format, Log, LogOptions},
+    log::{Format, Log, LogOptions, note},
     proxy, sandbox,
     text::printable,
 };
@@ -197,7 +197,7 @@ impl Cli {
             Err(source) => {
                 let path = options.path.as_deref().unwrap_or(Path::new("")).display();
                 let error = Error::io(format!("open log {path}"), source);
-                crate::say!("bulkhead: {}", error.chain());
+                note(&format!("bulkhead: {}", error.chain()));
                 return failure_code;
             }
         };
@@ -218,7 +218,7 @@ impl Cli {
 fn report(log: &Log, error: &Error) {
     log.error(&error.chain());
     if let Some(hint) = error.hint() {
-        crate::say!("  hint: {hint}");
+        note(&format!("  hint: {hint}"));
     }
 }
 
@@ -235,8 +235,6 @@ fn default_root() -> PathBuf {
     user_dir.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
 }
 
-#[cfg(test)]
-pub(crate) use spec::TEMPLATE;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]

@@ -24,9 +24,10 @@ use super::{
 };
 use crate::{
     error::Error,
+    log::note,
     proxy::{FORWARDED, RawMode},
     sandbox::container::Container,
-    state::{StateDir, names, read_json},
+    store::{StateDir, names, read_json},
 };
 
 /// Create and start a container
@@ -91,14 +92,14 @@ impl Args {
         let stamps: Vec<Stamp> = read_json(&dir.join(names::TIMELINE))?.unwrap_or_default();
         let table = timeline_table(&stamps);
         if path.as_os_str() == "-" {
-            crate::say!("{}", table.trim_end());
+            note(table.trim_end());
             return Ok(());
         }
         fs::write(path, table).map_err(|e| Error::io(format!("write {}", path.display()), e))
     }
 }
 
-fn remove(context: &Context, container: &Container) -> Result<(), crate::state::StateError> {
+fn remove(context: &Context, container: &Container) -> Result<(), crate::undo::UndoError> {
     let dir = StateDir::open(&context.root, container.dir.id())?;
     delete::remove(context, dir)
 }

@@ -1,13 +1,9 @@
-//! `bulkhead spec`: a `config.json` to start from. It is data (`spec/config.json`), and `bulkhead run` takes it as it
-//! is: a shell on a terminal, over a read-only `rootfs` beside it.
+//! `bulkhead spec`: writes a `config.json` to start from, which `bulkhead run` takes as it is.
 
 use std::{fs::OpenOptions, io::ErrorKind, io::Write as _, path::PathBuf};
 
 use super::Context;
-use crate::error::Error;
-
-/// The generated file.
-pub(crate) const TEMPLATE: &str = include_str!("spec/config.json");
+use crate::{error::Error, spec::TEMPLATE};
 
 /// Write a config.json to start from: a shell on a terminal over the directory `rootfs`
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ use ttrpc::Code;
 use super::Context;
 use crate::{
     error::Error,
+    hooks::Subject,
     sandbox::{
         client::{CallError, bounded},
         container::Container,
@@ -49,7 +50,7 @@ pub(super) fn start(container: &Container) -> Result<(), Error> {
 /// Runs the hooks that follow the start. One that fails takes the container with it.
 pub(super) fn poststart(container: &Container) -> Result<(), Error> {
     let record = &container.record;
-    if let Err(error) = record.subject().poststart(record.proxy.pid) {
+    if let Err(error) = Subject::from(record).poststart(record.proxy.pid) {
         container.end(true)?;
         return Err(error.into());
     }

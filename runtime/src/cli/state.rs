@@ -66,3 +66,6 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(value).map_err(|e| Error::io("write JSON", e.into()))?;
     print(&(json + "\n"))
 }
+
+#[cfg(test)]
+mod tests;

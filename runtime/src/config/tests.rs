@@ -6,7 +6,7 @@ fn check(text: &str) -> Result<Config, ConfigError> {
 }
 
 fn refusal(text: &str) -> String {
-    crate::error::Error::from(check(text).unwrap_err()).chain()
+    bulkhead_sys::chain(&check(text).unwrap_err())
 }
 
 #[test]

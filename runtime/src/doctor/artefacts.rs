@@ -21,8 +21,8 @@ const VMM_HINT: &str = "install bulkhead-vmm of the same release, or set `vmm` i
 const KVM_HINT: &str = "enable virtualization in firmware, load kvm_intel or kvm_amd, run as root or in group kvm; \
                         inside a VM, ask for nested virtualization";
 
-const GUEST_HINT: &str = "this KVM does not run unmodified guests (some clouds emulate it): use another machine, or the \
-                          lab for a trial, docs/lab.md";
+const GUEST_HINT: &str = "use another machine, or the lab for a trial (docs/lab.md): this KVM does not run unmodified \
+                          guests, as some clouds emulate KVM";
 
 const LACKING_HINT: &str = "update the host's kernel; in a virtual machine, the kernel of its host";
 
@@ -47,7 +47,7 @@ pub(super) fn kernel(path: &Path) -> Finding {
     }
     match linux_version(&bytes) {
         Some(version) => Finding::ok(subject, format!("Linux {version}, {name}")),
-        None => Finding::warn(subject, format!("{name} does not say which Linux it is"), KERNEL_HINT),
+        None => Finding::warn(subject, format!("{name} names no Linux version"), KERNEL_HINT),
     }
 }
 
@@ -80,13 +80,13 @@ pub(super) fn vmm(path: &Path) -> Finding {
     let subject = "VMM";
     let name = path.display();
     let expected = concat!("bulkhead-vmm ", env!("CARGO_PKG_VERSION"));
-    match output(path, "--version", VERSION) {
+    match run(path, "--version", VERSION) {
         Err(error) => Finding::fail(subject, format!("run {name}: {error}"), VMM_HINT),
-        Ok(said) if said.success && said.text == expected => {
+        Ok(output) if output.success && output.text == expected => {
             Finding::ok(subject, format!("{expected}, {name}"))
         }
-        Ok(said) => {
-            let detail = format!("{name} says {:?} for its version, this is {expected:?}", said.text);
+        Ok(output) => {
+            let detail = format!("{name} has version {:?}, and this program needs {expected:?}", output.text);
             Finding::fail(subject, detail, VMM_HINT)
         }
     }
@@ -94,18 +94,20 @@ pub(super) fn vmm(path: &Path) -> Finding {
 
 pub(super) fn kvm(vmm: &Path) -> Finding {
     let subject = "KVM";
-    match output(vmm, "--probe-kvm", PROBE) {
+    match run(vmm, "--probe-kvm", PROBE) {
         Err(error) => Finding::fail(subject, format!("the probe failed: {error}"), KVM_HINT),
-        Ok(said) if said.success => Finding::ok(subject, said.text),
-        Ok(said) if said.text.is_empty() => Finding::fail(subject, "the probe died without a word", KVM_HINT),
-        Ok(said) => {
+        Ok(output) if output.success => Finding::ok(subject, output.text),
+        Ok(output) if output.text.is_empty() => {
+            Finding::fail(subject, "the probe ended without output", KVM_HINT)
+        }
+        Ok(output) => {
             // What the probe says when it got as far as running guest code, and when it did not try.
-            let hint = match &said.text {
+            let hint = match &output.text {
                 text if text.contains("guest code") => GUEST_HINT,
                 text if text.contains("this KVM lacks") => LACKING_HINT,
                 _ => KVM_HINT,
             };
-            Finding::fail(subject, said.text, hint)
+            Finding::fail(subject, output.text, hint)
         }
     }
 }
@@ -120,7 +122,7 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-struct Said {
+struct Output {
     success: bool,
     /// The first `OUTPUT_MAX` bytes of standard output, trimmed.
     text: String,
@@ -136,7 +138,7 @@ impl Drop for Running {
     }
 }
 
-fn output(program: &Path, argument: &str, deadline: Duration) -> io::Result<Said> {
+fn run(program: &Path, argument: &str, deadline: Duration) -> io::Result<Output> {
     let child = Command::new(program)
         .arg(argument)
         .stdin(Stdio::null())
@@ -154,7 +156,7 @@ fn output(program: &Path, argument: &str, deadline: Duration) -> io::Result<Said
         stdout.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
         text = String::from_utf8_lossy(&bytes).trim().to_owned();
     }
-    Ok(Said { success, text })
+    Ok(Output { success, text })
 }
 
 fn ended_within(child: &Child, deadline: Duration) -> io::Result<bool> {

@@ -1,4 +1,4 @@
-//! What the host's kernel offers, read from /proc and /sys.
+//! Features of the host's kernel, read from /proc and /sys.
 
 use std::{fs, path::Path};
 
@@ -19,7 +19,7 @@ pub(super) fn privileges(root: bool) -> Finding {
         Finding::warn(
             "privileges",
             "not running as root",
-            "containers are made by root; run doctor as root too",
+            "run doctor as root: only root can start containers",
         )
     }
 }
@@ -32,10 +32,10 @@ pub(super) fn kernel(release: &str) -> Finding {
     let seen = format!("Linux {release}");
     match version(release) {
         Some(version) if version < KERNEL_LEAST => {
-            Finding::fail("host kernel", seen, "5.12 or later is needed for mount_setattr")
+            Finding::fail("host kernel", seen, "update the kernel to 5.12 or later, which has mount_setattr")
         }
         Some(version) if version < KERNEL_TRIED => {
-            Finding::warn("host kernel", seen, "it is tried on 6.1 and later only")
+            Finding::warn("host kernel", seen, "update the kernel: Bulkhead is tested on 6.1 and later")
         }
         _ => Finding::ok("host kernel", seen),
     }
@@ -53,8 +53,10 @@ pub(super) fn user_namespaces(root: &Path) -> Finding {
     let path = root.join("proc/sys/user/max_user_namespaces");
     let read = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
     match read {
-        None => Finding::fail(subject, "the kernel has none", "use a kernel with CONFIG_USER_NS"),
-        Some(0) => Finding::fail(subject, "none are allowed", "raise the sysctl user.max_user_namespaces"),
+        None => {
+            Finding::fail(subject, "the kernel has no user namespaces", "use a kernel with CONFIG_USER_NS")
+        }
+        Some(0) => Finding::fail(subject, "the limit is 0", "raise the sysctl user.max_user_namespaces"),
         Some(most) => Finding::ok(subject, format!("up to {most}")),
     }
 }
@@ -85,10 +87,10 @@ pub(super) fn cgroups(root: &Path) -> Finding {
     let subject = "cgroup2";
     let hint = "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2 on /sys/fs/cgroup";
     let Some(mount) = cgroup2(root) else {
-        return Finding::warn(subject, "not mounted: a microVM is in no cgroup of the host", hint);
+        return Finding::warn(subject, "not mounted: microVMs get no cgroup on the host", hint);
     };
     if mount.path != cgroup::ROOT {
-        let detail = format!("mounted on {}: a microVM is in no cgroup of the host", mount.path);
+        let detail = format!("mounted on {}: microVMs get no cgroup on the host", mount.path);
         return Finding::warn(subject, detail, hint);
     }
     let controllers = root.join(cgroup::ROOT.trim_start_matches('/')).join("cgroup.controllers");
@@ -102,7 +104,7 @@ pub(super) fn cgroups(root: &Path) -> Finding {
     Finding::warn(
         subject,
         detail,
-        "cgroup1 holds these controllers: boot with systemd.unified_cgroup_hierarchy=1",
+        "boot with systemd.unified_cgroup_hierarchy=1: cgroup1 holds these controllers",
     )
 }
 
@@ -146,14 +148,14 @@ pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
     match available.map(|kib| kib / 1024) {
         Some(mib) if mib < u64::from(needed_mib) => {
             let detail = format!("{mib} MiB available, a microVM may use {needed_mib} MiB");
-            Finding::warn(subject, detail, "free some, or set a smaller `memory_mib` in the configuration")
+            Finding::warn(subject, detail, "free memory, or set a smaller `memory_mib` in the configuration")
         }
         Some(mib) => Finding::ok(subject, format!("{mib} MiB available, a microVM may use {needed_mib} MiB")),
-        None => Finding::warn(subject, "/proc/meminfo says nothing", "mount /proc"),
+        None => Finding::warn(subject, "/proc/meminfo has no MemAvailable", "mount /proc"),
     }
 }
 
-/// Who moves frames between a tap and a guest.
+/// Whether the host kernel or the VMM moves frames between a tap and a guest.
 pub(super) fn network(root: &Path, wanted: bool) -> Finding {
     let subject = "network";
     let there = root.join(VHOST.trim_start_matches('/')).exists();

@@ -1,7 +1,7 @@
-//! What weakens the wall between microVMs, or between them and the host, although all of it works: docs/hosts.md says
-//! what to do about each.
+//! Settings of the host that weaken the isolation between microVMs, or between microVMs and the host, although containers run:
+//! docs/hosts.md says what to do about each.
 //!
-//! All of it is read from /proc and /sys, below a given root.
+//! Everything is read from /proc and /sys, below a given root.
 
 use std::{fs, path::Path};
 
@@ -23,10 +23,10 @@ pub(super) fn smt(root: &Path) -> Finding {
         Some("1") => Finding::warn(
             subject,
             "on: vCPUs of different pods may run on one core at the same time",
-            "where pods do not trust each other: boot with nosmt, or keep cores apart; docs/hosts.md",
+            "where pods do not trust each other, boot with nosmt or give each pod cores of its own; docs/hosts.md",
         ),
         Some(_) => Finding::ok(subject, "off"),
-        None => Finding::ok(subject, "the kernel does not tell: this machine may be a virtual one"),
+        None => Finding::ok(subject, "the kernel does not say; this machine may be virtual"),
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn smt(root: &Path) -> Finding {
 pub(super) fn vulnerabilities(root: &Path) -> Finding {
     let subject = "vulnerabilities";
     let Ok(entries) = fs::read_dir(root.join(VULNERABILITIES)) else {
-        return Finding::ok(subject, "the kernel does not tell");
+        return Finding::ok(subject, "the kernel does not say");
     };
     let mut open: Vec<String> = entries
         .flatten()
@@ -48,7 +48,7 @@ pub(super) fn vulnerabilities(root: &Path) -> Finding {
         .collect();
     open.sort();
     if open.is_empty() {
-        return Finding::ok(subject, "the kernel knows of none that is open");
+        return Finding::ok(subject, "the kernel reports none");
     }
     let hint = "update microcode and kernel, and boot without mitigations=off; docs/hosts.md";
     Finding::warn(subject, open.join(" | "), hint)
@@ -58,9 +58,9 @@ pub(super) fn microcode(root: &Path) -> Finding {
     let subject = "microcode";
     match read(root, "sys/devices/system/cpu/cpu0/microcode/version") {
         Some(version) => {
-            Finding::ok(subject, format!("revision {version}; whether it is the latest, the vendor says"))
+            Finding::ok(subject, format!("revision {version}; ask the vendor whether it is the latest"))
         }
-        None => Finding::ok(subject, "the kernel does not tell: this machine may be a virtual one"),
+        None => Finding::ok(subject, "the kernel does not say; this machine may be virtual"),
     }
 }
 
@@ -82,11 +82,11 @@ pub(super) fn swap(root: &Path) -> Finding {
     if on_disk.is_empty() {
         return Finding::ok(subject, "guest memory does not go to a disk");
     }
-    let detail = format!("guest memory may be written to {}, and stay there", on_disk.join(", "));
+    let detail = format!("guest memory may be written to {} and stay there", on_disk.join(", "));
     Finding::warn(
         subject,
         detail,
-        "swapoff, encrypt it, or set memory.swap.max of the pods' cgroup; docs/hosts.md",
+        "turn swap off, encrypt it, or set memory.swap.max of the pods' cgroup; docs/hosts.md",
     )
 }
 
@@ -99,7 +99,8 @@ pub(super) fn nested(root: &Path) -> Finding {
     });
     match on {
         Some((module, true)) => {
-            let detail = format!("{module} allows it; guests of Bulkhead do not get it, others may");
+            let detail =
+                format!("{module} allows it; guests of Bulkhead never get it, guests of other programs may");
             Finding::ok(subject, detail)
         }
         Some((module, false)) => Finding::ok(subject, format!("off in {module}")),
@@ -111,14 +112,18 @@ pub(super) fn clock(root: &Path) -> Finding {
     let subject = "clock";
     let name = clock_source::current(root);
     if clock_source::is_tsc(&name) {
-        return Finding::ok(subject, format!("the host keeps time by its TSC ({name}), and so may guests"));
+        return Finding::ok(subject, format!("the host keeps time by its TSC ({name}), and guests can too"));
     }
     let detail = if name.is_empty() {
-        "the kernel does not tell".into()
+        "the kernel does not say".into()
     } else {
-        format!("the host keeps time by {name}: guests read theirs more slowly")
+        format!("the host keeps time by {name}: guests read their clock more slowly")
     };
-    Finding::warn(subject, detail, "if the kernel found the TSC unstable, its log says why; docs/hosts.md")
+    Finding::warn(
+        subject,
+        detail,
+        "look into the kernel's log for the reason, if the kernel found the TSC unstable; docs/hosts.md",
+    )
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
-//! `bulkhead doctor`: what a microVM needs of this machine, looked at before one fails to start.
+//! `bulkhead doctor`: checks what a microVM needs of this machine, before a microVM fails to start.
 //!
 //!   Config, / ─▶ one function per check ─▶ Finding (verdict, what was seen, what to do)
 //!
-//! Checks only look; the one that runs something runs the VMM's own probe, as a process with a deadline, because a
-//! KVM can open and still not run guests. Files are read below a given root, so that tests can bring their own.
+//! Checks only read, but for two that run the VMM as a process with a deadline: for its version, and for its own probe of KVM,
+//! since a KVM that can be opened may still run no guests. Files are read below a given root, so that tests can bring their own.
 
 mod artefacts;
 mod host;
 mod isolation;
 
-use std::path::Path;
+use std::{error::Error, path::Path};
 
+use bulkhead_sys::chain;
 use serde::Serialize;
 
-use crate::{config::Config, error::Error};
+use crate::config::Config;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,9 +81,9 @@ impl Report {
 }
 
 /// All checks, in the order in which a start would meet them. Each finding is handed over as soon as it is known.
-pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
+pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding)) {
     let root = Path::new("/");
-    found(host::privileges(nix::unistd::geteuid().is_root()));
+    found(host::privileges(rustix::process::geteuid().is_root()));
     let release = host::kernel_release();
     found(host::kernel(&release));
     found(host::user_namespaces(root));
@@ -101,7 +102,7 @@ pub fn examine(config: Result<Config, Error>, mut found: impl FnMut(Finding)) {
     let config = match config {
         Ok(config) => config,
         Err(error) => {
-            found(Finding::fail("configuration", error.chain(), "correct or remove the file"));
+            found(Finding::fail("configuration", chain(&error), "correct or remove the file"));
             return;
         }
     };

@@ -130,7 +130,7 @@ fn who_moves_the_frames_of_the_network_is_said() {
 fn a_bad_configuration_fails_and_the_host_is_looked_at_all_the_same() {
     let mut findings = Vec::new();
     let error = crate::config::Config::load(Some(Path::new("/nonexistent"))).unwrap_err();
-    examine(Err(error.into()), |finding| findings.push(finding));
+    examine(Err(error), |finding| findings.push(finding));
     assert!(findings.len() > 3);
     let last = findings.last().unwrap();
     assert_eq!((last.subject, last.verdict), ("configuration", Verdict::Fail));

@@ -15,3 +15,9 @@ fn a_hint_comes_through_the_steps() {
         Error::from(SpecError::Read { path: "/b/config.json".into(), source: cause }).during("create web");
     assert!(error.hint().unwrap().contains("bulkhead spec"));
 }
+
+#[test]
+fn a_container_that_is_gone_is_one_error_whether_it_was_opened_or_undone() {
+    let missing = || StateError::Missing { id: "web".parse().unwrap() };
+    assert!(matches!(Error::from(UndoError::from(missing())), Error::State(StateError::Missing { .. })));
+}

@@ -107,3 +107,14 @@ fn a_bundle_that_is_gone_does_not_keep_poststop_from_running() {
     Subject { hooks: &hooks, state, bundle: Path::new("/nonexistent") }.poststop(&log(dir.path()));
     assert_eq!(fs::read_to_string(mark).unwrap(), "/\n");
 }
+
+#[test]
+fn oci_spec_reads_the_state_that_a_hook_gets() {
+    let fixture = Fixture::new(Hooks::default());
+    for (status, pid) in [("creating", Some(7)), ("running", Some(7)), ("stopped", None)] {
+        let json = fixture.subject().state.json(status, pid);
+        let read: oci_spec::runtime::State = serde_json::from_slice(&json).unwrap();
+        assert_eq!((read.version().as_str(), read.id().as_str()), ("1.3.0", "web"));
+        assert_eq!((read.status().to_string().as_str(), *read.pid()), (status, pid.map(u32::cast_signed)));
+    }
+}

@@ -1,9 +1,9 @@
-//! A log file of bounded size: what came first and what came last.
+//! A log file of bounded size: the first bytes and the last bytes.
 //!
 //!   written ─▶ head, as it comes ─full─▶ ring ─▶ [head][N bytes left out][ring], rewritten behind the head each time
 //!
-//! The file lies in the state directory, which is memory of the host, and what is written to it is partly the word of a VMM. It
-//! is whole after each write: a server that is killed leaves the end as well.
+//! The file lies in the state directory, which is memory of the host, and a VMM decides part of what is written to it. The
+//! file is complete after each write: the log of a server that was killed ends with its last line.
 
 use std::{collections::VecDeque, fs::File, io, os::unix::fs::FileExt as _};
 

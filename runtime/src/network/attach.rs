@@ -2,8 +2,8 @@
 //!
 //!   peer ─▶ interface ─ingress qdisc, u32 match all, mirred redirect─▶ tap ─▶ VMM        and back the same way
 //!
-//! The tap lives as long as a descriptor of it does, and its qdisc with it. The interface's qdisc is somebody else's
-//! object that we change: it is in the journal first.
+//! The tap and its qdisc live as long as a descriptor of the tap. The interface belongs to others: its new qdisc has a line
+//! in the journal before it is made.
 
 use std::{
     io,
@@ -19,13 +19,11 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Interface, NetworkError, errno, undo::remove_qdisc};
+use super::{Interface, NetworkError, TAP_PREFIX, errno, undo::remove_qdisc};
 
 const TUN: &str = "/dev/net/tun";
 /// The device by which the host kernel moves frames between a tap and a VM.
 pub const VHOST: &str = "/dev/vhost-net";
-/// Names of our taps begin so; the kernel puts a number for `%d`.
-pub(super) const TAP_PREFIX: &str = "bhtap";
 /// The handle of an ingress qdisc, `ffff:`.
 const INGRESS: u32 = 0xffff_0000;
 /// ETH_P_ALL as netlink has it: in network byte order.
@@ -76,7 +74,7 @@ pub async fn attach(
     Ok(tap)
 }
 
-/// A vhost-net for one tap; none when the host has it not, or not for us.
+/// A vhost-net device for one tap. `None` when the host has none, or this process may not open it.
 pub fn open_vhost() -> Option<OwnedFd> {
     rustix::fs::open(VHOST, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).ok()
 }

@@ -1,4 +1,4 @@
-//! A network namespace of the host as a microVM's network: what is in it, and the way between it and the VM.
+//! A network namespace of the host as a microVM's network: its interfaces, and the path of frames between them and the VM.
 //!
 //!   Namespace ─scan─▶ Scan (Ethernet interfaces; addresses, routes, neighbours for the agent)
 //!             └attach▶ interface ◀─tc redirect─▶ tap ◀─descriptor─▶ VMM
@@ -14,21 +14,24 @@ mod undo;
 use std::{
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt as _},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
     time::Duration,
 };
 
-use bulkhead_sys::namespace;
+use bulkhead_sys::namespace::visit_network;
 use rtnetlink::Handle;
 use rustix::{fs::OFlags, io::Errno};
+
+use crate::store::{NamespaceId, StateError};
 
 pub use attach::{VHOST, attach, open_vhost};
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 
+/// Names of our taps begin so; the kernel puts a number behind it.
+const TAP_PREFIX: &str = "bhtap";
 /// For everything that one visit to a namespace does; the kernel answers each request at once.
 const VISIT: Duration = Duration::from_secs(20);
 
@@ -49,35 +52,49 @@ pub enum NetworkError {
     /// Something of the namespace that a guest cannot be given.
     #[error("{object} of the network namespace is not supported: {reason}")]
     Unsupported { object: String, reason: &'static str },
-    #[error("interface {interface} has an ingress qdisc already: another microVM, or somebody's filters")]
+    #[error(
+        "interface {interface} already has an ingress qdisc: another microVM or a traffic filter uses the interface"
+    )]
     Busy { interface: String },
     #[error("{step} for interface {interface}")]
     Tap { step: &'static str, interface: String, source: io::Error },
     #[error("{step} of interface {interface}")]
     Step { step: &'static str, interface: String, source: rtnetlink::Error },
     #[error(transparent)]
-    Journal(#[from] crate::state::StateError),
+    Journal(#[from] StateError),
+}
+
+impl NetworkError {
+    /// What the reader can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Open { .. } | Self::NotANamespace { .. } | Self::Host { .. } => {
+                Some("give the path of another network namespace, or none for a fresh one")
+            }
+            Self::Journal(error) => error.hint(),
+            Self::Enter { .. }
+            | Self::Late
+            | Self::List { .. }
+            | Self::Unsupported { .. }
+            | Self::Busy { .. }
+            | Self::Tap { .. }
+            | Self::Step { .. } => None,
+        }
+    }
 }
 
 /// A network namespace that is held open. Clones share the descriptor.
 #[derive(Debug, Clone)]
 pub struct Namespace(Arc<File>);
 
-/// Which namespace it is, for as long as it exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct NamespaceId {
-    device: u64,
-    inode: u64,
-}
-
 impl Namespace {
-    /// Opens the namespace that is mounted, or stands, at `path`.
+    /// Opens the namespace at `path`: a file of /proc/PID/ns, or a place where one is mounted.
     ///
     /// # Errors
-    /// When it is something else, or the host's own.
+    /// When `path` cannot be opened, is no network namespace, or is the host's own.
     pub fn open(path: &Path) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Open { path: path.to_owned(), source };
-        // A fifo must not keep us waiting.
+        // Opening a fifo would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file =
             rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(|errno| failed(errno.into()))?;
@@ -86,9 +103,9 @@ impl Namespace {
             return Err(NetworkError::NotANamespace { path: path.to_owned() });
         }
         let id = namespace.id().map_err(failed)?;
-        // Ours, and that of the first process: a caller may have moved us.
+        // The namespace of this process and that of the first process: a caller may have moved this process.
         for host in ["/proc/self/ns/net", "/proc/1/ns/net"] {
-            if std::fs::metadata(host).is_ok_and(|host| NamespaceId::of(&host) == id) {
+            if std::fs::metadata(host).is_ok_and(|host| NamespaceId::from(&host) == id) {
                 return Err(NetworkError::Host { path: path.to_owned() });
             }
         }
@@ -110,7 +127,7 @@ impl Namespace {
     /// # Errors
     /// As for fstat(2).
     pub fn id(&self) -> io::Result<NamespaceId> {
-        Ok(NamespaceId::of(&self.0.metadata()?))
+        Ok(NamespaceId::from(&self.0.metadata()?))
     }
 
     /// Runs `work` with a netlink socket of the namespace, on a thread of its own that is inside.
@@ -123,7 +140,6 @@ impl Namespace {
     ) -> Result<T, NetworkError> {
         let enter = |source| NetworkError::Enter { source };
         let inside = || {
-            namespace::enter(&*self.0, namespace::Kind::Network).map_err(enter)?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(enter)?;
             runtime.block_on(async {
@@ -132,11 +148,7 @@ impl Namespace {
                 tokio::time::timeout(VISIT, work(&handle)).await.unwrap_or(Err(NetworkError::Late))
             })
         };
-        thread::scope(|scope| {
-            let visitor = thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside);
-            let panicked = |_| Err(enter(io::Error::other("the thread inside panicked")));
-            visitor.map_err(enter)?.join().unwrap_or_else(panicked)
-        })
+        visit_network(&*self.0, inside).map_err(enter)?
     }
 }
 
@@ -146,18 +158,7 @@ impl AsFd for Namespace {
     }
 }
 
-impl NamespaceId {
-    #[cfg(test)]
-    pub(crate) fn example() -> Self {
-        Self { device: 4, inode: 4_026_531_840 }
-    }
-
-    fn of(metadata: &std::fs::Metadata) -> Self {
-        Self { device: metadata.dev(), inode: metadata.ino() }
-    }
-}
-
-/// Whether a process's network namespace has any interface beside the loopback one. A look at a file: no thread enters.
+/// Whether a process's network namespace has an interface beside `lo`. Reads a file: no thread enters the namespace.
 pub fn has_interfaces(pid: u32) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
     // Two lines of heading, then `name: counters`.

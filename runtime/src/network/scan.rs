@@ -2,9 +2,9 @@
 //!
 //!   netlink dumps ─▶ `Dump` ─read, pure─▶ `Scan`
 //!
-//! Interfaces are taken that are Ethernet and are up or have an address. What of their addresses, routes (main table)
-//! and neighbours (permanent ones) a guest cannot be given is an error, and not left out: a container that lacks a
-//! route would fail in ways that nobody understands.
+//! A VM gets the interfaces that are Ethernet and are up or have an address, with their addresses, their routes of the main
+//! table and their permanent neighbours. Whatever of this cannot be set in a guest is an error and is not left out: a
+//! container without one of its routes would fail in ways that are hard to understand.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -22,7 +22,7 @@ use rtnetlink::{
     },
 };
 
-use super::{NetworkError, attach::TAP_PREFIX};
+use super::{NetworkError, TAP_PREFIX};
 
 /// An interface that gets a device in the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Scan {
         self.interfaces.iter().find(|interface| interface.index == index).map(|found| found.name.as_str())
     }
 
-    /// `None` for one that the guest makes itself, or has no use for.
+    /// `None` for a route that the guest makes itself or has no use for.
     fn route(&self, message: &RouteMessage) -> Result<Option<agent::Route>, NetworkError> {
         let mut route = agent::Route::new();
         let mut index = None;
@@ -106,11 +106,13 @@ impl Scan {
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 RouteAttribute::Oif(oif) => index = Some(*oif),
                 RouteAttribute::Table(number) => table = *number,
-                RouteAttribute::MultiPath(_) => refused = Some("it has several next hops"),
-                RouteAttribute::Via(_) => refused = Some("its gateway is of another family"),
-                RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => refused = Some("it encapsulates"),
+                RouteAttribute::MultiPath(_) => refused = Some("the route has several next hops"),
+                RouteAttribute::Via(_) => refused = Some("the gateway belongs to another address family"),
+                RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => {
+                    refused = Some("the route encapsulates packets");
+                }
                 RouteAttribute::Metrics(metrics) if !metrics.is_empty() => {
-                    refused = Some("it has metrics of its own, such as an MTU");
+                    refused = Some("the route has metrics, such as an MTU");
                 }
                 _ => {}
             }
@@ -127,7 +129,7 @@ impl Scan {
             return Ok(None);
         }
         if message.header.kind != RouteType::Unicast {
-            refused = Some("it is not a unicast route");
+            refused = Some("the route is not unicast");
         }
         let unsupported = |reason| {
             let object = format!("route {}", route.destination);
@@ -207,16 +209,17 @@ fn interface(link: &LinkMessage, addresses: &[String]) -> Result<Option<Interfac
     let unsupported = |reason| Err(NetworkError::Unsupported { object: format!("interface {name}"), reason });
     match (link.header.link_layer_type, mac) {
         (LinkLayerType::Loopback, _) if addresses.is_empty() => Ok(None),
-        (LinkLayerType::Loopback, _) => unsupported("it has addresses beside 127.0.0.1/8 and ::1/128"),
+        (LinkLayerType::Loopback, _) => unsupported("lo has addresses beside 127.0.0.1/8 and ::1/128"),
         (LinkLayerType::Ether, Some(mac)) => {
             let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
             Ok(Some(Interface { index: link.header.index, name: name.to_owned(), mac, mtu }))
         }
-        _ => unsupported("it is not Ethernet"),
+        _ => unsupported("the interface is not Ethernet"),
     }
 }
 
-/// Of one interface, but for those that the guest makes itself: loopback's, and the link-local one of its MAC.
+/// The addresses of one interface, without those that the guest makes itself: the loopback addresses, and the link-local
+/// address of the MAC.
 fn addresses(dump: &Dump, link: &LinkMessage) -> Result<Vec<String>, NetworkError> {
     let mut found = Vec::new();
     for message in dump.addresses.iter().filter(|message| message.header.index == link.header.index) {
@@ -234,7 +237,7 @@ fn addresses(dump: &Dump, link: &LinkMessage) -> Result<Vec<String>, NetworkErro
             (Some(IpAddr::V4(own)), _) if own.is_loopback() && prefix == 8 => {}
             (Some(peer), Some(own)) if peer != own => {
                 let object = format!("address {own} peer {peer}");
-                let reason = "point-to-point addresses are not of Ethernet";
+                let reason = "an Ethernet interface of a guest cannot have a point-to-point address";
                 return Err(NetworkError::Unsupported { object, reason });
             }
             (Some(own), _) | (None, Some(own)) => found.push(format!("{own}/{prefix}")),
@@ -254,7 +257,7 @@ fn link_local(link: &LinkMessage) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]))
 }
 
-/// Not those that the guest makes itself: link-local and multicast ones, and what routers advertise to it.
+/// False for routes that the guest makes itself: link-local and multicast routes, and those that routers advertise.
 fn is_for_guest(message: &RouteMessage, route: &agent::Route) -> bool {
     let own = ["fe80::/", "ff00::/"].iter().any(|prefix| route.destination.starts_with(prefix));
     let passing = matches!(message.header.protocol, RouteProtocol::Ra | RouteProtocol::IcmpRedirect);

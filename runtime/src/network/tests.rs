@@ -19,7 +19,7 @@ fn the_hosts_own_namespace_is_refused() {
 
 #[test]
 fn undoing_in_a_namespace_that_is_gone_is_done() {
-    let id = NamespaceId { device: 4, inode: 1 };
+    let id = NamespaceId::example();
     undo(Path::new("/run/netns/never-was"), id, 7, 8).unwrap();
 }
 
@@ -140,12 +140,12 @@ mod reading {
         other.links.push(link(8, "wg0", LinkLayerType::None));
         assert_eq!(
             refusal(&other),
-            "interface wg0 of the network namespace is not supported: it is not Ethernet"
+            "interface wg0 of the network namespace is not supported: the interface is not Ethernet"
         );
         let mut extra = dump();
         extra.addresses = vec![address(1, "10.1.1.1", 32)];
         assert!(
-            refusal(&extra).starts_with("interface lo of the network namespace is not supported: it has")
+            refusal(&extra).starts_with("interface lo of the network namespace is not supported: lo has")
         );
         let mut blackhole = dump();
         let mut hole = route("10.0.0.0", 8, 7);

@@ -1,8 +1,9 @@
 //! Takes the redirect off an interface, by what the journal says of it.
 //!
-//! The journal knows that an interface was to be changed, and not whether it came to that: the interface may have had a
-//! redirect of another VM already. Ours is the one to our tap. The VMM is dead when this is called, and its tap is gone or about
-//! to go: the kernel lets go of the last descriptors later than of the process, in a work queue, above all with vhost-net.
+//! The journal says that an interface was about to be changed, and not that it was: the interface may have had a redirect of
+//! another VM. A redirect to the tap of the journal is the one to remove. The VMM is dead when this is called, and its tap is
+//! gone or about to go: the kernel closes the last descriptors after the process has ended, in a work queue, above all with
+//! vhost-net.
 
 use std::path::Path;
 
@@ -16,7 +17,8 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 
-use super::{Interface, Namespace, NamespaceId, NetworkError, errno};
+use super::{Interface, Namespace, NetworkError, errno};
+use crate::store::NamespaceId;
 
 /// Removes what `attach` left on interface `index` of the namespace that was at `path`: a redirect to the tap with the
 /// index `tap`. If namespace or interface is gone, so is all that was made in it.

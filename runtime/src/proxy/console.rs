@@ -16,7 +16,7 @@ use rustix::{
     termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize},
 };
 
-use crate::state::connect_path;
+use crate::store::connect_path;
 
 /// A terminal in raw mode, until this is dropped.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use bulkhead_sys::namespace::{Kind, enter};
 use rustix::thread::UnshareFlags;
 
 use super::{COMMAND, CONTROL_FD, Plan, Report};
-use crate::{network::Namespace, sandbox::pass_as, state::Process};
+use crate::{network::Namespace, sandbox::pass_as, store::Process};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {

@@ -43,7 +43,7 @@ use crate::{
         oom_score::{self, OomScoreError},
     },
     shed::{self, ShedError},
-    state::{Role, StateDir, StateError},
+    store::{Role, StateDir, StateError},
 };
 
 /// The word after which `main` below is meant.

@@ -29,12 +29,13 @@ use super::{
     streams::{self, StreamError},
 };
 use crate::{
+    log::note,
     sandbox::{
         PlanError,
         client::{CallError, Server, bounded, unbounded, until_booted},
         vsock_stdio,
     },
-    state::{Process, StateDir, names},
+    store::{Process, StateDir, names},
 };
 
 /// As a shell reports death by SIGKILL.
@@ -340,5 +341,5 @@ fn code(exit: &WaitProcessResponse) -> u8 {
 
 /// Standard error is the container's too; only what the user cannot see otherwise goes there.
 fn say(message: &str) {
-    crate::say!("bulkhead: {message}");
+    note(&format!("bulkhead: {message}"));
 }

@@ -17,7 +17,7 @@ use bulkhead_protocol::{
     stdio::{ACCEPTED, Header, Stream},
 };
 
-use crate::state::{StateDir, names};
+use crate::store::{StateDir, names};
 
 /// For one line to come back: the guest is up, but may be busy.
 const PATIENCE: Duration = limits::RPC;

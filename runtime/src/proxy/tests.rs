@@ -7,7 +7,7 @@ use std::{
 use bulkhead_protocol::stdio::Stream;
 
 use super::*;
-use crate::state::names;
+use crate::store::names;
 
 fn exec_plan() -> Plan {
     let process = crate::sandbox::test_process(&["true"]);

@@ -23,7 +23,7 @@ use super::{
     timeline::Timeline,
     vmm::{Over, Vmm, VmmError, processes::AdoptError},
 };
-use crate::state::StateError;
+use crate::store::StateError;
 
 const KVM: &str = "/dev/kvm";
 /// The tag that the agent mounts.

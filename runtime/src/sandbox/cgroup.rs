@@ -20,7 +20,7 @@ use bulkhead_protocol::id::ContainerId;
 use self::bounds::BoundsError;
 pub use self::claim::{Claim, refuse_taken};
 use crate::{
-    state::{Entry, Journal, StateError},
+    store::{Entry, Journal, StateError},
     systemd::SystemdError,
 };
 

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    state::{Process, Record, StateDir, StateError, names},
+    store::{Process, Record, StateDir, StateError, names},
 };
 
 /// For an answer about the state: no guest is asked for it.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::Artefacts,
     network::Namespace,
-    state::{Locked, Process, StateError, names},
+    store::{Locked, Process, StateError, names},
 };
 
 /// For a server that fails to say why, after its clients have noticed.

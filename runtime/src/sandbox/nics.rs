@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     network::{self, Interface, Namespace, NetworkError, Scan},
-    state::{Entry, Journal},
+    store::{Entry, Journal},
 };
 
 #[derive(Debug, thiserror::Error)]

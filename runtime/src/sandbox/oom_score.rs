@@ -8,7 +8,7 @@
 
 use std::{fs, io, path::Path};
 
-use crate::state::Process;
+use crate::store::Process;
 
 /// Of the process that reads or writes it.
 const OWN: &str = "/proc/self/oom_score_adj";

@@ -57,7 +57,7 @@ use crate::{
     error::chain,
     log::note,
     spec::HostLimits,
-    state::{ExitRecord, names, write_atomically},
+    store::{ExitRecord, names, write_atomically},
     systemd::{self, Scope},
     time::rfc3339,
 };

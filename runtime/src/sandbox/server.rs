@@ -52,8 +52,9 @@ use crate::{
     error::chain,
     log::{Bounded, note, note_in},
     network::Namespace,
-    state::{Entry, Journal, Role, StateDir, StateError, Undo, names, undo, vacate, write_atomically},
+    store::{Entry, Journal, Role, StateDir, names, write_atomically},
     systemd,
+    undo::{self, vacate},
 };
 
 /// The word after which `main` below is meant.
@@ -199,7 +200,7 @@ fn discard(dir: &StateDir) -> Result<(), BoxError> {
     let dir = StateDir::open(dir.path().parent().unwrap_or(dir.path()), dir.id())?;
     // If the lock is held, somebody else is at it, and kills this process in a moment.
     if let Some(locked) = dir.try_lock()? {
-        undo(&locked, &Undo::everything())?;
+        undo::everything(&locked)?;
     }
     Ok(())
 }
@@ -430,9 +431,13 @@ async fn hold(vmm: &Vmm, processes: &Processes, journal: &Journal) -> Result<(),
 /// Nothing that the VMM has started is left in the cgroup: whoever comes into it from now on is not killed by `delete`.
 fn leave_alone(path: &Path, journal: &Journal, proxies: &[u32]) {
     let ours = [&[std::process::id()], proxies].concat();
-    let left = vacate(path, &ours).map_err(|e| StateError::io(format!("empty cgroup {}", path.display()), e));
-    if let Err(error) = left.and_then(|()| journal.append(&Entry::Vacated { path: path.to_owned() })) {
-        note(&chain(&error));
+    match vacate(path, &ours) {
+        Err(error) => note(&format!("empty cgroup {}: {}", path.display(), chain(&error))),
+        Ok(()) => {
+            if let Err(error) = journal.append(&Entry::Vacated { path: path.to_owned() }) {
+                note(&chain(&error));
+            }
+        }
     }
 }
 

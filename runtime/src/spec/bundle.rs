@@ -1,5 +1,6 @@
-//! From a directory to a `Bundle`: read, parse, check, split. The order is that of the file, so that the first error
-//! is the first one a reader would find; what is refused as a whole comes before what costs a look at the disk.
+//! From a directory to a `Bundle`: read, parse, check, split. Fields are checked in the order of the file, so the first
+//! error is the first mistake that a reader would find. Parts that are refused as a whole come before the checks that look
+//! at the disk.
 
 use std::{
     fs::{self, File},
@@ -34,7 +35,7 @@ pub(super) fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bund
     Ok(Bundle { dir, json, host, guest, seccomp })
 }
 
-/// At most `limits::CONFIG_JSON` bytes, and from a regular file: a fifo would keep us waiting.
+/// At most `limits::CONFIG_JSON` bytes of a regular file: opening a fifo would wait for a writer.
 pub(crate) fn read_capped(path: &Path) -> Result<Vec<u8>, SpecError> {
     let failed = |source| SpecError::Read { path: path.to_owned(), source };
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -139,7 +140,7 @@ fn start_hooks(hooks: &Hooks, spec: &raw::Spec, dir: &Path, id: &ContainerId) ->
     Some(StartHooks { hooks: hooks.start_container.clone(), state })
 }
 
-/// Semantic versioning, major 1: a later minor version only adds, and what it adds is ignored or refused by name.
+/// Semantic versioning, major 1. A later minor version only adds properties, which are ignored or refused by name.
 fn version(version: Option<&str>) -> Result<String, SpecError> {
     let version = version.ok_or_else(|| SpecError::Missing { field: "ociVersion".into() })?;
     let invalid = |reason| SpecError::Invalid { field: "ociVersion".into(), reason };
@@ -244,7 +245,7 @@ fn cgroups_path(path: Option<&str>) -> Result<Option<String>, SpecError> {
     Ok(Some(path.to_owned()))
 }
 
-/// The agent takes no more than this, so say it here, where nothing has been touched.
+/// The agent takes no more bytes than this. The check comes here, where nothing has been touched yet.
 fn check_size(guest: &ContainerSpec) -> Result<(), SpecError> {
     let bytes = serde_json::to_vec(guest)
         .map_err(|source| SpecError::Json { what: "the guest's part of config.json", source })?

@@ -29,8 +29,8 @@ const BY_NAME: [&str; 1] = ["/dev/userfaultfd"];
 /// Where a rule for all minor numbers is of use in the guest: memory, terminals, misc, and the slaves of terminals.
 const MAJORS: [u32; 11] = [1, 5, 10, 136, 137, 138, 139, 140, 141, 142, 143];
 /// Major and minor numbers: 12 and 20 bits.
-const MAJOR_MAX: i64 = 0xfff;
-const MINOR_MAX: i64 = 0xf_ffff;
+const MAJOR_MAX: u32 = 0xfff;
+const MINOR_MAX: u32 = 0xf_ffff;
 
 /// `linux.devices`.
 pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
@@ -45,10 +45,10 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
                 reason: format!("{} is given twice", device.path),
             });
         }
-        let number = |value: Option<i64>, name: &str, most: i64| {
+        let number = |value: Option<i64>, name: &str, most: u32| {
             let field = || format!("linux.devices[{index}].{name}");
             let value = value.ok_or_else(|| SpecError::Missing { field: field() })?;
-            let in_range = u32::try_from(value).ok().filter(|_| value <= most);
+            let in_range = u32::try_from(value).ok().filter(|number| *number <= most);
             in_range.ok_or_else(|| SpecError::Invalid {
                 field: field(),
                 reason: format!("{value} is out of range"),
@@ -61,8 +61,10 @@ pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
                 (DeviceKind::Char, major, number(device.minor, "minor", MINOR_MAX)?)
             }
             "b" => {
-                let reason =
-                    format!("{} is a block device of the host, which the microVM does not have", device.path);
+                let reason = format!(
+                    "{} is a block device of the host, and a microVM has none of the host's devices",
+                    device.path
+                );
                 return Err(SpecError::Refused { field: field(), reason });
             }
             other => {
@@ -146,7 +148,7 @@ fn rule(raw: &raw::DeviceRule, index: usize) -> Result<DeviceRule, SpecError> {
     let number = |value: Option<i64>, name: &str, most| match value {
         // -1 is how callers write "any".
         None | Some(-1) => Ok(None),
-        Some(value) => match u32::try_from(value).ok().filter(|_| value <= most) {
+        Some(value) => match u32::try_from(value).ok().filter(|number| *number <= most) {
             Some(value) => Ok(Some(value)),
             None => invalid(name, format!("{value} is out of range")).map(|_: DeviceRule| None),
         },

@@ -6,7 +6,7 @@ use bulkhead_protocol::limits;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
-    #[error("bundle {}", .path.display())]
+    #[error("open bundle {}", .path.display())]
     Bundle { path: PathBuf, source: io::Error },
     #[error("read {}", .path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -52,11 +52,6 @@ impl SpecError {
             Self::Refused { field, .. } if field.starts_with("linux.sysctl[") => Some(
                 "`allowed_sysctls` in the configuration names settings that may be changed for a whole guest",
             ),
-            Self::Refused { field, .. }
-                if field.starts_with("linux.namespaces[") && field.ends_with("].path") =>
-            {
-                Some("give the path of another network namespace, or none for a fresh one")
-            }
             Self::Path { field, source, .. }
                 if field == "root.path" && source.kind() == io::ErrorKind::NotFound =>
             {

@@ -16,7 +16,7 @@ pub(crate) struct Fixture {
 pub(crate) fn bundle() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("rootfs")).unwrap();
-    Fixture { dir, spec: serde_json::from_str(crate::cli::TEMPLATE).unwrap() }
+    Fixture { dir, spec: serde_json::from_str(super::TEMPLATE).unwrap() }
 }
 
 impl Fixture {
@@ -70,7 +70,7 @@ impl Fixture {
 
     /// The message that the user would read.
     pub(crate) fn refusal(&self) -> String {
-        crate::error::Error::from(self.load().unwrap_err()).chain()
+        bulkhead_sys::chain(&self.load().unwrap_err())
     }
 }
 

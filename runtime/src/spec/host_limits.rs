@@ -57,7 +57,7 @@ impl HostLimits {
     /// Warnings for a container that lives in the microVM of `sandbox`: the VMM is not in its cgroup, so what only the host
     /// can keep is lost.
     pub fn lost_in(&self, sandbox: &str) -> Vec<String> {
-        let warning = |field| format!("{field} has no effect: the microVM is that of {sandbox}");
+        let warning = |field| format!("{field} has no effect: the microVM belongs to container {sandbox}");
         self.fields().into_iter().map(warning).collect()
     }
 

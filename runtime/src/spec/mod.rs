@@ -2,9 +2,9 @@
 //!
 //!   config.json ─read, capped─▶ bytes ─raw (serde, private)─▶ checks ─▶ HostPart + ContainerSpec
 //!
-//! Nothing is touched here: a bundle is read, its paths are looked at, and either all of it can be honoured or it is
-//! refused with the JSON path of the field. Unknown properties are ignored, as the spec asks; unknown values are not.
-//! The bytes are kept: later edits of the file change nothing.
+//! Nothing is touched here: `config.json` is read, its paths are looked at, and nothing else is opened. Either the whole
+//! bundle can be honoured, or it is refused with the JSON path of the field. Unknown properties are ignored, as the spec
+//! asks; unknown values are not. The bytes are kept: later edits of the file change nothing.
 
 mod bundle;
 mod capabilities;
@@ -55,6 +55,9 @@ pub(crate) use seccomp::{
 };
 pub(crate) use vm::ANNOTATIONS;
 
+/// A `config.json` to start from, as `bulkhead spec` writes it: a shell on a terminal, over a read-only `rootfs` beside it.
+pub const TEMPLATE: &str = include_str!("template.json");
+
 /// A bundle that can be run.
 #[derive(Debug, Clone)]
 pub struct Bundle {
@@ -78,9 +81,9 @@ pub struct HostPart {
     pub rootfs_readonly: bool,
     /// Binds to make in the share, beside the rootfs.
     pub exports: Vec<Export>,
-    /// A network namespace of the host, whose interfaces the VM gets; absolute. `None`: a fresh one, empty at first.
-    pub network: Option<PathBuf>,
-    /// Namespaces that may be those of other containers, `network` among them.
+    /// A network namespace of the host, whose interfaces the VM gets. `None`: a fresh namespace, empty at first.
+    pub network: Option<NetworkPath>,
+    /// Namespaces, `network` among them, that the container may share with another container.
     pub joins: Vec<Join>,
     /// As written: `/path`, `path` or `slice:prefix:name`.
     pub cgroups_path: Option<String>,
@@ -92,11 +95,11 @@ pub struct HostPart {
     /// What the bundle says about its machine.
     pub vm: Vm,
     pub hooks: Hooks,
-    /// What is tolerated but not honoured; one line each, to be logged.
+    /// Fields that are accepted and not honoured, one line for each, to be logged.
     pub warnings: Vec<String>,
 }
 
-/// A microVM as the bundle wants it; the operator's configuration says what of it may be.
+/// The microVM that the bundle asks for. The operator's configuration decides how much of it is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Vm {
     /// Absolute paths on the host, in place of the configured ones.
@@ -134,7 +137,16 @@ impl Hooks {
     }
 }
 
-/// A namespace that is named as that of a process of the host, which may stand for another container.
+/// A network namespace of the host that the bundle names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkPath {
+    /// The JSON path that names it.
+    pub field: String,
+    /// Absolute; not looked at.
+    pub path: PathBuf,
+}
+
+/// A namespace that the bundle names by a process of the host, which may be the proxy of another container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     /// The JSON path that names it.
@@ -190,7 +202,7 @@ pub fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, Spe
     bundle::load(dir, id, policy)
 }
 
-/// A process with what is tolerated in it but not honoured, one line each, to be logged.
+/// A process, and its fields that are accepted and not honoured: one line for each, to be logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedProcess {
     pub process: ProcessSpec,

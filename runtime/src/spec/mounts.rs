@@ -77,7 +77,7 @@ pub(super) fn parse(
         };
         let mut id_map = id_map(mount, &options, &source, index, own_maps)?;
         if options.copy_up && !source.is_tmpfs() {
-            let reason = "only a tmpfs can start with a copy".to_owned();
+            let reason = "only a tmpfs can have tmpcopyup".to_owned();
             return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
         }
         if let (MountSource::Bind { .. }, Some(export)) = (&source, all.exports.last_mut()) {
@@ -114,7 +114,7 @@ fn remount(options: &Options, index: usize) -> Result<MountSource, SpecError> {
     }
 }
 
-/// The mapping of the mount itself, else for `idmap` that of the container.
+/// The mappings of the mount. A mount with `idmap` and without mappings gets the mappings of the container.
 fn id_map(
     mount: &raw::Mount,
     options: &Options,
@@ -126,7 +126,8 @@ fn id_map(
     let (uids, gids) = match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
         (true, true) if options.id_map.is_none() => return Ok(None),
         (true, true) if own.uids.is_empty() => {
-            let reason = "there is no mapping of the mount, and no user namespace that has one".to_owned();
+            let reason =
+                "an id-mapped mount needs its own mappings, or a user namespace of the container".to_owned();
             return Err(SpecError::Invalid { field: field("options idmap or ridmap"), reason });
         }
         (true, true) => (own.uids.to_vec(), own.gids.to_vec()),
@@ -221,7 +222,7 @@ fn look_at(path: &Path) -> Result<(PathBuf, bool), Refusal> {
 fn as_bind(options: &mut Options, index: usize, warnings: &mut Vec<String>) -> Result<(), SpecError> {
     match options.propagation.map(|propagation| propagation.mode) {
         Some(PropagationMode::Shared) => {
-            let reason = "what is mounted in the container cannot appear on the host".to_owned();
+            let reason = "mounts of the container cannot appear on the host".to_owned();
             return Err(SpecError::Refused {
                 field: format!("mounts[{index}].options shared or rshared"),
                 reason,

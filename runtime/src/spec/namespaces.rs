@@ -1,19 +1,20 @@
-//! The namespaces of a container, all of them in the guest. One of the network may name one of the host by its path: the
-//! guest's gets the same interfaces then. A path below /proc/PID/ns may name that of another container, by the process
-//! that stands for it.
+//! The namespaces of a container, all of them in the guest.
 //!
-//! A kind that is missing means "the runtime's own" in the spec, which here is the sandbox's: harmless for pid, ipc,
-//! uts and cgroup. Not for mount, where the container would turn the agent's own root, nor for network: whoever
-//! leaves it out wants the host's network, and a microVM cannot give it.
+//! A network namespace may have the path of a network namespace of the host: the guest's namespace gets the same
+//! interfaces then. A path below /proc/PID/ns may name the namespace of another container, by the pid of its proxy. Paths
+//! are checked as text here: the command opens them.
+//!
+//! A missing kind means the runtime's own namespace in the spec, which here is the sandbox's. That is harmless for pid,
+//! ipc, uts and cgroup. It is refused for mount, where the container would change the agent's root, and for network: a
+//! bundle without a network namespace asks for the host's network, which a microVM cannot give.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use bulkhead_protocol::container::{
     IdMapping, Namespace, NamespaceKind, NamespacePlace, TimeOffset, TimeOffsets,
 };
 
-use super::{Join, SpecError, raw};
-use crate::network::{self, NetworkError};
+use super::{Join, NetworkPath, SpecError, raw};
 
 /// Lines that the kernel takes in uid_map (UID_GID_MAP_MAX_EXTENTS).
 const MAPPINGS_MAX: usize = 340;
@@ -70,7 +71,7 @@ pub(super) fn parse(raw: &[raw::Namespace]) -> Result<Namespaces, SpecError> {
     Ok(list)
 }
 
-/// The namespaces that may be those of other containers.
+/// The namespaces that the container may share with another container.
 pub(super) fn joins(raw: &[raw::Namespace]) -> Result<Vec<Join>, SpecError> {
     let mut joins = Vec::new();
     for (index, namespace) in raw.iter().enumerate() {
@@ -111,23 +112,14 @@ fn process(path: &str, file: &str) -> Option<u32> {
     pid.parse().ok()
 }
 
-/// The network namespace of the host that is given by its path.
-pub(super) fn network(raw: &[raw::Namespace]) -> Result<Option<PathBuf>, SpecError> {
+/// The network namespace of the host that is given by its path. Whether the path leads to one is known when it is opened.
+pub(super) fn network(raw: &[raw::Namespace]) -> Result<Option<NetworkPath>, SpecError> {
     let network = raw.iter().enumerate().find(|(_, namespace)| namespace.kind == "network");
     let Some((index, namespace)) = network else { return Ok(None) };
     let Some(path) = namespace.path.as_deref().filter(|path| !path.is_empty()) else { return Ok(None) };
-    let field = || format!("linux.namespaces[{index}].path");
-    super::process::check_absolute(path, field)?;
-    let path = PathBuf::from(path);
-    match network::Namespace::open(&path) {
-        Ok(_) => Ok(Some(path)),
-        Err(NetworkError::Open { path, source }) => Err(SpecError::Path { field: field(), path, source }),
-        Err(NetworkError::Host { .. }) => {
-            let reason = format!("{} is the host's own network namespace", path.display());
-            Err(SpecError::Refused { field: field(), reason })
-        }
-        Err(error) => Err(SpecError::Invalid { field: field(), reason: error.to_string() }),
-    }
+    let field = format!("linux.namespaces[{index}].path");
+    super::process::check_absolute(path, || field.clone())?;
+    Ok(Some(NetworkPath { field, path: path.into() }))
 }
 
 /// `linux.uidMappings` or `linux.gidMappings`, called `name`.

@@ -84,7 +84,10 @@ fn check_user(raw: &raw::User) -> Result<User, SpecError> {
 
 /// Ignored without a terminal, as the spec says.
 fn console_size(raw: &raw::Process) -> Result<Option<(u16, u16)>, SpecError> {
-    let Some(size) = raw.console_size.as_ref().filter(|_| raw.terminal) else { return Ok(None) };
+    let size = match &raw.console_size {
+        Some(size) if raw.terminal => size,
+        _ => return Ok(None),
+    };
     let side = |name: &str, value: u64| {
         let field = format!("process.consoleSize.{name}");
         u16::try_from(value).map_err(|_| invalid(&field, &format!("{value} is more than 65535")))
@@ -116,7 +119,7 @@ pub(super) fn with_flags(mut raw: raw::Process, flags: &ExecFlags) -> Result<raw
     }
     raw.user.additional_gids.extend(&flags.additional_gids);
     raw.terminal = flags.terminal;
-    // The container's window is not that of whoever runs exec.
+    // The size of the container's terminal says nothing about the caller's terminal.
     raw.console_size = None;
     raw.no_new_privileges |= flags.no_new_privileges;
     for (given, own) in

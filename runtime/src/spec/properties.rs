@@ -45,7 +45,7 @@ proptest! {
     fn a_bundle_with_any_values_is_taken_or_refused(
         changes in prop::collection::vec((any::<prop::sample::Index>(), value()), 1..3),
     ) {
-        let mut spec: Value = serde_json::from_str(crate::cli::TEMPLATE).unwrap();
+        let mut spec: Value = serde_json::from_str(super::TEMPLATE).unwrap();
         let directory = bundle();
         for (place, value) in changes {
             let mut all = Vec::new();

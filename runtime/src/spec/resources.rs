@@ -18,7 +18,7 @@ use super::{
 const CONTROLLERS: [&str; 8] = ["cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"];
 /// Bytes that a cgroup file takes in one write.
 const UNIFIED_VALUE_MAX: usize = 4096;
-/// Of x86_64, as cgroup2 writes them; whether a guest has the larger one depends on the CPU, so the agent decides.
+/// Page sizes of x86_64, as cgroup2 writes them. Whether a guest has 1 GiB pages depends on the CPU, so the agent decides.
 const PAGE_SIZES: [&str; 2] = ["2MB", "1GB"];
 
 /// What the guest keeps, and what the host keeps. `nodes` are the container's devices, which the rules may name.

@@ -53,7 +53,7 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, SpecError> {
         return Err(SpecError::Missing { field: "process.scheduler.policy".into() });
     }
     if raw.policy == "SCHED_ISO" {
-        let reason = "Linux has the name, but no such policy".to_owned();
+        let reason = "Linux reserves the name and has no such policy".to_owned();
         return Err(SpecError::Refused { field: "process.scheduler.policy \"SCHED_ISO\"".into(), reason });
     }
     let policy = number(&POLICIES, &raw.policy).map_err(|reason| invalid("policy", reason))?;
@@ -66,11 +66,11 @@ fn scheduler(raw: &raw::Scheduler) -> Result<Scheduler, SpecError> {
         return Err(invalid("priority", format!("{} is not between 1 and 99", raw.priority)));
     }
     if !realtime && raw.priority != 0 {
-        return Err(invalid("priority", "only SCHED_FIFO and SCHED_RR have priorities".into()));
+        return Err(invalid("priority", "only SCHED_FIFO and SCHED_RR take a priority".into()));
     }
     let times = [("runtime", raw.runtime), ("deadline", raw.deadline), ("period", raw.period)];
     if let Some((name, _)) = times.iter().find(|(_, value)| policy != DEADLINE && *value != 0) {
-        return Err(invalid(name, "only SCHED_DEADLINE has one".into()));
+        return Err(invalid(name, "only SCHED_DEADLINE takes this field".into()));
     }
     Ok(Scheduler {
         policy,

@@ -48,10 +48,13 @@ pub(super) fn parse(
         }
         let list = match owner(&name) {
             Some(kind) if namespaces.has(kind) => &mut settings.own,
-            Some(_) => return Err(invalid("the namespace it belongs to is not the container's own")),
+            Some(_) => {
+                return Err(invalid("the container has no namespace of its own that the setting belongs to"));
+            }
             None if allowed.allow(&name) => &mut settings.guest,
             None => {
-                let reason = "it does not belong to a namespace".to_owned();
+                let reason =
+                    "the setting belongs to no namespace and would change the whole guest".to_owned();
                 return Err(SpecError::Refused { field: field(), reason });
             }
         };

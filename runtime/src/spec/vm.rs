@@ -23,7 +23,7 @@ pub(super) fn parse(raw: Option<&raw::Vm>, annotations: &BTreeMap<String, String
     ];
     for (field, parameters) in parameters {
         if !parameters.is_empty() {
-            let reason = "the command line is the runtime's alone".to_owned();
+            let reason = "the runtime alone sets the command line".to_owned();
             return Err(SpecError::Refused { field: field.into(), reason });
         }
     }
@@ -48,7 +48,7 @@ fn hardware(raw: &raw::HwConfig) -> Result<Hardware, SpecError> {
     ];
     for (name, value) in xen {
         if raw::asks_for_something(value.as_ref()) {
-            let reason = "a microVM has no device tree, and no device of the host".to_owned();
+            let reason = "a microVM has neither a device tree nor a device of the host".to_owned();
             return Err(SpecError::Refused { field: format!("vm.hwConfig.{name}"), reason });
         }
     }
@@ -61,12 +61,12 @@ fn hardware(raw: &raw::HwConfig) -> Result<Hardware, SpecError> {
     Ok(Hardware { memory_mib: memory_mib.transpose()?, vcpus: raw.vcpus.filter(|count| *count != 0) })
 }
 
-/// An unknown name of ours is refused: it would have changed the machine.
+/// An unknown name below `org.bulkhead.vm.` is refused: the caller meant to change the machine.
 fn annotated(annotations: &BTreeMap<String, String>) -> Result<Hardware, SpecError> {
     let field = |name: &str| format!("annotations[{name:?}]");
     let ours = annotations.keys().filter(|name| name.starts_with(PREFIX));
     if let Some(unknown) = ours.into_iter().find(|name| !ANNOTATIONS.contains(&name.as_str())) {
-        let reason = format!("there are {}", ANNOTATIONS.join(", "));
+        let reason = format!("the known names are {}", ANNOTATIONS.join(", "));
         return Err(SpecError::Refused { field: field(unknown), reason });
     }
     let number = |name: &str| {

@@ -2,8 +2,8 @@
 //!
 //!   AUTH EXTERNAL ─▶ OK ─▶ BEGIN ─▶ method call ─▶ … signals … ─▶ its reply
 //!
-//! Messages are zbus's. The connection is not: systemd names itself as the sender by its well-known name, which zbus takes
-//! for a broken message. One exchange at a time, and a deadline for all of them together.
+//! zbus encodes and decodes the messages, and makes no connection: systemd gives its well-known name as the sender, which
+//! zbus's connection takes for a broken message. There is one exchange at a time, and one deadline for all of them.
 
 use std::{
     collections::VecDeque,
@@ -39,18 +39,18 @@ const FIXED: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    #[error("its socket")]
+    #[error("use the socket of systemd")]
     Socket { source: io::Error },
-    #[error("it refuses this user: {answer:?}")]
+    #[error("systemd refused this user and answered {answer:?}")]
     Refused { answer: String },
-    #[error("a message that is none: {what}")]
+    #[error("read a D-Bus message: {what}")]
     Message { what: &'static str },
-    #[error("write or read a message")]
+    #[error("encode or decode a D-Bus message")]
     Wire { source: Box<zbus::Error> },
     /// By the error's name.
     #[error("{name}: {text}")]
     Answer { name: String, text: String },
-    #[error("no answer within {0:?}")]
+    #[error("systemd did not answer within {0:?}")]
     Late(Duration),
 }
 
@@ -128,7 +128,7 @@ impl Bus {
         let endian = match bytes.first() {
             Some(b'l') => Endian::Little,
             Some(b'B') => Endian::Big,
-            _ => return Err(BusError::Message { what: "its byte order is unknown" }),
+            _ => return Err(BusError::Message { what: "the byte order is unknown" }),
         };
         let number = |at: usize| -> usize {
             let word = bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).unwrap_or_default();
@@ -141,7 +141,7 @@ impl Bus {
         let head = FIXED.saturating_add(fields).next_multiple_of(8);
         let whole = head.saturating_add(body);
         if whole > MESSAGE {
-            return Err(BusError::Message { what: "it is too long" });
+            return Err(BusError::Message { what: "the message is too long" });
         }
         bytes.resize(whole, 0);
         let rest = bytes.get_mut(FIXED..).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! What the files of a scope's cgroup say, as properties of the unit.
+//! The values in the files of a scope's cgroup, as properties of the unit.
 //!
-//! systemd writes the files of its units anew at a reload, by the properties: what was set in a file alone would be lost.
-//! The files come first, since the kernel checks them; then the unit is told what they say.
+//! At a reload systemd writes the files of its units anew, from the properties: a value that is in a file alone is lost. The
+//! files are written first, since the kernel checks them. Then their values become properties of the unit.
 
 use std::{fs, path::Path};
 

@@ -11,8 +11,8 @@ use bulkhead_protocol::{
 
 use crate::{
     error::Error,
-    spec::{Bundle, Join, SpecError},
-    state::{Process, Record, StateDir},
+    spec::{Bundle, Join, NetworkPath, SpecError},
+    store::{Process, Record, StateDir},
 };
 
 /// A sandbox that has a container already.
@@ -48,7 +48,7 @@ pub(super) fn resolve(root: &Path, bundle: &mut Bundle) -> Result<Option<Joined>
     }
     let Some(owner) = owner else { return Ok(None) };
     let network = bundle.host.network.as_ref().filter(|_| !kinds.contains(&NamespaceKind::Network));
-    if let Some(path) = network {
+    if let Some(NetworkPath { path, .. }) = network {
         let reason = format!(
             "in the microVM of {} a container has that one's network or none, not {}",
             owner.id,

@@ -5,7 +5,7 @@ use crate::{
     cli::CgroupManager,
     log::{Format, Log, LogOptions},
     spec::Hooks,
-    state::{Process, names, write_atomically},
+    store::{Process, names, write_atomically},
 };
 
 #[test]

@@ -78,14 +78,14 @@ fn the_probes_words_and_exit_code_decide_on_kvm() {
     let old = kvm(&files.script("echo this KVM lacks KVM_CAP_IRQFD; exit 1"));
     assert_eq!((old.verdict, old.hint), (Verdict::Fail, Some(LACKING_HINT)));
     let mute = kvm(&files.script("kill -SEGV $$"));
-    assert_eq!(mute.detail, "the probe died without a word");
+    assert_eq!(mute.detail, "the probe ended without output");
 }
 
 #[test]
 fn a_program_that_hangs_is_killed_at_the_deadline() {
     let files = Files::new();
     let path = files.script("echo $$ > \"$0.pid\"; exec sleep 1000");
-    let error = output(&path, "x", Duration::from_millis(300)).err().unwrap();
+    let error = run(&path, "x", Duration::from_millis(300)).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     if let Ok(pid) = fs::read_to_string(path.with_extension("pid")) {
         assert!(!Path::new("/proc").join(pid.trim()).exists());
@@ -94,6 +94,6 @@ fn a_program_that_hangs_is_killed_at_the_deadline() {
 
 #[test]
 fn output_is_read_up_to_a_limit() {
-    let said = output(&Files::new().script("yes x | head -c 20000"), "x", VERSION).unwrap();
-    assert!(said.text.len() <= 4096 && said.text.len() > 4000);
+    let output = run(&Files::new().script("yes x | head -c 20000"), "x", VERSION).unwrap();
+    assert!(output.text.len() <= 4096 && output.text.len() > 4000);
 }

@@ -41,7 +41,7 @@ fn swap_that_reaches_a_disk_is_a_warning() {
     assert_eq!(with("/dev/zram0 partition 1 0 100\n").verdict, Verdict::Ok);
     let finding = with("/dev/zram0 partition 1 0 100\n/dev/sda2 partition 1 0 -2\n");
     assert_eq!(finding.verdict, Verdict::Warn);
-    assert!(finding.detail.contains("written to /dev/sda2,"), "{}", finding.detail);
+    assert!(finding.detail.contains("written to /dev/sda2 and stay"), "{}", finding.detail);
 }
 
 #[test]

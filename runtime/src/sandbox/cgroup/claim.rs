@@ -1,6 +1,6 @@
 //! A cgroup is that of one container: empty when it comes, and what the VMM leaves in it goes with it.
 //!
-//!   command: `refuse_taken`      server: `Claim::take` ─▶ VMM inside ─▶ `state::vacate` when the VMM is gone
+//!   command: `refuse_taken`      server: `Claim::take` ─▶ VMM inside ─▶ `undo::vacate` when the VMM is gone
 //!
 //! Whoever deletes a container kills what is left in its cgroup, so nobody else's processes may be there. runc refuses a
 //! cgroup that is not empty as well.
@@ -11,7 +11,7 @@ use bulkhead_protocol::id::ContainerId;
 use rustix::{fs::FlockOperation, io::Errno};
 
 use super::CgroupError;
-use crate::state::{self, StateDir};
+use crate::{store::StateDir, undo};
 
 /// Whether a container may come into the cgroup at `path`, as far as can be seen without touching anything.
 ///
@@ -27,7 +27,7 @@ pub fn refuse_taken(path: &Path, root: &Path, id: &ContainerId) -> Result<(), Cg
         // Deleted meanwhile, or not to be read: then its own delete says so.
         let Ok(dir) = StateDir::open(root, &other) else { continue };
         let entries = dir.journal().entries().unwrap_or_default();
-        if state::cgroups_held(&entries).any(|held| held == path) {
+        if undo::cgroups_held(&entries).any(|held| held == path) {
             return Err(CgroupError::Taken { path: path.to_owned(), id: other });
         }
     }

@@ -15,7 +15,7 @@ use bulkhead_protocol::id::ContainerId;
 
 use super::CgroupError;
 use crate::{
-    state::{Entry, Journal},
+    store::{Entry, Journal},
     systemd::{self, Scope},
 };
 

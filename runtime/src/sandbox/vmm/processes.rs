@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     log::note,
-    state::{Held, Process},
+    store::{Held, Process},
 };
 
 #[derive(Debug, thiserror::Error)]

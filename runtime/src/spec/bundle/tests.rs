@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::super::fixture::bundle;
 use super::*;
-use crate::error::Error;
+use bulkhead_sys::chain;
 
 fn refusal_of(config: &[u8]) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.json"), config).unwrap();
-    Error::from(load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err()).chain()
+    chain(&load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err())
 }
 
 #[test]
@@ -31,9 +31,9 @@ fn a_missing_bundle_or_config_json_is_named_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
     let error = load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err();
     assert!(error.hint().unwrap().contains("bulkhead spec"));
-    assert!(Error::from(error).chain().ends_with("/config.json: No such file or directory (os error 2)"));
+    assert!(chain(&error).ends_with("/config.json: No such file or directory (os error 2)"));
     let error = load(Path::new("/nonexistent"), &"web".parse().unwrap(), &Policy::default()).unwrap_err();
-    assert_eq!(Error::from(error).chain(), "bundle /nonexistent: No such file or directory (os error 2)");
+    assert_eq!(chain(&error), "open bundle /nonexistent: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_rootfs_must_be_a_directory() {
     let spec = bundle().set("root.path", json!("gone"));
     let error = spec.load().unwrap_err();
     assert!(error.hint().is_some());
-    let chain = Error::from(error).chain();
+    let chain = chain(&error);
     assert!(
         chain.starts_with("root.path: /") && chain.ends_with("/gone: No such file or directory (os error 2)")
     );

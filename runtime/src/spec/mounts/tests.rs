@@ -145,7 +145,7 @@ fn a_copy_of_the_image_is_for_a_tmpfs_alone() {
     let tmpfs = json!({"destination": "/d", "type": "tmpfs", "options": ["tmpcopyup"]});
     assert!(with(tmpfs).guest().mounts[0].copy_up);
     let refusal = with_bind(&["rbind", "tmpcopyup"]).refusal();
-    let expected = "mounts[0].options tmpcopyup is not supported: only a tmpfs can start with a copy";
+    let expected = "mounts[0].options tmpcopyup is not supported: only a tmpfs can have tmpcopyup";
     assert_eq!(refusal, expected);
 }
 
@@ -203,7 +203,7 @@ fn the_mapping_of_a_bind_is_made_on_the_host() {
 fn an_id_map_without_mappings_is_that_of_the_container_or_refused() {
     let mount = json!({"destination": "/d", "type": "tmpfs", "options": ["idmap"]});
     let refusal = with(mount.clone()).refusal();
-    assert!(refusal.starts_with("mounts[0].options idmap or ridmap: there is no mapping"), "{refusal}");
+    assert!(refusal.starts_with("mounts[0].options idmap or ridmap: an id-mapped mount needs"), "{refusal}");
     let mapped = with(mount)
         .set(
             "linux.namespaces",

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::super::{CheckedProcess, exec_process, fixture::bundle, load_process};
 use super::*;
-use crate::error::Error;
+use bulkhead_sys::chain;
 
 #[test]
 fn args_are_taken_and_must_not_be_missing_or_empty() {
@@ -138,7 +138,7 @@ fn exec(flags: &ExecFlags) -> CheckedProcess {
 }
 
 fn exec_refusal(flags: &ExecFlags) -> String {
-    Error::from(exec_process(&bundle().json(), flags, &Policy::default()).unwrap_err()).chain()
+    chain(&exec_process(&bundle().json(), flags, &Policy::default()).unwrap_err())
 }
 
 fn flags() -> ExecFlags {
@@ -204,7 +204,7 @@ fn a_process_file_is_checked_like_the_containers_own() {
     let file = dir.path().join("process.json");
     let load = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        load_process(&file, &Policy::default()).map_err(|error| Error::from(error).chain())
+        load_process(&file, &Policy::default()).map_err(|error| chain(&error))
     };
     let process = load(r#"{"args": ["id"], "cwd": "/", "terminal": true}"#).unwrap().process;
     assert_eq!((process.args[0].as_str(), process.terminal), ("id", true));
@@ -214,6 +214,6 @@ fn a_process_file_is_checked_like_the_containers_own() {
     assert!(list.starts_with("process: invalid type: sequence, expected an object"), "{list}");
     assert!(load("{").unwrap_err().starts_with("the process file is not JSON: EOF"));
     let missing = load_process(std::path::Path::new("/nonexistent"), &Policy::default()).unwrap_err();
-    let missing = Error::from(missing).chain();
+    let missing = chain(&missing);
     assert_eq!(missing, "read /nonexistent: No such file or directory (os error 2)");
 }

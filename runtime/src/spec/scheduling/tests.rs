@@ -41,18 +41,18 @@ fn values_that_do_not_go_with_the_policy_are_refused() {
     assert!(text.starts_with("process.scheduler.policy: \"BATCH\" is not one of SCHED_OTHER, "), "{text}");
     assert_eq!(
         refusal("scheduler", json!({"policy": "SCHED_ISO"})),
-        "process.scheduler.policy \"SCHED_ISO\" is not supported: Linux has the name, but no such policy"
+        "process.scheduler.policy \"SCHED_ISO\" is not supported: Linux reserves the name and has no such policy"
     );
     let text = refusal("scheduler", json!({"policy": "SCHED_BATCH", "nice": 20}));
     assert_eq!(text, "process.scheduler.nice: 20 is not between -20 and 19");
     let text = refusal("scheduler", json!({"policy": "SCHED_BATCH", "priority": 1}));
-    assert_eq!(text, "process.scheduler.priority: only SCHED_FIFO and SCHED_RR have priorities");
+    assert_eq!(text, "process.scheduler.priority: only SCHED_FIFO and SCHED_RR take a priority");
     for priority in [0, -1, 100] {
         let text = refusal("scheduler", json!({"policy": "SCHED_RR", "priority": priority}));
         assert_eq!(text, format!("process.scheduler.priority: {priority} is not between 1 and 99"));
     }
     let text = refusal("scheduler", json!({"policy": "SCHED_OTHER", "period": 1}));
-    assert_eq!(text, "process.scheduler.period: only SCHED_DEADLINE has one");
+    assert_eq!(text, "process.scheduler.period: only SCHED_DEADLINE takes this field");
 }
 
 #[test]

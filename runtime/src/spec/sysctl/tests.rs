@@ -30,7 +30,9 @@ fn slashes_and_dots_mean_the_same() {
 fn a_setting_of_the_whole_kernel_is_refused() {
     for key in ["kernel.panic", "vm.overcommit_memory", "fs.file-max", "kernel.core_pattern"] {
         let refusal = with(key, "1").refusal();
-        let expected = format!("linux.sysctl[{key:?}] is not supported: it does not belong to a namespace");
+        let expected = format!(
+            "linux.sysctl[{key:?}] is not supported: the setting belongs to no namespace and would change the whole guest"
+        );
         assert_eq!(refusal, expected);
     }
 }
@@ -75,7 +77,8 @@ fn a_setting_needs_its_namespace() {
     let spec =
         with("kernel.sem", "1").set("linux.namespaces", json!([{"type": "mount"}, {"type": "network"}]));
     let refusal = spec.remove("hostname").refusal();
-    let expected = "linux.sysctl[\"kernel.sem\"]: the namespace it belongs to is not the container's own";
+    let expected =
+        "linux.sysctl[\"kernel.sem\"]: the container has no namespace of its own that the setting belongs to";
     assert_eq!(refusal, expected);
 }
 

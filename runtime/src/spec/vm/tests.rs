@@ -63,7 +63,7 @@ fn parameters_and_images_are_refused() {
     for field in ["vm.hypervisor.parameters", "vm.kernel.parameters"] {
         assert_eq!(
             bundle().set(field, json!(["init=/bin/sh"])).refusal(),
-            format!("{field} is not supported: the command line is the runtime's alone")
+            format!("{field} is not supported: the runtime alone sets the command line")
         );
     }
     let image = json!({"path": "/x.raw", "format": "raw"});
@@ -84,7 +84,7 @@ fn our_annotations_are_numbers_and_unknown_ones_are_refused() {
     assert!(annotated("org.bulkhead.vm.memory-mib", "-1").refusal().contains("is not a whole number"));
     assert_eq!(
         annotated("org.bulkhead.vm.memory", "1").refusal(),
-        r#"annotations["org.bulkhead.vm.memory"] is not supported: there are org.bulkhead.vm.memory-mib, org.bulkhead.vm.vcpus"#
+        r#"annotations["org.bulkhead.vm.memory"] is not supported: the known names are org.bulkhead.vm.memory-mib, org.bulkhead.vm.vcpus"#
     );
     annotated("org.example.vm.memory", "any").load().unwrap();
 }

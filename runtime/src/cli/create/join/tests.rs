@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     spec::fixture::{Fixture, bundle},
-    state::{names, write_atomically},
+    store::{names, write_atomically},
 };
 
 /// A root with containers whose process is this one: their names, and the sandboxes that they are in.

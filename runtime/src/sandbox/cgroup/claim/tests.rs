@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::Entry;
+use crate::store::Entry;
 
 fn id(name: &str) -> ContainerId {
     name.parse().unwrap()

@@ -16,10 +16,7 @@ use std::{
 };
 
 pub use self::bounded::Bounded;
-use crate::{
-    text::{printable, say},
-    time::rfc3339,
-};
+use crate::{text::printable, time::rfc3339};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -103,25 +100,27 @@ impl Log {
         }
         let quiet = level == Level::Info && !self.options.debug;
         if level == Level::Error || (self.file.is_none() && !quiet) {
-            say(format_args!("{}", for_a_person(level, message, fields)));
+            note(&for_a_person(level, message, fields));
         }
     }
 }
 
-/// Where `note` writes, when not to standard error.
+/// The file that takes the place of standard error in a process without a terminal.
 static NOTES: OnceLock<Mutex<Bounded>> = OnceLock::new();
 
-/// Sends all further notes, and the message of a panic, to a file. For a process that lives long.
+/// Writes all further notes, and the message of a panic, to a file: for a process that outlives its caller.
 pub fn note_in(log: Bounded) {
     let _ = NOTES.set(Mutex::new(log));
     std::panic::set_hook(Box::new(|panic| note(&panic.to_string())));
 }
 
-/// A line of a process that nobody watches. That it cannot be written is no reason to end, as it is for `eprintln`.
+/// Writes one line to standard error, or to the file of `note_in`. A line that cannot be written is lost without a panic,
+/// unlike with `eprintln`.
 pub fn note(message: &str) {
     note_bytes(printable(&format!("{message}\n")).as_bytes());
 }
 
+/// As `note`, for bytes that are already safe to show.
 pub fn note_bytes(bytes: &[u8]) {
     let _ = match NOTES.get() {
         Some(log) => log.lock().unwrap_or_else(PoisonError::into_inner).write(bytes),

@@ -1,7 +1,7 @@
 //! The cgroups that a container leaves: emptied of what its VMM has started, then removed, newest first.
 //!
-//! `Owned` says that all in a cgroup is the container's, from then on until `Vacated`. Without it, only the processes of the
-//! journal are killed: others may have moved into the directory since.
+//! All processes in a cgroup belong to the container from `Entry::Owned` to `Entry::Vacated`, and are killed. Outside of that
+//! time only the processes of the journal are killed: others may have moved into the directory.
 
 use std::{
     fs, io,
@@ -9,23 +9,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Entry, Process};
-use crate::systemd::{self, Scope, SystemdError};
+use crate::{
+    store::{Entry, Process, Scope},
+    systemd::{self, SystemdError},
+};
 
-/// For what a VMM has left to end, after SIGKILL.
+/// For the processes that a VMM has left to end, after SIGKILL.
 const GONE: Duration = Duration::from_secs(5);
 /// For a cgroup to notice that its last process is gone.
 const EMPTY: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Why a cgroup is not empty, or cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LeftoverError {
+    #[error("list the processes in the cgroup")]
+    List { source: io::Error },
+    #[error("kill {process}")]
+    Kill { process: Process, source: io::Error },
+    #[error("wait for {process} to end")]
+    Wait { process: Process, source: io::Error },
+    #[error("{process} has not ended {waited:?} after SIGKILL")]
+    Unkillable { process: Process, waited: Duration },
+    #[error("processes in the cgroup kept starting others for {waited:?}")]
+    Forking { waited: Duration },
+    #[error("the cgroup holds processes that do not belong to the container")]
+    NotOurs,
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    #[error("remove the directory")]
+    Remove { source: io::Error },
+}
+
 /// What a journal says of cgroups.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Leftovers {
-    /// All that is in them is to be killed.
+    /// All processes in them are to be killed.
     pub(super) owned: Vec<PathBuf>,
     /// Directories that were made, the last one first.
     pub(super) made: Vec<PathBuf>,
-    /// What systemd has made.
+    /// Units of systemd.
     pub(super) scopes: Vec<(Scope, PathBuf)>,
 }
 
@@ -57,7 +80,7 @@ pub fn held(entries: &[Entry]) -> impl Iterator<Item = PathBuf> {
 ///
 /// # Errors
 /// When a process does not end.
-pub fn vacate(path: &Path, ours: &[u32]) -> io::Result<()> {
+pub fn vacate(path: &Path, ours: &[u32]) -> Result<(), LeftoverError> {
     let deadline = Instant::now() + GONE;
     // What is born meanwhile is found in the next round.
     loop {
@@ -68,26 +91,26 @@ pub fn vacate(path: &Path, ours: &[u32]) -> io::Result<()> {
             return Ok(());
         }
         let known: Vec<_> = known.iter().filter(|process| still.contains(&process.pid)).collect();
-        for process in &known {
-            process.kill()?;
+        for &&process in &known {
+            process.kill().map_err(|source| LeftoverError::Kill { process, source })?;
         }
-        for process in &known {
-            if !process.wait(deadline)? {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{process} does not end")));
+        for &&process in &known {
+            if !process.wait(deadline).map_err(|source| LeftoverError::Wait { process, source })? {
+                return Err(LeftoverError::Unkillable { process, waited: GONE });
             }
         }
         if Instant::now() >= deadline {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "processes in it make others"));
+            return Err(LeftoverError::Forking { waited: GONE });
         }
     }
 }
 
-fn strangers(path: &Path, ours: &[u32]) -> io::Result<impl Iterator<Item = u32>> {
+fn strangers(path: &Path, ours: &[u32]) -> Result<impl Iterator<Item = u32>, LeftoverError> {
     let text = match fs::read_to_string(path.join("cgroup.procs")) {
         Ok(text) => text,
         // Without a directory there is nobody in it.
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => String::new(),
-        Err(e) => return Err(e),
+        Err(source) => return Err(LeftoverError::List { source }),
     };
     let pids: Vec<u32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
     // 0 is a process outside of this one's pid namespace, which it could not kill.
@@ -97,8 +120,8 @@ fn strangers(path: &Path, ours: &[u32]) -> io::Result<impl Iterator<Item = u32>>
 /// Removes all that the journal names.
 ///
 /// # Errors
-/// A cgroup of the container that is not empty; the step says which.
-pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, io::Error)> {
+/// The first cgroup of the container that cannot be emptied or removed.
+pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, LeftoverError)> {
     let Leftovers { owned, made, scopes } = Leftovers::of(entries);
     for path in owned {
         if !has_children(&path) {
@@ -113,44 +136,41 @@ pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, io::Error)> 
     // The last one is that of the processes, the others only lead to it.
     for (index, path) in made.into_iter().enumerate() {
         match remove(&path) {
-            Err(e) if index == 0 || e.kind() != io::ErrorKind::ResourceBusy => return Err((path, e)),
-            _ => {}
+            Err(LeftoverError::NotOurs) if index > 0 => {}
+            removed => removed.map_err(|e| (path, e))?,
         }
     }
     Ok(())
 }
 
 /// systemd would kill whoever is in it, so it is asked when nobody is.
-fn end_scope(scope: &Scope, path: &Path) -> io::Result<()> {
+fn end_scope(scope: &Scope, path: &Path) -> Result<(), LeftoverError> {
     let deadline = Instant::now() + EMPTY;
     while strangers(path, &[])?.next().is_some() {
         if Instant::now() >= deadline {
-            return Err(not_ours());
+            return Err(LeftoverError::NotOurs);
         }
         std::thread::sleep(POLL);
     }
     match systemd::stop(scope) {
         // Without systemd there is a directory at most.
         Ok(()) | Err(SystemdError::Absent) => remove(path),
-        Err(error) => Err(io::Error::other(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
-fn not_ours() -> io::Error {
-    let reason = "processes that are not this container's are in it";
-    io::Error::new(io::ErrorKind::ResourceBusy, reason)
-}
-
 /// A directory that others use meanwhile (`bulkhead/` of several containers) stays: the last of them removes it.
-fn remove(path: &Path) -> io::Result<()> {
+fn remove(path: &Path) -> Result<(), LeftoverError> {
     let deadline = Instant::now() + EMPTY;
     loop {
         match fs::remove_dir(path) {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) if e.kind() != io::ErrorKind::ResourceBusy => return Err(e),
+            Err(source) if source.kind() != io::ErrorKind::ResourceBusy => {
+                return Err(LeftoverError::Remove { source });
+            }
             Err(_) if has_children(path) => return Ok(()),
-            Err(_) if Instant::now() >= deadline => return Err(not_ours()),
+            Err(_) if Instant::now() >= deadline => return Err(LeftoverError::NotOurs),
             Err(_) => std::thread::sleep(POLL),
         }
     }

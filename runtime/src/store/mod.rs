@@ -1,19 +1,19 @@
 //! What survives a command: `<root>/<id>/`, one directory per container, mode 0700.
 //!
 //!   create ─claim─▶ lock · journal · config.json · server.sock · vsock.sock · share/ ─▶ state.json
-//!   start, kill, exec, state ─open─▶ state.json, server.sock          delete ─lock, undo the journal─▶ gone
+//!   start, kill, exec, state ─open─▶ state.json, server.sock          delete ─lock, `crate::undo`─▶ gone
 //!
 //! `state.json` is written once, atomically, when the container is made: without it a container is being created, or
 //! its creation was cut off. Whoever holds the lock decides which. Every object outside this directory has a line in
-//! `journal` before it is made, so that the directory alone is enough to remove all of it.
+//! `journal` before it is made, so that the directory alone is enough to remove all of it. This module keeps the names of
+//! such objects and touches none of them: it knows no network and no systemd.
 
-mod cgroups;
 mod journal;
+mod objects;
 mod process;
 mod record;
 mod remove;
 mod socket;
-mod undo;
 
 use std::{
     fs::{self, File},
@@ -32,11 +32,10 @@ use std::{
 use bulkhead_protocol::id::ContainerId;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-pub use cgroups::{held as cgroups_held, vacate};
 pub use journal::{Entry, Journal, Role};
+pub use objects::{NamespaceId, Scope};
 pub use process::{Held, Process};
 pub use record::{ExitRecord, Record, read_json, write_atomically};
-pub use undo::{Undo, undo};
 
 /// For another command to finish with the container.
 const LOCK_WAIT: Duration = Duration::from_secs(90);
@@ -68,15 +67,16 @@ pub enum StateError {
     Missing { id: ContainerId },
     #[error("container {id} is being created")]
     Creating { id: ContainerId },
-    #[error("container {id} is in use by another command for {waited:?}")]
+    /// Nobody is at work on it, and it was never finished: `crate::undo::claim` removes what is left.
+    #[error("the creation of container {id} was cut off")]
+    CutOff { id: ContainerId },
+    #[error("another command still works on container {id} after {waited:?}")]
     Busy { id: ContainerId, waited: Duration },
     /// `what` says step and object.
     #[error("{what}")]
     Io { what: String, source: io::Error },
-    #[error("{} is not what was written there", .path.display())]
+    #[error("{} is damaged", .path.display())]
     Corrupt { path: PathBuf, source: serde_json::Error },
-    #[error("{process} does not end, {waited:?} after SIGKILL")]
-    Unkillable { process: Process, waited: Duration },
 }
 
 impl StateError {
@@ -87,14 +87,18 @@ impl StateError {
     /// What the reader can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Exists { .. } => Some("delete it first, or take another id"),
+            Self::Exists { .. } => Some("delete the container first, or choose another id"),
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull => Some("free space where --root is, or give another --root"),
-                io::ErrorKind::ReadOnlyFilesystem => Some("give a writable --root"),
+                io::ErrorKind::StorageFull => {
+                    Some("free space on the filesystem of --root, or choose another --root")
+                }
+                io::ErrorKind::ReadOnlyFilesystem => Some("choose a --root that can be written"),
                 _ => None,
             },
-            Self::Creating { .. } | Self::Corrupt { .. } => Some("`delete --force` removes it"),
-            Self::Missing { .. } | Self::Busy { .. } | Self::Unkillable { .. } => None,
+            Self::Creating { .. } | Self::CutOff { .. } | Self::Corrupt { .. } => {
+                Some("`bulkhead delete --force` removes the container")
+            }
+            Self::Missing { .. } | Self::Busy { .. } => None,
         }
     }
 }
@@ -124,10 +128,10 @@ pub enum Stage {
 }
 
 impl StateDir {
-    /// Takes the id for a new container. Leftovers of a creation that was cut off are undone first.
+    /// Takes the id for a new container.
     ///
     /// # Errors
-    /// `Exists` when the id is taken; or the root cannot be written.
+    /// `Exists` when the id is taken, `CutOff` when a creation has left its directory behind; or the root cannot be written.
     pub fn claim(root: &Path, id: &ContainerId) -> Result<Locked, StateError> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -157,8 +161,7 @@ impl StateDir {
                     return Err(StateError::Exists { id: id.clone() });
                 }
                 Ok(locked) if made => return Ok(locked),
-                // Nobody is at work on it and it was never finished.
-                Ok(locked) => undo(&locked, &Undo::everything())?,
+                Ok(_) => return Err(StateError::CutOff { id: id.clone() }),
                 Err(StateError::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -353,6 +356,15 @@ impl Locked {
         let target = format!("../{other}/{name}");
         rustix::fs::symlinkat(target, &self.dir.dir, name)
             .map_err(|e| StateError::io(format!("link {}", self.join(name).display()), e))
+    }
+
+    /// Removes the directory with all that is in it; the journal goes with it, so the objects that it names come first.
+    ///
+    /// # Errors
+    /// A file that cannot be removed, or a host directory that is still mounted in it.
+    pub fn remove(&self) -> Result<(), StateError> {
+        remove::tree(&self.dir.path)
+            .map_err(|e| StateError::io(format!("remove state directory {}", self.dir.path.display()), e))
     }
 
     /// Lets other commands at the container.

@@ -18,8 +18,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{Process, StateError};
-use crate::{network::NamespaceId, systemd::Scope};
+use super::{NamespaceId, Process, Scope, StateError};
 
 /// Bytes from which on it is looked for processes that have ended: some 900 lines. All processes that may run at once need as much.
 const LARGE: u64 = 64 << 10;

@@ -1,65 +1,46 @@
-//! Scopes of systemd: on its hosts the cgroup of a container is a unit, so that systemd leaves it alone.
+//! Scopes of systemd: on hosts with systemd the cgroup of a container is a unit, so that systemd leaves it alone.
 //!
 //!   StartTransientUnit (Slice, PIDs, Delegate) ─▶ job ─▶ JobRemoved "done"        StopUnit ─▶ job ─▶ ResetFailedUnit
 //!
-//! A directory that is made behind systemd's back has no unit: a reload takes controllers away, and a slice that stops takes
-//! the directory along. What limits the unit as a whole is a property of it as well as a file, for systemd writes its
-//! files anew whenever it likes (`properties`). All of it over systemd's own socket (`bus`), with a deadline.
+//! A directory without a unit does not last: a reload of systemd takes its controllers away, and the end of the slice removes
+//! it. A limit of the whole unit is set as a file and as a property, since systemd writes the files anew at any time
+//! (`properties`). All calls go over systemd's own socket (`bus`), with a deadline.
 
 mod bus;
 mod properties;
 
 use std::{path::Path, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zbus::{DynamicType, OwnedObjectPath, Variant, wire::serialized::Data};
 
 use self::bus::{Bus, BusError, read};
+
+pub use crate::store::Scope;
 
 /// There while systemd is the init system: sd_booted(3).
 const BOOTED: &str = "/run/systemd/system";
 const SOCKET: &str = "/run/systemd/private";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
-/// For one exchange with its jobs: what runc gives a job.
+/// For one call and its job: the time that runc gives a job.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// What systemd answers about a unit that it does not have.
+/// The name of systemd's error about an unknown unit.
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
-
-/// A scope, by the names of systemd.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scope {
-    /// `machine.slice`.
-    pub slice: String,
-    /// `libpod-web.scope`.
-    pub unit: String,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum SystemdError {
-    #[error("systemd does not run here, which --systemd-cgroup asks for")]
+    #[error("--systemd-cgroup needs systemd, and systemd is not the init system of this host")]
     Absent,
-    #[error("talk to systemd")]
+    #[error("connect to systemd")]
     Connect { source: BusError },
-    #[error("{step} {unit} of systemd")]
+    #[error("ask systemd to {step} {unit}")]
     Call { step: &'static str, unit: String, source: BusError },
-    #[error("{step} {unit} of systemd: its job ended as {result:?}")]
+    #[error("systemd did not {step} {unit}: the job ended as {result:?}")]
     Job { step: &'static str, unit: String, result: String },
 }
 
-impl Scope {
-    /// That of a directory of the hierarchy below `root`; `None` when its name is not that of a scope.
-    pub fn at(path: &Path, root: &Path) -> Option<Self> {
-        let unit = path.file_name()?.to_str().filter(|name| name.ends_with(".scope"))?.to_owned();
-        let above = path.parent()?;
-        // The root slice has no directory.
-        let slice = if above == root { "-.slice" } else { above.file_name()?.to_str()? };
-        Some(Self { slice: slice.to_owned(), unit })
-    }
-}
-
-/// Has the unit keep what the files of its cgroup say now.
+/// Makes the values that the files of the cgroup have now properties of the unit.
 ///
 /// # Errors
 /// A value that systemd does not take.
@@ -76,7 +57,7 @@ pub fn is_there() -> Result<(), SystemdError> {
     if Path::new(BOOTED).is_dir() { Ok(()) } else { Err(SystemdError::Absent) }
 }
 
-/// Makes the scope, with `pid` in it: systemd makes none that is empty, and removes it with its last process.
+/// Makes the scope, with `pid` in it: systemd makes no empty scope, and removes a scope with its last process.
 ///
 /// # Errors
 /// When systemd refuses: above all, a unit of this name exists.
@@ -100,7 +81,7 @@ pub fn start(scope: &Scope, id: &str, pid: u32) -> Result<(), SystemdError> {
     Manager::connect()?.job("start", unit, "StartTransientUnit", &body)
 }
 
-/// Ends the scope; its processes are gone. One that is not there is no error.
+/// Ends the scope, whose processes are gone. A scope that does not exist is no error.
 ///
 /// # Errors
 /// When systemd does not do it.

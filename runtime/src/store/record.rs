@@ -11,11 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::{hook::HookState, id::ContainerId};
+use bulkhead_protocol::id::ContainerId;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Process, StateError};
-use crate::{hooks::Subject, spec::Hooks};
+use crate::spec::Hooks;
 
 /// Bytes of such a file: annotations are the only part that grows, and `config.json` bounds them.
 const SIZE_MAX: u64 = bulkhead_protocol::limits::CONFIG_JSON;
@@ -41,19 +41,6 @@ pub struct Record {
     /// The container whose microVM it is in; `None` for one that has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<ContainerId>,
-}
-
-impl Record {
-    /// As its hooks see it.
-    pub fn subject(&self) -> Subject<'_> {
-        let state = HookState {
-            oci_version: self.oci_version.clone(),
-            id: self.id.clone(),
-            bundle: self.bundle.display().to_string(),
-            annotations: self.annotations.clone(),
-        };
-        Subject { hooks: &self.hooks, state, bundle: &self.bundle }
-    }
 }
 
 /// `exit.json`: how the container's init ended.

@@ -56,20 +56,10 @@ fn an_id_that_is_being_created_or_was_created_is_taken() {
 }
 
 #[test]
-fn what_a_cut_off_creation_left_is_undone_by_the_next_one() {
+fn a_directory_that_a_creation_has_left_is_claimed_by_nobody() {
     let root = tempfile::tempdir().unwrap();
-    let web = StateDir::claim(root.path(), &id("web")).unwrap();
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let process = Process::of(child.id()).unwrap();
-    web.journal().append(&Entry::Process { role: Role::Server, process }).unwrap();
-    fs::create_dir_all(web.join("share/web/rootfs")).unwrap();
-    drop(web);
-
-    let again = StateDir::claim(root.path(), &id("web")).unwrap();
-    assert!(again.journal().entries().unwrap().is_empty());
-    assert!(!again.join("share").exists());
-    assert!(!process.is_alive());
-    child.wait().unwrap();
+    drop(StateDir::claim(root.path(), &id("web")).unwrap());
+    assert!(matches!(StateDir::claim(root.path(), &id("web")), Err(StateError::CutOff { .. })));
 }
 
 #[test]
@@ -88,21 +78,22 @@ fn the_lock_of_a_directory_that_was_deleted_meanwhile_is_worth_nothing() {
     let held = waiter.take_lock().unwrap();
     assert!(held.is_none());
     let late = fs::OpenOptions::new().write(true).open(waiter.join(names::LOCK)).unwrap();
-    undo(&first, &Undo::everything()).unwrap();
+    first.remove().unwrap();
     drop(first);
     let _second = StateDir::claim(root.path(), &id("web")).unwrap();
     assert!(matches!(waiter.locked_by(late), Err(StateError::Missing { .. })));
 }
 
 #[test]
-fn of_many_that_claim_one_id_at_once_exactly_one_gets_it() {
+fn of_many_that_claim_one_id_at_once_no_two_get_it() {
     let root = tempfile::tempdir().unwrap();
     let claims: Vec<_> = std::thread::scope(|scope| {
         let claim = || StateDir::claim(root.path(), &id("web"));
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1, "{claims:?}");
+    // One that finds the directory of another before its lock takes it for cut off: `crate::undo::claim` tries again.
+    assert!(claims.iter().filter(|claim| claim.is_ok()).count() <= 1, "{claims:?}");
 }
 
 #[test]
@@ -113,7 +104,7 @@ fn removing_a_state_directory_leaves_what_its_symlinks_point_to() {
     let web = StateDir::claim(root.path(), &id("web")).unwrap();
     fs::create_dir_all(web.join("share/a")).unwrap();
     symlink(victim.path(), web.join("share/a/link")).unwrap();
-    undo(&web, &Undo::everything()).unwrap();
+    web.remove().unwrap();
     assert!(!web.path().exists());
     assert!(victim.path().join("data").exists());
 }
