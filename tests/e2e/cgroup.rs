@@ -97,7 +97,9 @@ fn a_stranger_that_comes_after_the_container_is_not_killed_by_its_deletion() {
     assert_eq!(first.wait(), 137);
     first.until_status("stopped", DEADLINE);
     let mut stranger = Stranger::in_cgroup(&directory(&host));
-    first.command("delete", ["--force"]).failure(1, &["processes that are not this container's are in it"]);
+    first
+        .command("delete", ["--force"])
+        .failure(1, &["the cgroup holds processes that do not belong to the container"]);
     assert!(stranger.is_alive());
     drop(stranger);
     first.delete();

@@ -234,11 +234,11 @@ fn a_network_that_a_microvm_cannot_have_is_refused_and_left_as_it_was() {
     refused(&bundle(&host, Some("/run/netns/never-was")), &["linux.namespaces[1].path"]);
     // One namespace, two microVMs.
     let first = running(&host, &wire);
-    refused(&inside(&host, &wire), &["eth0", "ingress qdisc already"]);
+    refused(&inside(&host, &wire), &["eth0", "already has an ingress qdisc"]);
     ping(&first, "10.77.0.1");
     first.delete_force();
     assert_eq!(wire.traces(), [""; 0]);
     ip(&["-n", &wire.inside, "route", "add", "blackhole", "10.99.0.0/16"]).success();
-    refused(&inside(&host, &wire), &["route 10.99.0.0/16", "not a unicast route"]);
+    refused(&inside(&host, &wire), &["route 10.99.0.0/16", "the route is not unicast"]);
     assert_eq!(wire.traces(), [""; 0]);
 }
