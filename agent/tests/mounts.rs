@@ -124,7 +124,10 @@ async fn more_mounts_than_the_bound_are_refused_before_anything_is_made() {
     let Some(host) = host() else { return };
     let mut spec = spec(&["sh"]);
     spec.mounts = (0..10_000).map(|number| filesystem(&format!("/m/{number}"), "tmpfs", &[])).collect();
-    assert_eq!(host.create(&spec).await.unwrap_err().chain(), "mounts: 10000 are given, and at most 512 are supported");
+    assert_eq!(
+        host.create(&spec).await.unwrap_err().chain(),
+        "mounts: 10000 are given, and at most 512 are supported"
+    );
     spec.mounts.truncate(400);
     spec.mounts.push(filesystem("/proc", "proc", &[]));
     let out =
