@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::chown,
     thread::sleep,
     time::Duration,
@@ -16,7 +16,7 @@ use rustix::{
     system::{RebootCommand, reboot},
 };
 
-use crate::guest_devices;
+use crate::{guest_devices, report::say};
 
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
@@ -54,10 +54,6 @@ pub(crate) fn init() -> ! {
     }
     reboot(RebootCommand::Restart).unwrap();
     unreachable!("reboot does not return");
-}
-
-pub(crate) fn say(console: &mut File, line: &str) {
-    console.write_all(format!("GUEST {line}\n").as_bytes()).unwrap();
 }
 
 fn read(path: &str) -> String {
