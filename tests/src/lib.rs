@@ -9,3 +9,5 @@ pub mod differential;
 pub mod host;
 pub mod lab;
 pub mod probe;
+#[cfg(test)]
+mod structure;
