@@ -11,3 +11,4 @@ pub mod lab;
 pub mod probe;
 #[cfg(test)]
 mod structure;
+pub mod suite;
