@@ -143,7 +143,8 @@ lint: ## checks format and lints
 
 audit: ## checks licences, sources and advisories of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
-	cargo deny check
+	cargo deny check licenses bans sources
+	cargo deny check advisories
 
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= virtio_fs vsock vmm_messages agent_answers config_json

@@ -1,7 +1,7 @@
 //! Checks of the source itself: what the compiler allows and this project does not.
 //!
 //!   cargo metadata ─▶ every library, program and test ─▶ source (modules and what they import) ─▶ graph (cycles)
-//!                                                      └▶ dependencies (names that no source file has)
+//!                   └▶ every dependency ─▶ dependencies (named in no source file), licences (not in deny.toml)
 //!
 //! Modules import only downwards: among the children of one module (or of the crate) imports make no cycle. What is
 //! between a parent and its child is left out: the parent declares the child, and the child may use the parent's types.
@@ -9,6 +9,7 @@
 
 mod dependencies;
 mod graph;
+mod licences;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -53,9 +54,15 @@ struct Workspace {
     workspace_root: PathBuf,
 }
 
+/// The workspace's own packages.
 fn workspace() -> Workspace {
+    metadata(&["--no-deps", "--offline"])
+}
+
+fn metadata<T: serde::de::DeserializeOwned>(arguments: &[&str]) -> T {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .args(["metadata", "--format-version=1"])
+        .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("run cargo metadata");
@@ -94,4 +101,17 @@ fn every_dependency_is_used() {
     }
     let told: Vec<_> = unused.iter().map(|(package, name)| format!("{package}: {name}")).collect();
     assert!(told.is_empty(), "declared and not used:\n{}", told.join("\n"));
+}
+
+#[test]
+fn every_dependency_has_an_allowed_licence_and_comes_from_a_registry() {
+    #[derive(serde::Deserialize)]
+    struct All {
+        packages: Vec<licences::Package>,
+    }
+    let all: All = metadata(&["--locked", "--filter-platform=x86_64-unknown-linux-gnu"]);
+    let deny =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deny.toml")).expect("read deny.toml");
+    let refused = licences::refused(&all.packages, &licences::allowed(&deny));
+    assert!(refused.is_empty(), "\n{}", refused.join("\n"));
 }

@@ -5,6 +5,7 @@ use std::{io, path::Path};
 use super::{
     dependencies::names_word,
     graph::{Allowed, Graph, complaints},
+    licences::{Package, allowed, refused},
     source::{Crate, SourceError},
 };
 
@@ -167,4 +168,22 @@ fn a_dependency_counts_as_used_when_code_names_it() {
     assert!(names_word("let a = toml::from_str(text);", "toml"));
     assert!(!names_word("// as toml does", "toml"));
     assert!(!names_word("let my_toml = 1;", "toml"));
+}
+
+#[test]
+fn a_dependency_with_another_licence_or_source_is_refused() {
+    let allowed = allowed("[licenses]\nallow = [\"MIT\", \"Apache-2.0\"]\n");
+    let check = |license: Option<&str>, source: Option<&str>| {
+        let (license, source) = (license.map(str::to_owned), source.map(str::to_owned));
+        refused(&[Package { name: "small".into(), version: "1.0.0".into(), license, source }], &allowed)
+    };
+    for good in ["MIT", "MIT OR GPL-3.0", "MIT/Apache-2.0", "(MIT OR Zlib) AND Apache-2.0"] {
+        assert_eq!(check(Some(good), Some("registry+somewhere")), [""; 0], "{good}");
+        assert_eq!(check(Some(good), None), [""; 0], "{good}");
+    }
+    for bad in ["GPL-3.0", "MIT AND GPL-3.0", "Apache-2.0 WITH LLVM-exception", "whatever"] {
+        assert_eq!(check(Some(bad), None), [format!("small 1.0.0 is under {bad}")]);
+    }
+    assert_eq!(check(None, None), ["small 1.0.0 names no licence"]);
+    assert_eq!(check(Some("MIT"), Some("git+somewhere")), ["small 1.0.0 is not from a registry"]);
 }
