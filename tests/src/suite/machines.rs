@@ -23,7 +23,7 @@ pub trait Place {
     /// place is lost.
     fn run(&mut self, program: &Path, tests: &BTreeSet<String>, line: &mut dyn FnMut(&str));
 
-    /// Makes a fresh place of this one, when it is of a kind that may fail by itself.
+    /// Makes a fresh place of this one; false if it is of no kind that fails by itself, or there is none.
     fn replace(&mut self) -> bool;
 }
 

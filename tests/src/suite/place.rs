@@ -111,6 +111,12 @@ impl Place for Machine {
     }
 
     fn replace(&mut self) -> bool {
-        self.lab.as_ref().is_some_and(|lab| lab.does("down") && lab.does("up"))
+        let Some(lab) = &self.lab else { return false };
+        // It may have died already.
+        lab.does("down");
+        lab.does("up")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,11 @@
+use std::process::Stdio;
+
 use super::*;
 
 fn shell(script: &str) -> Output {
-    Output::of(Command::new("sh").args(["-c", script])).expect("start a shell")
+    // Open, with nothing in it.
+    let mut command = Command::new("sh");
+    Output::of(command.args(["-c", script]).stdin(Stdio::piped())).expect("start a shell")
 }
 
 #[test]
