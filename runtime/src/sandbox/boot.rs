@@ -198,7 +198,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (MachineConfig, Vec<
 }
 
 /// Reads the one line that comes before ttrpc. Nothing may follow it: the agent only answers.
-async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootError> {
+pub(super) async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootError> {
     let socket = |source| BootError::Socket { source };
     let mut line = [0; limits::LINE];
     let mut len = 0;

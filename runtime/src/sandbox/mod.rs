@@ -19,6 +19,8 @@ pub(crate) mod clock_source;
 mod connections;
 pub mod container;
 mod expose;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod launch;
 mod mount_points;
 mod nics;

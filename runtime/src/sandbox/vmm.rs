@@ -8,6 +8,8 @@
 //! who watches `over`.
 
 mod conversation;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 pub(super) mod processes;
 
 use std::{

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::chown,
     thread::sleep,
     time::Duration,
@@ -17,7 +17,7 @@ use rustix::{
     system::{RebootCommand, reboot},
 };
 
-use crate::guest_devices;
+use crate::{guest_devices, report::say};
 
 /// The slots that are plugged one after the other: one twice, and the last, whose interrupt is the IOAPIC's last pin.
 pub(crate) const PLUGGED: [u8; 3] = [7, 7, SLOTS as u8 - 1];
@@ -57,10 +57,6 @@ pub(crate) fn init() -> ! {
     }
     reboot(RebootCommand::Restart).unwrap();
     unreachable!("reboot does not return");
-}
-
-pub(crate) fn say(console: &mut File, line: &str) {
-    console.write_all(format!("GUEST {line}\n").as_bytes()).unwrap();
 }
 
 fn read(path: &str) -> String {

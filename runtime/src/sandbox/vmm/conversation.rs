@@ -22,7 +22,7 @@ use crate::text::bounded;
 pub(super) const PHASES: [Phase; 4] =
     [Phase::Jailed, Phase::VmCreated, Phase::KernelLoaded, Phase::KernelEntered];
 /// Bytes of a failure's text that are kept.
-const TEXT: usize = 4 << 10;
+pub(super) const TEXT: usize = 4 << 10;
 
 pub(super) type Answer = oneshot::Sender<Result<Reply, VmmError>>;
 
