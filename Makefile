@@ -19,6 +19,7 @@ unexport MAKEFLAGS
 export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export BULKHEAD_STAGE := $(abspath $(or $(BULKHEAD_STAGE),target/stage))
 export LAB := $(CARGO_TARGET_DIR)/release/bulkhead-lab
+export SUITE := $(CARGO_TARGET_DIR)/release/bulkhead-suite
 
 PREFIX ?= /usr/local
 TRIPLE := x86_64-unknown-linux-gnu
@@ -30,7 +31,7 @@ BUILD_STATIC = CARGO_TARGET_DIR=$(STATIC) RUSTFLAGS='-C target-feature=+crt-stat
 	LIBSECCOMP_LIB_PATH=$(LIBDIR) LIBCAPNG_LINK_TYPE=static LIBCAPNG_LIB_PATH=$(LIBDIR) cargo build --target $(TRIPLE)
 STATIC_BIN := $(STATIC)/$(TRIPLE)/agent
 # The programs that build and test the others. They run a few times: optimising them as a whole would take longer than that.
-PROGRAMS := bulkhead-rootfs-builder bulkhead-lab bulkhead-bench bulkhead-demo
+PROGRAMS := bulkhead-rootfs-builder bulkhead-lab bulkhead-suite bulkhead-bench bulkhead-demo
 BUILD_TOOLS = CARGO_PROFILE_RELEASE_LTO=off cargo build --release --workspace
 BIN := $(CARGO_TARGET_DIR)/release
 
@@ -45,7 +46,7 @@ lab: READY := build lab
 demo: ENGINES := --without-engines
 
 .PHONY: help packages ready tools programs agent probe build kernel image stage-programs stage-guest stage userland \
-	lab-assets demo test bench calls lab install fmt lint audit clean
+	lab-assets demo test bench calls lab install fmt lint audit fuzz fuzz-again clean
 
 help: ## lists the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -142,7 +143,17 @@ lint: ## checks format and lints
 
 audit: ## checks licences, sources and advisories of all dependencies
 	@command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
-	cargo deny check
+	cargo deny check licenses bans sources
+	cargo deny check advisories
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= virtio_fs vsock vmm_messages agent_answers config_json
+
+fuzz: ## attacks each reader of hostile input for FUZZ_SECONDS (fuzz/README.md)
+	@fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+fuzz-again: ## runs FUZZ_INPUT, a file that `make fuzz` wrote, once more
+	@fuzz/run.sh --again "$(FUZZ_INPUT)"
 
 clean: ## removes what was built, not the caches
 	rm -rf $(CARGO_TARGET_DIR) $(BULKHEAD_STAGE)

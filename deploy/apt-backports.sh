@@ -1,8 +1,7 @@
-# Makes Debian's backports suite available to apt. To be sourced (`. deploy/apt-backports.sh`), by bash or dash.
+# Makes Debian's backports suite available to apt. Source it (`. deploy/apt-backports.sh`) from bash or dash.
 #
-# The mirror is whatever this machine already uses for its own release: apt is asked for the address, which covers
-# both formats of sources files, and no host name is written here. Safe to call again: when backports is configured
-# already, by us or by anyone else, nothing changes.
+# The mirror is the one that this machine uses for its own release. apt says its address, so both formats of sources files work, and no
+# host name is written here. It is safe to call again: when backports is configured already, nothing changes.
 
 # Usage: ensure_backports
 # Returns 0 when packages of <codename>-backports can be installed, 1 with a message on stderr otherwise. Needs root.

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Installs the Debian packages that a purpose needs; no service is among them.
+# Installs the Debian packages that a purpose needs. No package of them starts a service.
 #
-#   install-packages.sh GROUP...          installs what is missing (root); does nothing, and asks no mirror, otherwise
-#   install-packages.sh --check GROUP...  says what is missing and how to get it; exit status 1 if anything is
+#   install-packages.sh GROUP...          installs what is missing (root). When nothing is missing, it asks no mirror.
+#   install-packages.sh --check GROUP...  says what is missing and how to get it. Exit status 1 when something is missing.
 #
 # Groups: build, lab, qemu, demo, test, bench.
 set -euo pipefail
@@ -12,11 +12,11 @@ packages_of() {
     case $1 in
         # The guest kernel's tools (its source is fetched by guest-kernel-config/build.sh), and what crates link.
         build) echo bc bison flex gcc libc6-dev libelf-dev libssl-dev make xz-utils libcap-ng-dev libseccomp-dev pkg-config ;;
-        # What its initramfs is made of and with; virtiofsd, which is built from source, links the two libraries.
+        # The first two make the initramfs of the lab. virtiofsd, which is built from source, links the two libraries.
         lab) echo busybox-static kmod libcap-ng-dev libseccomp-dev ;;
-        # For a lab that has none of its own.
+        # For a lab that cannot fetch its own QEMU.
         qemu) echo qemu-system-x86 ;;
-        # A root file system with a real userland.
+        # Makes a root file system with a real userland.
         demo) echo mmdebstrap ;;
         # What tests call, and what they compare documents with.
         test) echo busybox-static crun golang-github-opencontainers-specs-dev iproute2 procps python3-jsonschema runc strace ;;
@@ -30,8 +30,8 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >&2; }
 
-# QEMU's packages conflict across versions: a machine that has one of them from backports needs this one from there too.
-# Everything else comes from the machine's own release.
+# QEMU's packages conflict across versions. So a machine that has one of them from backports needs this one from backports too.
+# All other packages come from the machine's own release.
 install_missing() {
     local package release=() rest=()
     for package in "${missing[@]}"; do
@@ -67,5 +67,5 @@ if [ "$check" = yes ] || [ "$(id -u)" != 0 ]; then
     exit 1
 fi
 echo "installing Debian packages: ${missing[*]}" >&2
-# The index may be absent (a fresh image) or name versions that the mirror has dropped: it is fetched only then.
+# The index is fetched only when it is needed: it is absent on a fresh image, or names versions that the mirror has dropped.
 install_missing || { apt-get update -q >&2 && install_missing; }

@@ -47,16 +47,20 @@ pub async fn connect() -> Result<VsockStream, ControlError> {
         .map_err(ControlError::Connect)
 }
 
-/// Greets, then answers requests until the stream ends.
-pub async fn serve<S>(mut stream: S, service: Service) -> Result<(), ControlError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
-{
+/// Says who we are. From then on the host may open streams and send requests.
+pub async fn greet<S: AsyncWrite + Unpin>(stream: &mut S) -> Result<(), ControlError> {
     let greeting = Greeting::new(&kernel_release()).to_string();
     timeout(CONNECT, stream.write_all(greeting.as_bytes()))
         .await
         .map_err(|_| ControlError::Late)?
-        .map_err(ControlError::Greet)?;
+        .map_err(ControlError::Greet)
+}
+
+/// Answers requests until the stream ends.
+pub async fn serve<S>(stream: S, service: Service) -> Result<(), ControlError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+{
     let (end, ended) = oneshot::channel();
     let connection = Watched { stream, end: Some(end) };
     let mut server = Server::new()

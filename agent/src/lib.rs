@@ -12,7 +12,7 @@
 //!   process, network, hotplug, clock
 //!   stdio, reaper
 //!   container
-//!   boot, log
+//!   boot, log, warm
 //!
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
 //! good, the VM resets: the host sees its stream close and knows within milliseconds.
@@ -29,3 +29,4 @@ pub mod reaper;
 pub mod sandbox;
 pub mod service;
 pub mod stdio;
+pub mod warm;

@@ -5,13 +5,14 @@ use std::{env, error::Error, process, process::ExitCode, sync::Arc};
 use bulkhead_agent::{
     boot,
     container::{self, Layout},
-    control, network,
+    control,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
     say,
     service::Service,
     stdio::{listener, pending::PendingStreams},
 };
+use bulkhead_sys::loopback;
 
 fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|arg| arg == "container-init") {
@@ -39,10 +40,14 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let streams = Arc::new(PendingStreams::default());
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
-    let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: Layout::guest() }));
-    let (loopback, host) = tokio::join!(network::bring_up_loopback(), control::connect());
-    loopback?;
-    control::serve(host?, service).await?;
+    let layout = Layout::guest();
+    let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: layout.clone() }));
+    let mut host = control::connect().await?;
+    control::greet(&mut host).await?;
+    // While the host prepares its first request. What it sends meanwhile waits in the socket.
+    container::prepare(&layout);
+    loopback::bring_up()?;
+    control::serve(host, service).await?;
     say!("the host has closed the control stream");
     Ok(())
 }

@@ -9,7 +9,7 @@ use bulkhead_agent::container::Created;
 use bulkhead_protocol::container::{
     Capabilities, ContainerSpec, IdMapping, Namespace, NamespaceKind, NamespacePlace, Rlimit, User,
 };
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
 use support::{End, capabilities, dead, host, process, remove, spec, wait};
 
 /// Capability numbers of linux/capability.h.
@@ -265,4 +265,32 @@ async fn a_name_that_is_in_use_is_refused_and_the_owner_lives_on() {
     created.cgroup.kill_all().unwrap();
     wait(created.pid);
     remove(&created.cgroup);
+}
+
+#[tokio::test]
+async fn a_process_that_was_started_ahead_makes_the_next_container() {
+    let Some(host) = host() else { return };
+    host.layout.launcher.start_ahead().unwrap();
+    for _ in 0..2 {
+        let outcome = host.run(&spec(&["sh", "-c", "echo $$; cd /proc/self/fd && echo *"])).await.unwrap();
+        assert_eq!(
+            (outcome.end, outcome.stdout.as_str()),
+            (End::Code(0), "1\n0 1 2 3\n"),
+            "{}",
+            outcome.stderr
+        );
+    }
+    host.assert_clean();
+}
+
+#[tokio::test]
+async fn a_process_that_was_started_ahead_and_has_died_is_replaced() {
+    let Some(host) = host() else { return };
+    let pid = host.layout.launcher.start_ahead().unwrap();
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    waitpid(Some(pid), WaitOptions::empty()).unwrap();
+    let outcome = host.run(&spec(&["sh", "-c", "exit 7"])).await.unwrap();
+    assert_eq!(outcome.end, End::Code(7), "{outcome:?}");
+    host.assert_clean();
 }

@@ -77,7 +77,12 @@ fn start_agent(host: Host) -> Agent {
                     Some(stream) = new_connections.recv() => {
                         stream.set_nonblocking(true).unwrap();
                         let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-                        tokio::spawn(control::serve(stream, Service::new(sandbox.clone())));
+                        let service = Service::new(sandbox.clone());
+                        tokio::spawn(async move {
+                            let mut stream = stream;
+                            control::greet(&mut stream).await?;
+                            control::serve(stream, service).await
+                        });
                     }
                     Some(stream) = new_streams.recv() => {
                         let table = table.clone();

@@ -15,6 +15,7 @@ pub mod id;
 pub mod limits;
 pub mod packet;
 pub mod ports;
+pub mod slots;
 pub mod stdio;
 pub mod timeline;
 pub mod vmm;

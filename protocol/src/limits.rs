@@ -26,8 +26,9 @@ pub const CLOCK_STEP: Duration = Duration::from_millis(100);
 pub const CONSOLE_TAIL: usize = 16 << 10;
 /// Bytes of the detail in a `GuestExit`.
 pub const DETAIL: usize = 1024;
-/// virtio-mmio slots of a machine.
-pub const SLOTS: usize = 16;
+/// virtio-mmio slots of a machine: one for each pin of the guest's IOAPIC that no legacy device has (`vmm::devices::mmio`);
+/// what sits where is in `slots`.
+pub const SLOTS: usize = 18;
 /// vCPUs of a machine.
 pub const VCPUS: u8 = 32;
 /// Guest memory: the least that boots, and the most that a guest's tables are made for.

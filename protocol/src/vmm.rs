@@ -30,12 +30,12 @@ pub struct Slot(pub u8);
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Must be first, comes once. The reply comes when the vCPUs run.
-    Boot(Box<Machine>),
+    Boot(Box<MachineConfig>),
     /// Gives an empty slot a device; the agent then binds it.
     Plug { slot: Slot, device: Device },
     /// Empties a slot; the agent has unbound it before.
     Unplug { slot: Slot },
-    /// The guest's memory in MiB, `Machine::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
+    /// The guest's memory in MiB, `MachineConfig::memory_mib` to `max_memory_mib`. The reply says that the guest was told;
     /// what it has plugged is `mem.plugged_bytes` of `Metrics`.
     ResizeMemory { mib: u32 },
     /// Raises every device's interrupt once, after the set of online vCPUs has changed: while Linux moves an interrupt from
@@ -53,7 +53,7 @@ pub enum Request {
 /// A machine to boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Machine {
+pub struct MachineConfig {
     /// Guest memory at boot; `limits::MEMORY_MIB`.
     pub memory_mib: u32,
     /// What it may grow to by `Device::Mem`, at least `memory_mib`; room that is never used costs addresses only.
@@ -114,7 +114,7 @@ pub enum Device {
     Rng,
     /// Memory that the guest does not use goes back to the host; it is never asked to give any.
     Balloon,
-    /// The room between `Machine::memory_mib` and `max_memory_mib`, which `ResizeMemory` fills.
+    /// The room between `MachineConfig::memory_mib` and `max_memory_mib`, which `ResizeMemory` fills.
     Mem,
     /// An Ethernet device with the given address. `tap`: attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR. `vhost`: a
     /// fresh /dev/vhost-net; with it the host kernel moves the frames, else the VMM does.

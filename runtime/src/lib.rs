@@ -10,9 +10,6 @@
 //!
 //! Imports go from left to right only. `docs/architecture.md` walks through a creation and follows a byte of output.
 //!
-//! Modules import only those before them: text, time · log · shed · spec · config · store · network, systemd · hooks · undo ·
-//! sandbox · proxy · doctor · error · cli.
-//!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
 
 // What goes to a person passes `text`.

@@ -26,6 +26,7 @@ mod network;
 mod output;
 mod pod;
 mod podman;
+mod privileges;
 mod process;
 mod resources;
 mod run;

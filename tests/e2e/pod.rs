@@ -33,21 +33,43 @@ pub(crate) fn seen(container: &Container<'_>, words: &[&str]) -> String {
     container.exec(words).success()
 }
 
+/// What the containers of one microVM have in common, and those of two do not.
+fn boot(container: &Container<'_>) -> String {
+    seen(container, &["cat", "/proc/sys/kernel/random/boot_id"])
+}
+
+/// The namespace of a kind that a container's processes are in.
+fn namespace(container: &Container<'_>, kind: &str) -> String {
+    seen(container, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")])
+}
+
 #[test]
 fn containers_that_share_namespaces_live_in_one_microvm() {
     let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let second = sharing(&host, &first, &["network"]).args(["probe", "linger"]);
+    let second = running(&host, "second", &second);
+    // Joining one that joined is joining the same microVM.
+    let third = running(&host, "third", &sharing(&host, &second, &["ipc"]).args(["probe", "linger"]));
+
+    assert_eq!((boot(&first), boot(&first)), (boot(&second), boot(&third)));
+    assert!(process("bulkhead-vmm", &[], &second.id).is_none(), "a VMM of its own");
+    for container in [third, second, first] {
+        container.delete_force();
+    }
+    host.assert_no_trace();
+}
+
+#[test]
+fn containers_share_the_namespaces_that_their_bundles_name_and_no_others() {
+    let host = TestHost::new();
     let first = host.bundle().set("/hostname", json!("pod")).args(["probe", "linger"]);
     let first = running(&host, "first", &first);
-    let pod = ["network", "ipc", "uts"];
-    let second = running(&host, "second", &sharing(&host, &first, &pod).args(["probe", "trap"]));
+    let second = sharing(&host, &first, &["network", "ipc", "uts"]).args(["probe", "trap"]);
+    let second = running(&host, "second", &second);
     let third = sharing(&host, &second, &["pid", "network"]).args(["probe", "linger"]);
     let third = running(&host, "third", &third);
 
-    let boot = |container| seen(container, &["cat", "/proc/sys/kernel/random/boot_id"]);
-    assert_eq!((boot(&first), boot(&first)), (boot(&second), boot(&third)));
-    assert!(process("bulkhead-vmm", &[], &second.id).is_none(), "a VMM of its own");
-    let namespace =
-        |container, kind: &str| seen(container, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")]);
     for kind in ["net", "ipc", "uts"] {
         assert_eq!(namespace(&first, kind), namespace(&second, kind), "{kind}");
     }
@@ -57,19 +79,33 @@ fn containers_that_share_namespaces_live_in_one_microvm() {
     assert_eq!(namespace(&second, "pid"), namespace(&third, "pid"));
     assert_ne!(namespace(&second, "ipc"), namespace(&third, "ipc"));
     assert_eq!(seen(&second, &["busybox", "hostname"]), "pod\n");
-    // The third one sees the process of the second, and the first neither.
+    // The third one sees the process of the second, and the first does not.
     assert!(seen(&third, &["busybox", "ps"]).contains("probe trap"));
     assert!(!seen(&first, &["busybox", "ps"]).contains("probe trap"));
-    // The CPUs of the host are those of the whole microVM.
-    let updated = third.command("update", ["--cpuset-cpus=0", "--cpu-share=512"]);
+}
+
+#[test]
+fn an_update_of_cpus_in_a_pod_warns_that_they_are_the_microvms() {
+    let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let second = running(&host, "second", &sharing(&host, &first, &["network"]).args(["probe", "linger"]));
+    let updated = second.command("update", ["--cpuset-cpus=0", "--cpu-share=512"]);
     updated.success();
     let warning =
         format!("linux.resources.cpu.cpus has no effect: the microVM belongs to container {}", first.id);
     assert!(updated.errors().contains(&warning), "{updated:?}");
+}
 
-    // Each has its own output, signals and end.
+#[test]
+fn each_container_of_a_pod_has_its_own_output_signals_and_end() {
+    let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let second = running(&host, "second", &sharing(&host, &first, &["network"]).args(["probe", "trap"]));
+    let third = running(&host, "third", &sharing(&host, &second, &["pid"]).args(["probe", "linger"]));
+
     second.kill("USR1");
     second.until_stdout("SIGUSR1");
+    assert!(!first.stdout().contains("SIGUSR1") && !third.stdout().contains("SIGUSR1"));
     third.kill("TERM");
     assert_eq!(third.wait(), 143);
     third.until_status("stopped", DEADLINE);
@@ -77,8 +113,16 @@ fn containers_that_share_namespaces_live_in_one_microvm() {
     assert_eq!((first.status(), second.status()), ("running".into(), "running".into()));
     second.delete_force();
     assert_eq!(first.status(), "running");
-    // A place that has become free is taken again.
-    let again = running(&host, "second", &sharing(&host, &first, &pod).args(["probe", "linger"]));
+}
+
+#[test]
+fn a_name_that_has_become_free_in_a_pod_is_taken_again() {
+    let host = TestHost::new();
+    let first = running(&host, "first", &host.bundle().args(["probe", "linger"]));
+    let another =
+        || running(&host, "second", &sharing(&host, &first, &["network"]).args(["probe", "linger"]));
+    another().delete_force();
+    let again = another();
     assert_eq!(boot(&first), boot(&again));
     again.delete_force();
     first.delete_force();

@@ -9,3 +9,6 @@ pub mod differential;
 pub mod host;
 pub mod lab;
 pub mod probe;
+#[cfg(test)]
+mod structure;
+pub mod suite;

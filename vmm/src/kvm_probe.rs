@@ -56,7 +56,7 @@ const LARGE_PAGE: u64 = 1 << 7;
 const CODE_SEGMENT: u16 = 0x8;
 /// Present, 64-bit code, privilege 0.
 const CODE_DESCRIPTOR: u64 = 0x00af_9b00_0000_ffff;
-/// Any but those of the processor.
+/// An interrupt vector above the 32 that the processor keeps for exceptions.
 const VECTOR: u8 = 0x40;
 
 const VERDICT_PORT: u16 = 0xe9;
@@ -125,7 +125,7 @@ pub enum ProbeError {
     Exit { stage: Stage, exit: String },
     #[error("guest code that {stage} computed a wrong result")]
     Wrong { stage: Stage },
-    #[error("guest code rang a doorbell, and nobody heard it: ioeventfd does not work")]
+    #[error("a doorbell that guest code rang raised no event: ioeventfd does not work")]
     Doorbell,
     #[error("guest code that {stage} was not done after {DEADLINE:?}")]
     Slow { stage: Stage },
@@ -148,6 +148,9 @@ impl std::fmt::Display for Stage {
 }
 
 /// Runs the probe on /dev/kvm. On `Slow` a thread is left behind in the guest: end the process.
+///
+/// # Errors
+/// What does not work, and at which stage.
 pub fn probe() -> Result<(), ProbeError> {
     let path = Path::new("/dev/kvm");
     // kvm-ioctls keeps only the number of the error, so the file is opened here first.

@@ -15,7 +15,7 @@ use bulkhead_vmm::{
     confine,
     control::{self, Control, ControlError},
     jail::{self, JailError, Side},
-    kvm_probe,
+    kvm_probe, log,
 };
 
 const USAGE: &str = "usage: bulkhead-vmm               serve one microVM; the control socket is descriptor 3
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         [] => match run() {
             Ok(code) => code,
             Err(error) => {
-                eprintln!("bulkhead-vmm: {}", chain(&error));
+                log::line(&chain(&error));
                 ExitCode::FAILURE
             }
         },

@@ -17,7 +17,7 @@ use virtio_bindings::virtio_mmio::{
 use vmm_sys_util::{errno, eventfd::EventFd};
 
 use crate::{
-    capabilities::{self, Lacking},
+    capabilities::{self, HardenError, Lacking},
     devices::{
         interrupt::Interrupt,
         mmio::{self, Wires},
@@ -35,6 +35,8 @@ pub enum VmError {
     Version { found: i32 },
     #[error(transparent)]
     Lacking(#[from] Lacking),
+    #[error(transparent)]
+    Harden(#[from] HardenError),
     /// `step` names the ioctl.
     #[error("{step}")]
     Step { step: &'static str, source: errno::Error },
@@ -57,6 +59,10 @@ pub struct Vm {
 }
 
 impl Vm {
+    /// Makes a VM with interrupt controllers and the limits that the host has.
+    ///
+    /// # Errors
+    /// KVM lacks something that is required, or refuses a step.
     pub fn create(kvm: &Kvm) -> Result<Self, VmError> {
         let found = kvm.get_api_version();
         if found != API_VERSION {
@@ -71,12 +77,18 @@ impl Vm {
     }
 
     /// Gives the guest the memory of its boot. The caller keeps `memory` for as long as a vCPU may run.
+    ///
+    /// # Errors
+    /// KVM refuses a region.
     pub fn set_memory(&self, memory: &Memory) -> Result<(), VmError> {
         self.set_regions(memory, memory.boot_regions().len())
     }
 
     /// Puts the hotplug region, of which the guest has nothing yet, beside it. Done again it changes nothing. Not done
     /// at boot, because KVM's own tables grow with the slots.
+    ///
+    /// # Errors
+    /// KVM refuses a region.
     pub fn add_hotplug(&self, memory: &Memory) -> Result<(), VmError> {
         self.set_regions(memory, usize::MAX)
     }

@@ -57,7 +57,7 @@ pub async fn create(
     cgroup.make(&layout.cgroups)?;
     let unfinished = Unfinished { cgroup, finished: false };
     let request = LaunchRequest {
-        program: &layout.program,
+        launcher: &layout.launcher,
         plan: &plan,
         stdio,
         cgroup: unfinished.cgroup.open()?,

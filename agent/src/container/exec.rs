@@ -38,7 +38,7 @@ pub async fn exec(
     let namespaces = namespaces::foreign(container.pid, container.pidfd.as_fd())?;
     let plan = plan::join(namespaces, process, &container.confinement)?;
     let request = LaunchRequest {
-        program: &layout.program,
+        launcher: &layout.launcher,
         plan: &plan,
         stdio,
         cgroup: container.cgroup.open_below(cgroup)?,

@@ -17,7 +17,7 @@ use bulkhead_protocol::{
     container::{Capabilities, Mount, Seccomp},
     packet::PacketSocket,
 };
-use bulkhead_sys::mount::Attributes;
+use bulkhead_sys::{loopback, mount::Attributes};
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags},
     process::{DumpableBehavior, set_dumpable_behavior, setsid},
@@ -62,6 +62,8 @@ pub fn main() -> ExitCode {
 
 fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("protect", "container-init")?;
+    // It may have been started ahead, and have time.
+    crate::warm::map_own_code();
     let (order, fds) = socket.receive::<Order>().during("read", "order")?;
     let mut fds = fds.into_iter();
     let mut next = |what: &'static str| fds.next().ok_or("the descriptor is missing").during("read", what);
@@ -199,7 +201,7 @@ impl<'a> Process<'a> {
             Step::NewKeyring => credentials::new_keyring(),
             Step::BecomeRootInside => credentials::become_root_inside(),
             Step::CgroupNamespace => namespaces::unshare(namespaces::CGROUP, "cgroup"),
-            Step::LoopbackUp => namespaces::loopback_up(),
+            Step::LoopbackUp => loopback::bring_up().during("bring up interface", "lo"),
             Step::Hostname(name) => {
                 rustix::system::sethostname(name.as_bytes()).during("set host name", name)
             }

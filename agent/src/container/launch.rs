@@ -6,9 +6,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::Path,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     process::{Command, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -53,10 +54,13 @@ impl ChildStdio {
     }
 }
 
+const START: &str = "start";
+const WHAT: &str = "container-init";
+
 /// What a launch needs.
 #[derive(Debug)]
 pub(super) struct LaunchRequest<'a> {
-    pub(super) program: &'a Path,
+    pub(super) launcher: &'a Launcher,
     pub(super) plan: &'a Plan,
     pub(super) stdio: ChildStdio,
     /// The directory of the cgroup that the process is forked into.
@@ -79,7 +83,7 @@ pub(super) struct Launched {
 pub(super) struct Gate(AsyncFd<PacketSocket>);
 
 pub(super) async fn launch(request: LaunchRequest<'_>) -> Result<Launched, ContainerError> {
-    let gate = Gate(spawn(request)?);
+    let gate = Gate(order(request)?);
     let mut forked = None;
     let answer = timeout(SETUP, reports(&gate, &mut forked)).await;
     let error = match answer {
@@ -122,30 +126,75 @@ impl Gate {
     }
 }
 
-fn spawn(request: LaunchRequest<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
-    const STEP: &str = "start";
-    const WHAT: &str = "container-init";
-    let (ours, theirs) = PacketSocket::pair().during(STEP, WHAT)?;
+/// Starts container-init: when it is asked to, or one of them ahead. Clones share that one.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    program: PathBuf,
+    ahead: Arc<Mutex<Option<PacketSocket>>>,
+}
+
+impl Launcher {
+    /// `program` is run as `container-init`.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), ahead: Arc::default() }
+    }
+
+    /// Starts a process for the next launch, which waits for its order; answers its pid. The process has nothing of a
+    /// container, and ends when this is dropped.
+    ///
+    /// # Errors
+    /// The process cannot be started. The next launch tries again.
+    pub fn start_ahead(&self) -> Result<u32, ContainerError> {
+        let (socket, pid) = self.start()?;
+        *self.ahead() = Some(socket);
+        Ok(pid)
+    }
+
+    /// The socket of a process that has its order.
+    fn send(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<PacketSocket, ContainerError> {
+        let ahead = self.ahead().take();
+        // A process that was started ahead may have died since: the kernel was out of memory, for instance.
+        if let Some(socket) = ahead
+            && socket.send(order, fds).is_ok()
+        {
+            return Ok(socket);
+        }
+        let (socket, _) = self.start()?;
+        socket.send(order, fds).during(START, WHAT)?;
+        Ok(socket)
+    }
+
+    /// The child is not waited for here: the reaper does that.
+    fn start(&self) -> Result<(PacketSocket, u32), ContainerError> {
+        let (ours, theirs) = PacketSocket::pair().during(START, WHAT)?;
+        let child = Command::new(&self.program)
+            .arg("container-init")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .during(START, self.program.display())?;
+        Ok((ours, child.id()))
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, Option<PacketSocket>> {
+        // Each critical section is one assignment.
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn order(request: LaunchRequest<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
     // Our copies of the child's ends close here: only then does their end of file mean that of the process.
-    let LaunchRequest { program, plan, stdio, cgroup, target } = request;
+    let LaunchRequest { launcher, plan, stdio, cgroup, target } = request;
     let plan = write_plan(plan)?;
     let mut fds =
         vec![plan.as_fd(), stdio.stdin.as_fd(), stdio.stdout.as_fd(), stdio.stderr.as_fd(), cgroup.as_fd()];
     fds.extend(target.map(AsFd::as_fd));
-    ours.send(&Order { join: target.is_some() }, &fds).during(STEP, WHAT)?;
-    rustix::io::ioctl_fionbio(&ours, true).during(STEP, WHAT)?;
-    let ours = watch(ours).during(STEP, WHAT)?;
-    // The child is not waited for here: the reaper does that.
-    Command::new(program)
-        .arg("container-init")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .during(STEP, program.display())?;
-    Ok(ours)
+    let socket = launcher.send(&Order { join: target.is_some() }, &fds)?;
+    rustix::io::ioctl_fionbio(&socket, true).during(START, WHAT)?;
+    watch(socket).during(START, WHAT)
 }
 
 fn watch<T: AsRawFd>(fd: T) -> io::Result<AsyncFd<T>> {

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
+use super::launch::Launcher;
 use crate::boot::{CGROUP, SHARE};
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// What is run as `container-init`.
-    pub program: PathBuf,
+    /// Starts container-init.
+    pub launcher: Launcher,
     /// The root of the share.
     pub share: PathBuf,
     /// The cgroup2 mount.
@@ -17,6 +18,6 @@ pub struct Layout {
 
 impl Layout {
     pub fn guest() -> Self {
-        Self { program: "/proc/self/exe".into(), share: SHARE.into(), cgroups: CGROUP.into() }
+        Self { launcher: Launcher::new("/proc/self/exe"), share: SHARE.into(), cgroups: CGROUP.into() }
     }
 }

@@ -9,14 +9,15 @@
 //!
 //! A module imports only what stands below it:
 //!
-//!   create, exec        stats            the agent's side
-//!   launch              running │ init   │ container-init's side
+//!   create, exec, prepare, stats         the agent's side
+//!   layout, running  │  init             │ container-init's side
+//!   launch
 //!   message                       rootfs, start_hooks
 //!   plan
 //!   mounts, devices, masked, console, cgroup
 //!   staging
 //!   detached, and single steps: credentials, rlimits, sysctl …
-//!   error, path, namespaces, layout
+//!   error, path, namespaces
 
 mod cgroup;
 mod confinement;
@@ -38,6 +39,7 @@ mod mounts;
 mod namespaces;
 mod path;
 mod plan;
+mod prepare;
 mod program;
 mod rlimits;
 mod rootfs;
@@ -53,7 +55,8 @@ pub use self::{
     create::{Created, ParkedInit, create},
     error::{Cause, ContainerError},
     exec::{Spawned, exec},
-    launch::ChildStdio,
+    launch::{ChildStdio, Launcher},
     layout::Layout,
+    prepare::prepare,
     running::Running,
 };

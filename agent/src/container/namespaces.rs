@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use bulkhead_protocol::container::{IdMapping, NamespaceKind, TimeOffsets};
@@ -17,7 +17,6 @@ use bulkhead_sys::{
     pidfd::by_number,
     user_namespace::{self, Mapping},
 };
-use rustix::io::Errno;
 
 use super::error::{ContainerError, During};
 
@@ -168,41 +167,6 @@ pub(super) fn map_ids(
 pub(super) fn mappings(mappings: &[IdMapping]) -> Vec<Mapping> {
     let mapping = |m: &IdMapping| Mapping { inside: m.container, outside: m.host, count: m.size };
     mappings.iter().map(mapping).collect()
-}
-
-/// Sets the loopback interface of our network namespace up.
-pub(super) fn loopback_up() -> Result<(), ContainerError> {
-    const STEP: &str = "set up interface";
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )
-    .during(STEP, "lo")?;
-    // SAFETY: ifreq is plain data for which all zeroes is a valid value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    interface_flags(socket.as_fd(), libc::SIOCGIFFLAGS, &mut request).during(STEP, "lo")?;
-    // SAFETY: SIOCGIFFLAGS has filled the flags member, so it is the one that is initialized.
-    let flags = unsafe { request.ifr_ifru.ifru_flags };
-    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
-    interface_flags(socket.as_fd(), libc::SIOCSIFFLAGS, &mut request).during(STEP, "lo")
-}
-
-fn interface_flags(
-    socket: BorrowedFd<'_>,
-    operation: libc::c_ulong,
-    request: &mut libc::ifreq,
-) -> Result<(), Errno> {
-    // SAFETY: both operations read and write one ifreq, which `request` is; the descriptor is open.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), operation as _, &raw mut *request) };
-    if answer == 0 {
-        Ok(())
-    } else {
-        Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@
 //! Sources are opened by root outside, below the share, without following links; mounts of the share that appear on the
 //! way belong to the launcher's mount namespace and go with it.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
+use std::{collections::BTreeMap, mem::MaybeUninit, os::fd::OwnedFd, path::Path};
 
 use bulkhead_protocol::container::{Mount, Propagation, SharePath};
 use bulkhead_sys::mount::Attributes;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, StatxFlags, open, statx},
+    fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, open, openat, statx},
     io::Errno,
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     process::{chdir, fchdir, pivot_root},
@@ -27,6 +27,9 @@ use super::{
     plan::{Bind, Outside},
     staging,
 };
+
+/// Bytes of directory entries that are asked for ahead: some hundred of them.
+const ENTRIES: usize = 4096;
 
 /// All that comes from the guest's tree, as detached mounts.
 #[derive(Debug)]
@@ -52,6 +55,7 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
     if !super::path::is_directory(&rootfs).during("open rootfs", outside.rootfs.as_str())? {
         return Err(Errno::NOTDIR).during("open rootfs", outside.rootfs.as_str());
     }
+    look_ahead(&rootfs);
     let open_bind = |bind: &Bind| open_source(&share, &bind.path, bind.recursive).map(Some);
     let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
     let mapped = outside.mapped.iter().map(make_mapped).collect::<Result<_, _>>()?;
@@ -68,6 +72,17 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
         cover: null.flatten().map(Cover::new),
         cgroup,
     })
+}
+
+/// Has the kernel ask for the first entries of the rootfs all at once: mount points, `bin`, `usr` and `etc` are among them, and
+/// each would be a question of its own to the host (FUSE_READDIRPLUS instead of FUSE_LOOKUP).
+fn look_ahead(rootfs: &OwnedFd) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // What cannot be read is asked for later.
+    if let Ok(directory) = openat(rootfs, ".", flags, Mode::empty()) {
+        let mut buffer = [MaybeUninit::uninit(); ENTRIES];
+        let _ = RawDir::new(directory, &mut buffer).next();
+    }
 }
 
 fn make_mapped(mount: &Mount) -> Result<Option<OwnedFd>, ContainerError> {

@@ -38,7 +38,11 @@ fn deadline() -> ttrpc::context::Context {
 /// The host's side after the greeting, and the agent's task.
 async fn connected() -> (Greeting, AgentClient, tokio::task::JoinHandle<Result<(), ControlError>>) {
     let (host, agent) = UnixStream::pair().unwrap();
-    let agent = tokio::spawn(serve(agent, service()));
+    let agent = tokio::spawn(async {
+        let mut agent = agent;
+        greet(&mut agent).await?;
+        serve(agent, service()).await
+    });
     let mut host = BufReader::with_capacity(1, host);
     let mut line = String::new();
     host.read_line(&mut line).await.unwrap();

@@ -120,15 +120,6 @@ async fn update_here(settings: Settings) -> Result<(), NetworkError> {
     .await
 }
 
-/// The loopback device is there from the start, but down. Its index is 1 in every network namespace.
-pub async fn bring_up_loopback() -> Result<(), NetworkError> {
-    with_netlink(async |handle| {
-        let up = LinkUnspec::new_with_index(1).up().build();
-        handle.link().set(up).execute().await.map_err(failed("bring up", "lo"))
-    })
-    .await
-}
-
 async fn with_netlink(
     work: impl AsyncFnOnce(&Handle) -> Result<(), NetworkError>,
 ) -> Result<(), NetworkError> {

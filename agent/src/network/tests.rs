@@ -129,7 +129,7 @@ fn addresses_that_are_no_longer_asked_for_go() {
 #[test]
 fn loopback_comes_up() {
     alone(async |handle| {
-        bring_up_loopback().await.unwrap();
+        bulkhead_sys::loopback::bring_up().unwrap();
         assert_eq!(addresses(&handle, 1).await, ["127.0.0.1/8", "::1/128"]);
     });
 }

@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_agent::container::{ChildStdio, ContainerError, Created, Layout, Running, create, exec};
+use bulkhead_agent::container::{
+    ChildStdio, ContainerError, Created, Launcher, Layout, Running, create, exec,
+};
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind,
@@ -83,7 +85,7 @@ pub fn host() -> Option<Host> {
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n")
         .unwrap();
     let layout = Layout {
-        program: env!("CARGO_BIN_EXE_bulkhead-agent").into(),
+        launcher: Launcher::new(env!("CARGO_BIN_EXE_bulkhead-agent")),
         share: share.path().into(),
         cgroups: cgroups.into(),
     };

@@ -9,6 +9,8 @@ pub mod client;
 mod connections;
 pub mod container;
 mod creation;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod launch;
 pub mod removal;
 mod sandbox;

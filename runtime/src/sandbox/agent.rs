@@ -29,7 +29,7 @@ use super::key::Key;
 use crate::text::bounded;
 
 /// Bytes of an error text that are kept.
-const MESSAGE_MAX: usize = 16 << 10;
+pub(crate) const MESSAGE_MAX: usize = 16 << 10;
 /// What the guest may take beyond a call's deadline before it drops the call.
 const GRACE: Duration = Duration::from_secs(5);
 /// Processes of a listing that are passed on.

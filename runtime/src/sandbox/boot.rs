@@ -11,7 +11,7 @@ use bulkhead_protocol::{
     greeting::{Greeting, GreetingError},
     limits, ports,
     timeline::Phase,
-    vmm::{Device, Fd, GuestPort, HugePages, Machine, Reply, Request},
+    vmm::{Device, Fd, GuestPort, HugePages, MachineConfig, Reply, Request},
 };
 use rustix::fs::{Mode, OFlags};
 use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
@@ -159,16 +159,16 @@ async fn end_of(vmm: &Vmm) -> Over {
     tokio::time::timeout(limits::CONTROL, stop).await.unwrap_or_else(|_| Over::died())
 }
 
-fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedFd>) {
+fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (MachineConfig, Vec<OwnedFd>) {
     let mut fds = Vec::new();
     let mut pass = |fd: OwnedFd| {
         fds.push(fd);
-        // A handful of descriptors: far below 256.
+        // At most `limits::PACKET_FDS`.
         Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
     };
     let strip_setuid = inputs.strip_setuid;
     let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid };
-    let machine = Machine {
+    let machine = MachineConfig {
         memory_mib: inputs.sizes.memory_mib,
         max_memory_mib: inputs.sizes.max_memory_mib,
         vcpus: inputs.sizes.vcpus,
@@ -198,7 +198,7 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (Machine, Vec<OwnedF
 }
 
 /// Reads the one line that comes before ttrpc. Nothing may follow it: the agent only answers.
-async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootError> {
+pub(crate) async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootError> {
     let socket = |source| BootError::Socket { source };
     let mut line = [0; limits::LINE];
     let mut len = 0;

@@ -8,6 +8,8 @@
 //! who watches `over`.
 
 mod conversation;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 pub(crate) mod processes;
 
 use std::{

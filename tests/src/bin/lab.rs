@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use bulkhead_tests::lab::client::{self, Input, Lab, Options};
 use bulkhead_tests::lab::decision::{self, Where};
-use bulkhead_tests::lab::machine::{Size, Variant};
+use bulkhead_tests::lab::machine::Size;
 use bulkhead_tests::lab::places::StateDir;
 use bulkhead_tests::lab::soak::{self, End, Plan};
 use bulkhead_tests::lab::supervisor::{self, Config};
+use bulkhead_tests::lab::variant::Variant;
 use bulkhead_tests::lab::wire::Request;
 use bulkhead_tests::lab::{Error, assets, guest, terminal};
 use clap::{Args, Parser, Subcommand};

@@ -14,6 +14,7 @@
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
+//!   probe empower PATH       gives PATH the file capability CAP_NET_RAW and prints "ok" or the error's name
 
 use std::{
     env,
@@ -87,10 +88,8 @@ fn main() -> ExitCode {
             });
         }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
-        ["try", path] => match std::fs::OpenOptions::new().write(true).open(path) {
-            Ok(_) => println!("ok"),
-            Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
-        },
+        ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
+        ["empower", path] => tell(empower(path)),
         _ => {
             eprintln!("probe: unknown words {words:?}");
             return ExitCode::from(2);
@@ -142,6 +141,24 @@ fn be_late(seconds: i64) -> nix::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Prints "ok" or the error's name.
+fn tell(outcome: io::Result<()>) {
+    match outcome {
+        Ok(()) => println!("ok"),
+        Err(error) => println!("{:?}", nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0))),
+    }
+}
+
+/// Sets the attribute as capabilities(7) describes its version 2: permitted, and effective from the start.
+fn empower(path: &str) -> io::Result<()> {
+    const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
+    const NET_RAW: u32 = 1 << 13;
+    let words = [REVISION_2_EFFECTIVE, NET_RAW, 0, 0, 0];
+    let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    rustix::fs::setxattr(path, "security.capability", &value, rustix::fs::XattrFlags::empty())?;
+    Ok(())
 }
 
 fn say(word: &str) {

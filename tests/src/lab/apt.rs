@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Error;
-use super::assets::run;
+use super::tools::run;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 

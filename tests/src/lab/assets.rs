@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::machine::Variant;
 use super::qemu::{self, Qemu};
+use super::tools::{program, remove, run};
+use super::variant::Variant;
 use super::{Error, engines, places};
 
 /// Debian's kernel for virtual machines: has kvm-amd, virtiofs, overlay, tun and vhost as modules.
@@ -103,15 +104,6 @@ fn no_engines(cache: &Path) -> Result<PathBuf, Error> {
     Ok(empty)
 }
 
-/// Finds a program of this machine.
-pub(super) fn program(name: &str, hint: &'static str) -> Result<PathBuf, Error> {
-    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
-        .iter()
-        .map(|dir| Path::new(dir).join(name))
-        .find(|path| path.exists())
-        .ok_or_else(|| Error::Missing { what: name.to_owned(), hint })
-}
-
 fn virtiofsd(cache: &Path) -> Result<PathBuf, Error> {
     let root = cache.join(format!("virtiofsd-{VIRTIOFSD}"));
     let binary = root.join("bin/virtiofsd");
@@ -186,20 +178,4 @@ fn only_entry(dir: &Path) -> Result<String, Error> {
     first
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .ok_or_else(|| Error::Missing { what: format!("the one entry of {}", dir.display()), hint: INSTALL })
-}
-
-/// Removes a directory that may not be there.
-pub(super) fn remove(dir: &Path) -> Result<(), Error> {
-    if dir.exists() { fs::remove_dir_all(dir).map_err(Error::file("remove", dir)) } else { Ok(()) }
-}
-
-/// Runs a tool to its end and returns what it printed.
-pub(super) fn run(command: &mut Command) -> Result<String, Error> {
-    let shown = format!("{command:?}").replace('"', "");
-    let output = command.output().map_err(|source| Error::Spawn { program: shown.clone(), source })?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::Tool { command: shown, status: output.status.to_string(), output: said })
 }

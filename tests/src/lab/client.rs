@@ -22,8 +22,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::Pid;
 
-use super::machine::{Size, Variant};
+use super::machine::Size;
 use super::places::StateDir;
+use super::variant::Variant;
 use super::wire::{self, Exit, Frame, Request};
 use super::{Error, assets, tail, terminal};
 

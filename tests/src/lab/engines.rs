@@ -14,7 +14,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::assets::{remove, run};
+use super::tools::{remove, run};
 use super::{Error, apt};
 
 /// What the tests call or an engine calls in turn; their dependencies come along.

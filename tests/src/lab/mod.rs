@@ -26,6 +26,8 @@ pub mod qemu;
 pub mod soak;
 pub mod supervisor;
 pub mod terminal;
+mod tools;
+pub mod variant;
 pub mod wire;
 
 use std::io;

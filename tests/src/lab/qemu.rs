@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::apt::Apt;
-use super::assets::{program, remove, run};
+use super::tools::{program, remove, run};
 use super::{Error, mend};
 
 /// QEMU 11 sets its interrupt requests atomically; older ones lose some. Debian 13 has one for its users.

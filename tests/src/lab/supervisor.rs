@@ -22,8 +22,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::guest::GuestConfig;
-use super::machine::{self, Process, READY_PORT, SERVE_PORT, Size, Variant};
+use super::machine::{self, Process, READY_PORT, SERVE_PORT, Size};
 use super::places::StateDir;
+use super::variant::Variant;
 use super::{Error, assets, initramfs, tail};
 
 /// What a lab is started with.

@@ -19,7 +19,7 @@ use crate::memory::Memory;
 /// Kernels are linked above the first MiB, which belongs to the tables.
 const LOWEST: u64 = 1 << 20;
 const PAGE: u64 = 4096;
-/// Kernels start on such a boundary; what is below is as good as any other memory.
+/// A kernel image starts at a multiple of this. Memory below the image is free for other use.
 const KERNEL_ALIGN: u64 = 2 << 20;
 /// What the kernel needs beside its image and two copies of the initramfs to reach init at all.
 const SPARE: u64 = 12 << 20;
@@ -30,7 +30,7 @@ pub enum ImageError {
     Kernel { source: loader::Error },
     #[error("the kernel image has no PVH entry point (CONFIG_PVH)")]
     NoPvhEntry,
-    #[error("the kernel image ends at {end:#x}, which is no place for a kernel")]
+    #[error("the entry point of the kernel image is below 1 MiB, or behind the end of the image at {end:#x}")]
     Place { end: u64 },
     #[error("the initramfs is empty")]
     EmptyInitramfs,
@@ -86,10 +86,11 @@ pub(super) fn load_initramfs(
     let above = kernel.end.saturating_add(size).saturating_add(PAGE);
     let need =
         (kernel.end - kernel.start).saturating_add(size.saturating_mul(2)).saturating_add(SPARE).max(above);
-    let Some(address) = have.checked_sub(size).filter(|_| need <= have) else {
+    if need > have {
         return Err(BootError::TooSmall { have: have >> 20, need: need.div_ceil(1 << 20) });
-    };
-    let address = address / PAGE * PAGE;
+    }
+    // What is needed is more than the size.
+    let address = (have - size) / PAGE * PAGE;
     memory
         .read_exact_volatile_from(GuestAddress(address), file, size as usize)
         .map_err(|source| BootError::Write { what, address, source })?;

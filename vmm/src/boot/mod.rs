@@ -36,11 +36,14 @@ pub enum BootError {
     Write { what: &'static str, address: u64, source: vm_memory::GuestMemoryError },
     #[error("read the {what}")]
     Read { what: &'static str, source: io::Error },
-    #[error("{len} bytes of {what} do not fit their place of {max}")]
+    #[error("the {what} has {len} bytes; {max} are allowed")]
     NoRoom { what: &'static str, len: usize, max: usize },
 }
 
 /// Loads kernel and initramfs, and writes all tables. `vcpus` is the number created.
+///
+/// # Errors
+/// A file is none that boots, guest memory is too small for it, or a table does not fit its place.
 pub fn load(
     memory: &Memory,
     kernel: &mut File,

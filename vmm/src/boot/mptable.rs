@@ -5,6 +5,8 @@
 //! It lies in the last KiB of base memory, where Linux looks first. All pins are edge-triggered: an irqfd without
 //! resample can lose a level.
 
+use crate::devices::mmio::IOAPIC_PINS;
+
 pub(super) const ONE_MIB: u64 = 1 << 20;
 /// The last KiB of the 639 KiB of base memory.
 pub(super) const ADDRESS: u64 = 0x9fc00;
@@ -15,7 +17,6 @@ const LAPIC_ADDRESS: u32 = 0xfee0_0000;
 const IOAPIC_ADDRESS: u32 = 0xfec0_0000;
 /// An integrated APIC.
 const APIC_VERSION: u8 = 0x14;
-const PINS: u8 = 24;
 const ISA: u8 = 0;
 const FLOATING_POINTER: usize = 16;
 
@@ -80,12 +81,12 @@ fn entries(vcpus: u8) -> (Vec<u8>, u16) {
     let enabled = 1;
     entries.extend([IOAPIC, ioapic, APIC_VERSION, enabled]);
     entries.extend(IOAPIC_ADDRESS.to_le_bytes());
-    for pin in 0..PINS {
+    for pin in 0..IOAPIC_PINS {
         entries.extend([INTERRUPT, INT, 0, 0, ISA, pin, ioapic, pin]);
     }
     entries.extend([LOCAL_INTERRUPT, EXT_INT, 0, 0, ISA, 0, 0, 0]);
     entries.extend([LOCAL_INTERRUPT, NMI, 0, 0, ISA, 0, ALL_LAPICS, 1]);
-    let count = u16::from(vcpus) + 1 + 1 + u16::from(PINS) + 2;
+    let count = u16::from(vcpus) + 1 + 1 + u16::from(IOAPIC_PINS) + 2;
     (entries, count)
 }
 

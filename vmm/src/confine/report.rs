@@ -43,7 +43,7 @@ thread_local! {
     static THREAD: Cell<Text<NAME>> = const { Cell::new(Text::new()) };
 }
 
-/// Where guest memory is in this process: its first byte, and the one behind its last.
+/// The addresses of guest memory in this process: the first byte, and the byte behind the last.
 static GUEST: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
 /// Says where guest memory is, so that a fault there is told from one of this program.
@@ -78,6 +78,9 @@ pub(super) fn name_thread(name: &str) {
 }
 
 /// Installs the handlers, for all threads. To be called before the first `enter`.
+///
+/// # Errors
+/// The kernel refuses a handler.
 pub fn prepare() -> io::Result<()> {
     // SAFETY: all-zero is a valid sigaction, whose fields are set below.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };

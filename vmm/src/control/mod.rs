@@ -6,8 +6,6 @@
 //! One thread, the main one, owns the machine and waits on the socket and the eventfd. A closed socket ends the
 //! process at once. No send blocks longer than `SEND`: a server that does not read has given up its VM.
 
-pub mod fds;
-
 use std::{
     io,
     process::ExitCode,
@@ -30,11 +28,12 @@ use rustix::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use self::fds::Fds;
 use crate::{
     event_loop::borrow,
+    fds::Fds,
     jail::Inner,
-    machine::{Machine, MachineError, Plan},
+    log,
+    machine::{CheckedConfig, Machine, MachineError},
     vcpu::{Outcome, Reporter},
 };
 
@@ -44,7 +43,7 @@ const ENTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    #[error("the control socket")]
+    #[error("use the control socket")]
     Socket(#[from] PacketError),
     #[error("set up the control socket")]
     Setup { source: io::Error },
@@ -70,6 +69,10 @@ pub struct Control {
 }
 
 impl Control {
+    /// Serves nothing before `serve`.
+    ///
+    /// # Errors
+    /// The socket takes no timeout, or there is no descriptor for an event.
     pub fn new(socket: PacketSocket, jail: Inner) -> Result<Self, ControlError> {
         let setup = |source| ControlError::Setup { source };
         set_socket_timeout(&socket, Timeout::Send, Some(SEND)).map_err(|errno| setup(errno.into()))?;
@@ -80,6 +83,9 @@ impl Control {
     }
 
     /// Serves until the VM is over or the server is gone.
+    ///
+    /// # Errors
+    /// The socket or the wait failed: the server is out of reach.
     pub fn serve(mut self) -> Result<ExitCode, ControlError> {
         loop {
             let (request, woken) = self.wait()?;
@@ -128,14 +134,14 @@ impl Control {
     /// The whole protocol on one screen. `Some` when the request ends the VM.
     fn answer(&mut self, request: Request, fds: Fds) -> Result<Option<GuestExit>, ControlError> {
         match (request, &mut self.state) {
-            (Request::Boot(machine), State::Jailed(jail)) => {
+            (Request::Boot(config), State::Jailed(jail)) => {
                 let jail = jail.take();
-                match Plan::check(*machine, fds) {
-                    Ok(plan) => self.boot(plan, jail)?,
+                match CheckedConfig::check(*config, fds) {
+                    Ok(config) => self.boot(config, jail)?,
                     // Nothing has been done yet: a better request may follow.
                     Err(error) => {
                         self.state = State::Jailed(jail);
-                        self.refuse(error.kind(), &error)?;
+                        self.refuse(FailureKind::Invalid, &error)?;
                     }
                 }
             }
@@ -182,13 +188,13 @@ impl Control {
         Ok(None)
     }
 
-    fn boot(&mut self, plan: Plan, jail: Option<Inner>) -> Result<(), ControlError> {
+    fn boot(&mut self, config: CheckedConfig, jail: Option<Inner>) -> Result<(), ControlError> {
         let Some(jail) = jail else {
-            return self.not_now("a boot has failed; a VMM boots once");
+            return self.not_now("an earlier boot has failed, and a VMM boots only once");
         };
         let mut unsent = Ok(());
         let socket = &self.socket;
-        let booted = Machine::boot(plan, jail, &self.reporter, |stamp| {
+        let booted = Machine::boot(config, jail, &self.reporter, |stamp| {
             let sent = socket.send(&Message::Event(Event::Stamp(stamp)), &[]);
             unsent = std::mem::replace(&mut unsent, Ok(())).and(sent);
         });
@@ -239,7 +245,7 @@ impl Control {
             State::Jailed(_) => (exit, String::new()),
         };
         if !matches!(reason, GuestExit::Stopped | GuestExit::Reset) {
-            eprintln!("bulkhead-vmm: {reason}");
+            log::line(&reason);
         }
         self.send(&Message::Event(Event::Exited { reason, console_tail }))?;
         Ok(ExitCode::SUCCESS)
@@ -270,6 +276,9 @@ impl Control {
 }
 
 /// Tells the server that the jail's first half failed; it stands for the reply to a boot request.
+///
+/// # Errors
+/// The server does not take the packet.
 pub fn refuse_boot(socket: &PacketSocket, error: &crate::jail::JailError) -> Result<(), PacketError> {
     let failure = Failure { kind: FailureKind::Jail, message: chain(error) };
     socket.send(&Message::Reply(Err(failure)), &[])

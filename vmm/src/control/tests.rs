@@ -37,8 +37,8 @@ impl Server {
     }
 }
 
-fn machine() -> vmm::Machine {
-    vmm::Machine {
+fn machine() -> vmm::MachineConfig {
+    vmm::MachineConfig {
         memory_mib: 128,
         max_memory_mib: 256,
         vcpus: 1,
@@ -55,7 +55,7 @@ fn machine() -> vmm::Machine {
 }
 
 /// The refusal of a machine that is wrong in one place; the control thread must take more requests after it.
-fn refused(wrong: impl Fn(&mut vmm::Machine), fds: usize) -> String {
+fn refused(wrong: impl Fn(&mut vmm::MachineConfig), fds: usize) -> String {
     let server = Server::new();
     let mut machine = machine();
     wrong(&mut machine);
@@ -70,28 +70,29 @@ fn a_machine_out_of_range_is_refused_by_the_name_of_the_field() {
     for memory_mib in [0, 47, 65_537] {
         assert_eq!(
             refused(|machine| machine.memory_mib = memory_mib, 4),
-            format!("memory in MiB is {memory_mib}, 48 to 65536 is allowed")
+            format!("memory in MiB is {memory_mib}; 48 to 65536 is allowed")
         );
     }
     for max_memory_mib in [0, 127, 65_537] {
         assert_eq!(
             refused(|machine| machine.max_memory_mib = max_memory_mib, 4),
-            format!("max_memory_mib is {max_memory_mib}, 128 to 65536 is allowed")
+            format!("max_memory_mib is {max_memory_mib}; 128 to 65536 is allowed")
         );
     }
-    assert_eq!(refused(|machine| machine.vcpus = 0, 4), "vcpus is 0, 1 to 2 is allowed");
-    assert_eq!(refused(|machine| machine.vcpus = 3, 4), "vcpus is 3, 1 to 2 is allowed");
-    assert_eq!(refused(|machine| machine.max_vcpus = 33, 4), "max_vcpus is 33, 1 to 32 is allowed");
-    let slot = |slot: u8| move |machine: &mut vmm::Machine| machine.devices.push((Slot(slot), Device::Rng));
-    assert_eq!(refused(slot(0), 4), "slot 0 is named twice, or is none");
-    assert_eq!(refused(slot(16), 4), "slot 16 is named twice, or is none");
+    assert_eq!(refused(|machine| machine.vcpus = 0, 4), "vcpus is 0; 1 to 2 is allowed");
+    assert_eq!(refused(|machine| machine.vcpus = 3, 4), "vcpus is 3; 1 to 2 is allowed");
+    assert_eq!(refused(|machine| machine.max_vcpus = 33, 4), "max_vcpus is 33; 1 to 32 is allowed");
+    let slot =
+        |slot: u8| move |machine: &mut vmm::MachineConfig| machine.devices.push((Slot(slot), Device::Rng));
+    assert_eq!(refused(slot(0), 4), "slot 0 has two devices");
+    assert_eq!(refused(slot(18), 4), "slot 18 does not exist: there are 18");
 }
 
 #[test]
 fn a_descriptor_that_is_missing_or_named_twice_is_refused() {
-    let missing = "descriptor 3 for the share did not come with the packet, or is named twice";
+    let missing = "descriptor 3, for the share, is missing from the packet or used twice";
     assert_eq!(refused(|_| (), 3), missing);
-    let twice = "descriptor 1 for the initramfs did not come with the packet, or is named twice";
+    let twice = "descriptor 1, for the initramfs, is missing from the packet or used twice";
     assert_eq!(refused(|machine| machine.initramfs = Fd(1), 4), twice);
 }
 

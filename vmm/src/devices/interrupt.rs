@@ -15,8 +15,21 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
+use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// The part of an `Interrupt` that a guest can read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterruptState {
+    /// Config space has changed, and the driver has not acknowledged it.
+    pub config: bool,
+    /// ConfigGeneration.
+    pub generation: u32,
+    /// DEVICE_NEEDS_RESET.
+    pub failed: bool,
+}
 
 #[derive(Debug)]
 pub struct Interrupt {
@@ -32,6 +45,10 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
+    /// An interrupt that nothing has raised, with an irqfd of its own.
+    ///
+    /// # Errors
+    /// There is no descriptor for an event.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             config: AtomicBool::new(false),
@@ -65,7 +82,7 @@ impl Interrupt {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Interrupts raised since the device was plugged, but for those of the host kernel.
+    /// Interrupts raised since the device was plugged, without the interrupts that the host kernel raised (vhost).
     pub fn raised(&self) -> u64 {
         self.raised.load(Ordering::Relaxed).into()
     }
@@ -83,6 +100,24 @@ impl Interrupt {
         if bits & VIRTIO_MMIO_INT_CONFIG != 0 {
             self.config.store(false, Ordering::Release);
         }
+    }
+
+    /// The registers as plain data.
+    pub(crate) fn state(&self) -> InterruptState {
+        InterruptState {
+            config: self.config.load(Ordering::Acquire),
+            generation: self.generation(),
+            failed: self.failed(),
+        }
+    }
+
+    /// Sets the registers, and raises the interrupt once: what was raised before may not have arrived.
+    pub(crate) fn restore(&self, state: InterruptState) {
+        let InterruptState { config, generation, failed } = state;
+        self.config.store(config, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
+        self.failed.store(failed, Ordering::Release);
+        self.raise();
     }
 
     pub(crate) fn reset(&self) {

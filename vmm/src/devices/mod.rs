@@ -1,13 +1,14 @@
-//! The devices of a machine: the border between the transport and a device, and the list of all devices.
+//! The devices of a machine: the list of all of them, and how each is made.
 //!
 //!   vCPU exit ──▶ mmio (status machine, registers) ──▶ `VirtioDevice` ──activate──▶ worker on the device loop
 //!                                                                                 (or threads of its own: fs)
 //!
-//! The transport owns a `VirtioDevice` and calls it from vCPU threads, one at a time. At DRIVER_OK the device gets
-//! an `Activation`, makes its worker of it and hands that to the loop; `reset` takes the worker back and drops it.
+//! `device` is the border between the transport and a device, `queue` and `interrupt` are what a device works with.
+//! Imports go one way: mmio, each device ─▶ on_loop ─▶ device ─▶ queue ─▶ interrupt. No device knows another device.
 
 pub mod balloon;
 pub mod console;
+pub mod device;
 pub mod fs;
 pub mod interrupt;
 pub mod mem;
@@ -20,66 +21,15 @@ pub mod rng;
 pub(crate) mod testing;
 pub mod vsock;
 
-use std::{error::Error, fmt::Debug, fs::File, sync::Arc};
+use std::{error::Error, fs::File, sync::Arc};
 
 use bulkhead_protocol::vmm::Device;
 
-use self::{console::Output, interrupt::Interrupt, queue::ActiveQueue};
+use self::{console::Output, device::VirtioDevice};
 use crate::{
-    control::fds::{Fds, MissingFd},
     event_loop::Handle,
-    memory::Memory,
+    fds::{Fds, MissingFd},
 };
-
-/// A device as the transport sees it.
-pub trait VirtioDevice: Send + Debug {
-    /// The virtio device id (virtio 1.2, 5), never 0.
-    fn device_id(&self) -> u32;
-
-    /// Feature bits beyond VERSION_1 and RING_EVENT_IDX, which the transport offers for all.
-    fn features(&self) -> u64 {
-        0
-    }
-
-    /// The largest size of each queue, a power of two.
-    fn queue_sizes(&self) -> &[u16];
-
-    /// Fills `data` from config space; what lies beyond the end of config space stays zero.
-    fn read_config(&self, offset: u64, data: &mut [u8]);
-
-    /// Config space is read-only unless a device says otherwise.
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    /// The driver is ready. An error shows as DEVICE_NEEDS_RESET.
-    fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
-
-    /// Back to before `activate`. When it returns no queue is touched any more. Called before every activation but
-    /// the first, and at unplug; may come when the device is not active.
-    fn reset(&mut self);
-
-    /// Counters: name without the device's name, value.
-    fn metrics(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-}
-
-/// All that a device gets at DRIVER_OK.
-#[derive(Debug)]
-pub struct Activation {
-    pub memory: Memory,
-    /// One for each of `VirtioDevice::queue_sizes`, all ready and in bounds.
-    pub queues: Vec<ActiveQueue>,
-    pub interrupt: Arc<Interrupt>,
-    /// What the driver acknowledged: a subset of what was offered.
-    pub features: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("activate {device}")]
-pub struct ActivateError {
-    pub device: &'static str,
-    pub source: Box<dyn Error + Send + Sync>,
-}
 
 /// What devices are built from beside their own configuration.
 #[derive(Debug)]
@@ -100,7 +50,7 @@ pub struct Context {
 pub enum BuildError {
     #[error(transparent)]
     Fd(#[from] MissingFd),
-    #[error("the machine's memory has no room to grow")]
+    #[error("the machine was booted without memory to plug: its max_memory_mib is its memory_mib")]
     NoRoom,
     #[error("configure {device}")]
     Device { device: &'static str, source: Box<dyn Error + Send + Sync> },
@@ -114,6 +64,9 @@ impl BuildError {
 }
 
 /// Makes the device that a request describes. The list of all devices is this `match`.
+///
+/// # Errors
+/// A descriptor is missing, or the device refuses its configuration.
 pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn VirtioDevice>, BuildError> {
     let event_loop = context.event_loop.clone();
     Ok(match device {
@@ -153,13 +106,4 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
             Box::new(mem::Mem::new(event_loop, room))
         }
     })
-}
-
-/// Copies the part of `config` that `[offset, offset + data.len())` covers; a device's whole `read_config`.
-pub fn copy_config(config: &[u8], offset: u64, data: &mut [u8]) {
-    let Ok(offset) = usize::try_from(offset) else { return };
-    let Some(rest) = config.get(offset..) else { return };
-    for (to, from) in data.iter_mut().zip(rest) {
-        *to = *from;
-    }
 }

@@ -1,6 +1,6 @@
 //! A device's worker on the device loop: there from DRIVER_OK until reset takes it back.
 
-use super::ActivateError;
+use super::device::ActivateError;
 use crate::event_loop::{Handle, Subscriber, SubscriberId};
 
 #[derive(Debug)]

@@ -82,6 +82,11 @@ impl Ring {
         self.put(self.setup.avail + 2, self.offered);
     }
 
+    /// Chains that were offered and not seen back.
+    pub(crate) fn outstanding(&self) -> u16 {
+        self.offered - self.taken
+    }
+
     /// The next used entry: head and length.
     pub(crate) fn used(&mut self) -> Option<(u32, u32)> {
         let index: u16 = self.memory.read_obj(GuestAddress(self.setup.used + 2)).unwrap();

@@ -29,7 +29,7 @@ use self::landlock::LandlockError;
 /// Everything above stays with the spawner. The file server holds one descriptor for each inode the guest knows.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, a vhost worker for each slot.
+/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, a vhost worker for each network.
 const THREADS: u64 = 64;
 
 /// What file serving needs inside the user namespace; none of them means anything on the host outside of the
@@ -78,6 +78,9 @@ pub enum Side {
 pub struct Inner(());
 
 /// Splits the process. Must be called single-threaded, with nothing open but stdio and the control socket.
+///
+/// # Errors
+/// The kernel refuses a step, which the message names. The process is to end then.
 pub fn enter() -> Result<Side, JailError> {
     leave_keyring()?;
     limit_resources()?;
@@ -109,6 +112,9 @@ impl Inner {
 
     /// Makes `share` the root of all that this process can see, and keeps eight capabilities. Returns /proc/self/fd
     /// of a procfs that shows this process alone and is mounted nowhere; the file server reopens inodes by it.
+    ///
+    /// # Errors
+    /// The kernel refuses a step, which the message names. The process is to end then.
     pub fn close(self, share: &OwnedFd) -> Result<File, JailError> {
         forbid_user_namespaces();
         let proc_self_fd = root::pivot_into(share)?;
@@ -134,6 +140,9 @@ impl Inner {
 
 /// For when all threads are there: no list of system calls has fork or clone, and this is the same again. The kernel
 /// exempts its own uid 0.
+///
+/// # Errors
+/// The kernel refuses the limit.
 pub fn limit_threads() -> Result<(), JailError> {
     let threads = Rlimit { current: Some(THREADS), maximum: Some(THREADS) };
     setrlimit(Resource::Nproc, threads).map_err(step("limit the threads"))
@@ -156,8 +165,8 @@ fn bound_capabilities() -> Result<(), JailError> {
     Ok(())
 }
 
-/// A namespace inside of ours would have a full set of capabilities again. The filters forbid it too, so a /proc/sys that
-/// cannot be written, as in a container, is no error.
+/// A process in a nested user namespace has all capabilities again. The seccomp filters forbid to make one too, so it is no
+/// error when /proc/sys cannot be written, as in a container.
 fn forbid_user_namespaces() {
     let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
 }

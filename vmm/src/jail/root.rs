@@ -50,7 +50,7 @@ fn proc_self_fd() -> Result<File, JailError> {
     fsconfig_set_string(&proc, "hidepid", "ptraceable").map_err(step("hide processes in the procfs"))?;
     fsconfig_create(&proc).map_err(step("create a procfs"))?;
     let proc = fsmount(&proc, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-        .map_err(step("mount a procfs nowhere"))?;
+        .map_err(step("make a detached mount of the procfs"))?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fds = openat(&proc, "self/fd", flags, Mode::empty()).map_err(step("open self/fd of the procfs"))?;
     Ok(fds.into())

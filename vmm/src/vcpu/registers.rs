@@ -31,8 +31,34 @@ const DELIVERY_MASK: u32 = 0x700;
 const DELIVERY_NMI: u32 = 0x400;
 const DELIVERY_EXT_INT: u32 = 0x700;
 
-/// Only the first vCPU: the others wait for INIT and SIPI from it.
-pub(super) fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), VmError> {
+/// How a vCPU begins. A vCPU of a restored snapshot will be one more case, which sets none of the reset state below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// At the entry of a kernel.
+    Boot(Entry),
+    /// As after a reset: it waits for INIT and SIPI of another vCPU.
+    Wait,
+}
+
+impl Begin {
+    /// The vCPUs of a machine that boots: the first at the kernel's entry, the others wait for it.
+    pub fn booting(entry: Entry, count: u8) -> Vec<Self> {
+        let others = (1..count).map(|_| Self::Wait);
+        std::iter::once(Self::Boot(entry)).chain(others).collect()
+    }
+}
+
+/// Brings a fresh vCPU, whose CPUID is set, to where it begins.
+pub(super) fn set(vcpu: &VcpuFd, begin: Begin) -> Result<(), VmError> {
+    match begin {
+        Begin::Boot(entry) => set_entry(vcpu, entry)?,
+        Begin::Wait => {}
+    }
+    set_msrs(vcpu)?;
+    set_local_interrupts(vcpu)
+}
+
+fn set_entry(vcpu: &VcpuFd, entry: Entry) -> Result<(), VmError> {
     let mut sregs = vcpu.get_sregs().map_err(step("KVM_GET_SREGS"))?;
     enter_protected_mode(&mut sregs);
     vcpu.set_sregs(&sregs).map_err(step("KVM_SET_SREGS"))?;
@@ -66,7 +92,7 @@ fn flat(type_: u8, selector: u16) -> kvm_segment {
     }
 }
 
-pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), VmError> {
+fn set_msrs(vcpu: &VcpuFd) -> Result<(), VmError> {
     let entry = |index, data| kvm_msr_entry { index, data, ..kvm_msr_entry::default() };
     let msrs = [entry(MSR_MISC_ENABLE, FAST_STRINGS), entry(MSR_MTRR_DEFAULT_TYPE, MTRR_ENABLED_WRITE_BACK)];
     let msrs = Msrs::from_entries(&msrs).map_err(|_| too_many("prepare KVM_SET_MSRS"))?;
@@ -77,7 +103,7 @@ pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), VmError> {
     Ok(())
 }
 
-pub(super) fn set_local_interrupts(vcpu: &VcpuFd) -> Result<(), VmError> {
+fn set_local_interrupts(vcpu: &VcpuFd) -> Result<(), VmError> {
     let mut lapic = vcpu.get_lapic().map_err(step("KVM_GET_LAPIC"))?;
     set_delivery(&mut lapic, LAPIC_LVT0, DELIVERY_EXT_INT);
     set_delivery(&mut lapic, LAPIC_LVT1, DELIVERY_NMI);

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    again::{After, Again, MOST},
+    runner::resets,
+};
 
 #[test]
 fn only_the_reset_control_register_resets() {
@@ -11,7 +14,7 @@ fn only_the_reset_control_register_resets() {
 fn try_again_without_end_is_found_out_and_a_guest_that_runs_starts_anew() {
     let mut again = Again::default();
     let eagain = Some(libc::EAGAIN);
-    let turns: Vec<_> = (0..AGAIN_MOST).map(|_| again.take(eagain)).collect();
+    let turns: Vec<_> = (0..MOST).map(|_| again.take(eagain)).collect();
     let (last, before) = turns.split_last().unwrap();
     assert_eq!(*last, After::Stuck);
     assert!(before[..16].iter().all(|after| *after == After::Go));

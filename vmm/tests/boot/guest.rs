@@ -5,19 +5,22 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::chown,
     thread::sleep,
     time::Duration,
 };
 
+use bulkhead_protocol::limits::SLOTS;
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, reboot},
 };
 
-use crate::guest_devices;
+use crate::{guest_devices, report::say};
 
+/// The slots that are plugged one after the other: one twice, and the last, whose interrupt is the IOAPIC's last pin.
+pub(crate) const PLUGGED: [u8; 3] = [7, 7, SLOTS as u8 - 1];
 const AGAIN: Duration = Duration::from_millis(20);
 const DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 
@@ -56,10 +59,6 @@ pub(crate) fn init() -> ! {
     unreachable!("reboot does not return");
 }
 
-pub(crate) fn say(console: &mut File, line: &str) {
-    console.write_all(format!("GUEST {line}\n").as_bytes()).unwrap();
-}
-
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| format!("{path}: {error}")).trim().to_owned()
 }
@@ -73,7 +72,7 @@ fn hello(console: &mut File) {
     say(console, &format!("cmdline {}", read("/proc/cmdline")));
     let memory = read("/proc/meminfo");
     say(console, &format!("memory {}", memory.lines().next().unwrap_or("none")));
-    say(console, &format!("slot0 {:?} slot15 {:?}", devices_of(0), devices_of(15)));
+    say(console, &format!("slot0 {:?} slot17 {:?}", devices_of(0), devices_of(17)));
     // Both timers and interprocessor interrupts must work: threads on all CPUs that sleep and wake each other.
     let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| sleep(Duration::from_millis(10)))).collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
@@ -109,17 +108,17 @@ fn online(console: &mut File) {
 }
 
 fn slots(console: &mut File) {
-    for round in 1..=2 {
+    for (round, slot) in PLUGGED.into_iter().enumerate() {
         say(console, &format!("empty {round}"));
-        bind_when_filled(7);
-        say(console, &format!("bound {round} {:?}", devices_of(7)));
+        bind_when_filled(slot);
+        say(console, &format!("bound {round} {:?}", devices_of(slot)));
         let mut bytes = [0; 64];
         File::open("/dev/hwrng").unwrap().read_exact(&mut bytes).unwrap();
         assert_ne!(bytes, [0; 64]);
         say(console, &format!("random {round}"));
-        fs::write(format!("{DRIVER}/unbind"), "virtio-mmio.7").unwrap();
+        fs::write(format!("{DRIVER}/unbind"), format!("virtio-mmio.{slot}")).unwrap();
         say(console, &format!("unbound {round}"));
-        wait_until_empty(7);
+        wait_until_empty(slot);
     }
 }
 

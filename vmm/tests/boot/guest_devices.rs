@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    guest::say,
+    report::say,
     vsock::{accept, connect, listen},
 };
 

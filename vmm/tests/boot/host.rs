@@ -16,7 +16,8 @@ use bulkhead_protocol::{
     packet::{PacketError, PacketSocket},
     timeline::{Phase, Stamp},
     vmm::{
-        CONTROL_FD, Device, Event, Failure, Fd, GuestExit, HugePages, Machine, Message, Reply, Request, Slot,
+        CONTROL_FD, Device, Event, Failure, Fd, GuestExit, HugePages, MachineConfig, Message, Reply, Request,
+        Slot,
     },
 };
 use rustix::{
@@ -120,7 +121,7 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
     let directory = File::open(spec.share.path()).unwrap();
     let mut devices = vec![(CONSOLE, Device::Console { log: Some(Fd(4)) })];
     devices.extend(spec.devices.iter().cloned());
-    let machine = Machine {
+    let machine = MachineConfig {
         memory_mib: spec.memory_mib,
         max_memory_mib: spec.max_memory_mib.max(spec.memory_mib),
         vcpus: spec.vcpus,

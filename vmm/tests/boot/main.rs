@@ -16,6 +16,7 @@ mod hijack;
 mod host;
 mod jail;
 mod memory;
+mod report;
 mod scenarios;
 mod vhost;
 mod vsock;

@@ -52,7 +52,7 @@ fn memory_is_plugged_and_unplugged_as_the_host_says() {
     for mib in [127, 513] {
         let refused = vmm.ask(&Request::ResizeMemory { mib }, &[]).unwrap_err();
         assert_eq!(refused.kind, FailureKind::Invalid);
-        assert_eq!(refused.message, format!("memory in MiB is {mib}, 128 to 512 is allowed"));
+        assert_eq!(refused.message, format!("memory in MiB is {mib}; 128 to 512 is allowed"));
     }
     assert_eq!(vmm.ask(&Request::Stop, &[]), Ok(Reply::Done));
     assert_eq!(vmm.exit().0, GuestExit::Stopped);

@@ -15,7 +15,7 @@ use bulkhead_protocol::{
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
 use crate::{
-    hijack,
+    guest, hijack,
     host::{boot, spec},
     jail,
 };
@@ -27,7 +27,7 @@ macro_rules! tests {
 }
 
 tests![
-    a_guest_boots_speaks_and_powers_off,
+    a_guest_boots_speaks_and_resets_itself,
     the_least_memory_boots_and_so_does_more_than_fits_below_the_devices,
     kernel_messages_are_shown_when_asked_for,
     two_vcpus_are_both_online,
@@ -44,7 +44,7 @@ tests![
     an_invalid_machine_is_refused_and_the_next_one_boots,
 ];
 
-fn a_guest_boots_speaks_and_powers_off() {
+fn a_guest_boots_speaks_and_resets_itself() {
     let mut vmm = boot(&spec("hello")).unwrap();
     assert_eq!(vmm.hear("cpus"), "0");
     let metrics = vmm.metrics();
@@ -54,7 +54,7 @@ fn a_guest_boots_speaks_and_powers_off() {
     }
     assert_eq!(vmm.hear("clock"), "kvm-clock");
     assert!(vmm.hear("memory").contains("kB"));
-    assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot15 []");
+    assert_eq!(vmm.hear("slot0"), "[\"virtio0\"] slot17 []");
     vmm.hear("slept");
     let (reason, tail) = vmm.exit();
     assert_eq!(reason, GuestExit::Reset);
@@ -115,11 +115,15 @@ fn a_panic_is_reported_with_the_consoles_tail() {
 
 fn a_slot_is_plugged_and_unplugged_again_and_again() {
     let mut vmm = boot(&spec("slots")).unwrap();
-    for round in 1..=2 {
+    for (round, number) in guest::PLUGGED.into_iter().enumerate() {
+        let slot = Slot(number);
         vmm.hear(&format!("empty {round}"));
-        assert_eq!(vmm.plug(Slot(7), Device::Rng), Ok(Reply::Done));
-        let taken = vmm.plug(Slot(7), Device::Rng).unwrap_err();
-        assert_eq!((taken.kind, taken.message.as_str()), (FailureKind::Invalid, "plug: slot 7 is taken"));
+        assert_eq!(vmm.plug(slot, Device::Rng), Ok(Reply::Done));
+        let taken = vmm.plug(slot, Device::Rng).unwrap_err();
+        assert_eq!(
+            (taken.kind, taken.message),
+            (FailureKind::Invalid, format!("slot {number} has a device already"))
+        );
         let files = Device::Fs { tag: "late".into(), read_only: true, strip_setuid: false };
         assert_eq!(vmm.plug(Slot(8), files).unwrap_err().kind, FailureKind::Invalid, "it needs threads");
         assert!(vmm.hear(&format!("bound {round}")).contains("virtio"));
@@ -127,8 +131,8 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
         let requests = vmm.metrics().into_iter().find(|(name, _)| name == "rng.requests").unwrap();
         assert!(requests.1 > 0);
         vmm.hear(&format!("unbound {round}"));
-        assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]), Ok(Reply::Done));
-        assert_eq!(vmm.ask(&Request::Unplug { slot: Slot(7) }, &[]).unwrap_err().kind, FailureKind::Invalid);
+        assert_eq!(vmm.ask(&Request::Unplug { slot }, &[]), Ok(Reply::Done));
+        assert_eq!(vmm.ask(&Request::Unplug { slot }, &[]).unwrap_err().kind, FailureKind::Invalid);
     }
     assert_eq!(vmm.exit().0, GuestExit::Reset);
 }
@@ -240,10 +244,10 @@ fn memory_too_small_to_boot_is_refused() {
 fn an_invalid_machine_is_refused_and_the_next_one_boots() {
     let mut machine = spec("hello");
     machine.vcpus = 3;
-    assert_eq!(boot(&machine).err().unwrap().message, "vcpus is 3, 1 to 1 is allowed");
+    assert_eq!(boot(&machine).err().unwrap().message, "vcpus is 3; 1 to 1 is allowed");
     machine.vcpus = 1;
     machine.devices = vec![(Slot(0), Device::Rng)];
-    assert_eq!(boot(&machine).err().unwrap().message, "slot 0 is named twice, or is none");
+    assert_eq!(boot(&machine).err().unwrap().message, "slot 0 has two devices");
     machine.devices = vec![(Slot(3), Device::Rng)];
     let mut vmm = boot(&machine).unwrap();
     vmm.hear("slept");

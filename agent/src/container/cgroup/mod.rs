@@ -29,6 +29,7 @@ use super::{
 
 /// The directory that holds those of all containers.
 const PARENT: &str = "bulkhead";
+const MAKE: &str = "make cgroup";
 /// Pids answered for one container.
 const PIDS: usize = 1 << 16;
 
@@ -48,27 +49,38 @@ impl Cgroup {
         &self.path
     }
 
-    /// Makes it, with all controllers that the guest has.
-    pub(super) fn make(&self, base: &Path) -> Result<(), ContainerError> {
-        const STEP: &str = "make cgroup";
+    /// Makes the directory that holds those of all containers, with all controllers that the guest has.
+    ///
+    /// # Errors
+    /// When it cannot be made, or a controller not be enabled.
+    pub(super) fn make_parent(base: &Path) -> Result<(), ContainerError> {
         let parent = base.join(PARENT);
-        let controllers = fs::read_to_string(base.join("cgroup.controllers")).during(STEP, base.display())?;
+        let controllers = fs::read_to_string(base.join("cgroup.controllers")).during(MAKE, base.display())?;
         enable(base, &controllers)?;
         match fs::create_dir(&parent) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).during(STEP, parent.display());
+                Err(error).during(MAKE, parent.display())
             }
-            _ => enable(&parent, &controllers)?,
+            _ => enable(&parent, &controllers),
         }
+    }
+
+    /// Makes it, with all controllers that the guest has.
+    pub(super) fn make(&self, base: &Path) -> Result<(), ContainerError> {
         let path = &self.path;
-        match fs::create_dir(path) {
+        let mut made = fs::create_dir(path);
+        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            Self::make_parent(base)?;
+            made = fs::create_dir(path);
+        }
+        match made {
             // Left by a container that is gone, or the name would be taken in the agent's table; an empty one
             // carries old limits, so it goes first.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 tree::remove(path).during("remove old cgroup", path.display())?;
-                fs::create_dir(path).during(STEP, path.display())
+                fs::create_dir(path).during(MAKE, path.display())
             }
-            made => made.during(STEP, path.display()),
+            made => made.during(MAKE, path.display()),
         }
     }
 

@@ -1,3 +1,5 @@
+use std::os::fd::AsFd as _;
+
 use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{PidfdFlags, pidfd_open},

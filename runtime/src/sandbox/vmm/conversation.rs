@@ -22,7 +22,7 @@ use crate::text::bounded;
 pub(crate) const PHASES: [Phase; 4] =
     [Phase::Jailed, Phase::VmCreated, Phase::KernelLoaded, Phase::KernelEntered];
 /// Bytes of a failure's text that are kept.
-const TEXT: usize = 4 << 10;
+pub(crate) const TEXT: usize = 4 << 10;
 
 pub(crate) type Answer = oneshot::Sender<Result<Reply, VmmError>>;
 

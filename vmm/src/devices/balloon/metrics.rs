@@ -1,32 +1,32 @@
 //! Counters of the balloon.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::counter::Counter;
 
 #[derive(Debug, Default)]
 pub(super) struct BalloonMetrics {
-    reports: AtomicU64,
-    reported_bytes: AtomicU64,
-    errors: AtomicU64,
+    reports: Counter,
+    reported_bytes: Counter,
+    errors: Counter,
 }
 
 impl BalloonMetrics {
     pub(super) fn report(&self) {
-        self.reports.fetch_add(1, Relaxed);
+        self.reports.increment();
     }
 
     pub(super) fn given_back(&self, bytes: u64) {
-        self.reported_bytes.fetch_add(bytes, Relaxed);
+        self.reported_bytes.add(bytes);
     }
 
     pub(super) fn error(&self) {
-        self.errors.fetch_add(1, Relaxed);
+        self.errors.increment();
     }
 
     pub(super) fn values(&self) -> Vec<(&'static str, u64)> {
         vec![
-            ("reports", self.reports.load(Relaxed)),
-            ("reported_bytes", self.reported_bytes.load(Relaxed)),
-            ("errors", self.errors.load(Relaxed)),
+            ("reports", self.reports.get()),
+            ("reported_bytes", self.reported_bytes.get()),
+            ("errors", self.errors.get()),
         ]
     }
 }

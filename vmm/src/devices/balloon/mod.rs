@@ -14,7 +14,10 @@ use std::{io, sync::Arc};
 use virtio_bindings::virtio_ids::VIRTIO_ID_BALLOON;
 
 use self::metrics::BalloonMetrics;
-use super::{ActivateError, Activation, VirtioDevice, copy_config, on_loop::OnLoop};
+use super::{
+    device::{ActivateError, Activation, VirtioDevice, copy_config},
+    on_loop::OnLoop,
+};
 use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 /// VIRTIO_BALLOON_F_REPORTING.

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use super::Output;
+use super::output::Output;
 
 const DATA: u16 = 0x3f8;
 const LINE_CONTROL: u16 = 0x3fb;

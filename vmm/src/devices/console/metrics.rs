@@ -1,39 +1,39 @@
 //! Counters of the console.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::counter::Counter;
 
 #[derive(Debug, Default)]
 pub(super) struct ConsoleMetrics {
-    bytes: AtomicU64,
-    logged: AtomicU64,
-    log_dropped: AtomicU64,
-    errors: AtomicU64,
+    bytes: Counter,
+    logged: Counter,
+    log_dropped: Counter,
+    errors: Counter,
 }
 
 impl ConsoleMetrics {
     pub(super) fn taken(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Relaxed);
+        self.bytes.add(bytes as u64);
     }
 
     pub(super) fn log(&self, written: usize, dropped: usize) {
-        self.logged.fetch_add(written as u64, Relaxed);
-        self.log_dropped.fetch_add(dropped as u64, Relaxed);
+        self.logged.add(written as u64);
+        self.log_dropped.add(dropped as u64);
     }
 
     pub(super) fn logged(&self) -> u64 {
-        self.logged.load(Relaxed)
+        self.logged.get()
     }
 
     pub(super) fn error(&self) {
-        self.errors.fetch_add(1, Relaxed);
+        self.errors.increment();
     }
 
     pub(super) fn values(&self) -> Vec<(&'static str, u64)> {
         vec![
-            ("bytes", self.bytes.load(Relaxed)),
+            ("bytes", self.bytes.get()),
             ("logged", self.logged()),
-            ("log_dropped", self.log_dropped.load(Relaxed)),
-            ("errors", self.errors.load(Relaxed)),
+            ("log_dropped", self.log_dropped.get()),
+            ("errors", self.errors.get()),
         ]
     }
 }

@@ -16,7 +16,10 @@ use std::{io, os::fd::OwnedFd, sync::Arc};
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 pub use self::{early::Early, output::Output};
-use super::{ActivateError, Activation, VirtioDevice, on_loop::OnLoop};
+use super::{
+    device::{ActivateError, Activation, VirtioDevice},
+    on_loop::OnLoop,
+};
 use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 const QUEUE_SIZE: u16 = 64;

@@ -18,7 +18,7 @@ use virtiofsd::{
 };
 use vm_memory::GuestMemoryMmap;
 
-use super::{filter::Filter, metrics::Metrics};
+use super::{filter::Filter, metrics::FsMetrics};
 
 /// The library's type for guest memory; it stays in this device.
 pub(super) type FileMemory = GuestMemoryMmap<BitmapMmapRegion>;
@@ -30,7 +30,7 @@ const MAX_BATCH: u32 = 64 << 10;
 pub(super) struct FileServer {
     server: Server<Filter>,
     filter: Filter,
-    metrics: Arc<Metrics>,
+    metrics: Arc<FsMetrics>,
 }
 
 impl std::fmt::Debug for FileServer {
@@ -40,7 +40,7 @@ impl std::fmt::Debug for FileServer {
 }
 
 impl FileServer {
-    pub(super) fn new(filter: Filter, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(filter: Filter, metrics: Arc<FsMetrics>) -> Self {
         Self { server: Server::new(filter.clone()), filter, metrics }
     }
 

@@ -1,22 +1,9 @@
-//! Counters of the fs device. Written by the workers, read by the control thread; each stands for itself.
+//! Counters of the fs device. Written by the workers, read by the control thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::counter::Counter;
 
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub(super) struct FsMetrics {
     /// Chains taken.
     pub(super) requests: Counter,
     /// Chains that are no FUSE request: they were returned empty.
@@ -31,8 +18,8 @@ pub(super) struct Metrics {
     pub(super) stripped: Counter,
 }
 
-impl Metrics {
-    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+impl FsMetrics {
+    pub(super) fn values(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("requests", self.requests.get()),
             ("bad_requests", self.bad_requests.get()),

@@ -30,11 +30,11 @@ pub use self::pool::WorkerError;
 use self::{
     filter::Filter,
     message::FileServer,
-    metrics::Metrics,
+    metrics::FsMetrics,
     pool::{Pool, Workers},
     strip::Strip,
 };
-use super::{ActivateError, Activation, VirtioDevice, copy_config};
+use super::device::{ActivateError, Activation, VirtioDevice, copy_config};
 
 /// hiprio and one request queue, which several workers serve. A request of 1 MiB takes 260 descriptors.
 const QUEUE_SIZES: [u16; 2] = [128, 1024];
@@ -48,7 +48,7 @@ const RESERVED_FILES: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    #[error("a tag has 1 to {TAG} bytes and no zero byte, not {len} bytes")]
+    #[error("the tag of the share has {len} bytes; 1 to {TAG} are allowed, none of them zero")]
     Tag { len: usize },
     #[error("start the file server")]
     Server { source: io::Error },
@@ -98,13 +98,17 @@ impl Shares {
 pub struct Fs {
     config_space: [u8; TAG + 4],
     server: Arc<FileServer>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<FsMetrics>,
     // Dropped before the workers, who would else never be done.
     pool: Option<Pool>,
     workers: Workers,
 }
 
 impl Fs {
+    /// Starts the workers; they wait for `activate`.
+    ///
+    /// # Errors
+    /// The tag is wrong, the library does not start, or a worker could not be started and confined.
     pub fn new(config: Config) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG || tag.contains(&0) {
@@ -115,7 +119,7 @@ impl Fs {
         let request_queues = (QUEUE_SIZES.len() - 1) as u32;
         config_space[TAG..].copy_from_slice(&request_queues.to_le_bytes());
 
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(FsMetrics::default());
         let files = passthrough(config.root, config.proc_self_fd, config.files)
             .map_err(|source| FsError::Server { source })?;
         let strip = Strip::new(config.strip_setuid, Arc::clone(&metrics));
@@ -181,7 +185,7 @@ impl VirtioDevice for Fs {
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {
-        self.metrics.all()
+        self.metrics.values()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The workers: a few threads that take requests off both queues, so that one slow file does not hold up the rest.
+//! The workers: a few threads that take requests off both queues, so that a slow file does not hold up the others.
 //!
 //!   kick ──EPOLLEXCLUSIVE──▶ one idle worker ─▶ lock queue, pop ─▶ serve without the lock ─▶ lock queue, push, signal
 //!
@@ -31,7 +31,7 @@ use super::{
 use crate::{
     confine::{self, ConfineError, Kind},
     devices::{
-        Activation,
+        device::Activation,
         interrupt::Interrupt,
         queue::{ActiveQueue, QueueError},
     },
@@ -53,7 +53,7 @@ pub enum WorkerError {
     Directory { source: io::Error },
     #[error(transparent)]
     Confine(#[from] ConfineError),
-    #[error("a file worker ended before it served")]
+    #[error("the thread of a file worker ended before it was ready")]
     Ended,
 }
 
@@ -61,7 +61,7 @@ pub enum WorkerError {
 pub(super) enum PoolError {
     #[error("view guest memory")]
     Memory(#[from] MemoryError),
-    #[error("make the events of the file workers")]
+    #[error("create the event descriptors of the file workers")]
     Events { source: io::Error },
 }
 
@@ -82,6 +82,7 @@ impl Workers {
     /// Returns when all are confined.
     pub(super) fn spawn() -> Result<Self, WorkerError> {
         let mut workers = Self { threads: Vec::new() };
+        let mut preparing = Vec::new();
         for number in 0..WORKERS {
             let name = format!("fs{number}");
             let ((shifts, taken), (ready, confined)) = (channel::<Shift>(), channel());
@@ -102,6 +103,10 @@ impl Workers {
                 .spawn(run)
                 .map_err(|source| WorkerError::Spawn { source })?;
             workers.threads.push((shifts, thread));
+            preparing.push(confined);
+        }
+        // All threads are there before the first is waited for, so that they confine themselves side by side.
+        for confined in preparing {
             confined.recv().map_err(|_| WorkerError::Ended)??;
         }
         Ok(workers)

@@ -11,7 +11,7 @@
 
 use std::{ffi::CStr, io, sync::Arc};
 
-use super::metrics::Metrics;
+use super::metrics::FsMetrics;
 
 /// The extended attribute that holds a file's capabilities (capabilities(7)).
 const CAPABILITIES: &CStr = c"security.capability";
@@ -19,12 +19,12 @@ const CAPABILITIES: &CStr = c"security.capability";
 #[derive(Debug, Clone)]
 pub(super) struct Strip {
     on: bool,
-    metrics: Arc<Metrics>,
+    metrics: Arc<FsMetrics>,
 }
 
 impl Strip {
     /// Lets everything pass unless it is `on`.
-    pub(super) fn new(on: bool, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(on: bool, metrics: Arc<FsMetrics>) -> Self {
         Self { on, metrics }
     }
 
@@ -36,7 +36,7 @@ impl Strip {
     /// The mode that a file is set to. `is_directory` tells what the file is, for the type in `mode` is the guest's word; it is
     /// called only if that matters.
     ///
-    /// S_ISGID of a directory gives what is made in it the directory's group, and nobody a privilege.
+    /// S_ISGID of a directory only sets the group of what is made in it. It gives no privilege.
     ///
     /// # Errors
     /// Those of `is_directory`.

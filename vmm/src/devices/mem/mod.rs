@@ -17,7 +17,11 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_MEM;
 
 pub use self::room::Room;
 use self::{metrics::MemMetrics, room::BLOCK};
-use super::{ActivateError, Activation, VirtioDevice, copy_config, on_loop::OnLoop, queue::ActiveQueue};
+use super::{
+    device::{ActivateError, Activation, VirtioDevice, copy_config},
+    on_loop::OnLoop,
+    queue::ActiveQueue,
+};
 use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 /// VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE.

@@ -7,6 +7,8 @@
 //! `plug` fills a slot and connects its eventfds, `unplug` resets the device and undoes that. One lock for each
 //! slot, held while one register is served or one slot changes; a worker on the device loop never takes it.
 
+mod error;
+mod state;
 mod status;
 mod transport;
 
@@ -21,39 +23,39 @@ use bulkhead_protocol::{limits::SLOTS, vmm::Slot};
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_VERSION};
 use vmm_sys_util::eventfd::EventFd;
 
-use self::transport::Transport;
-use super::{VirtioDevice, interrupt::Interrupt};
+use self::transport::{MAGIC, Transport, VERSION};
+pub use self::{
+    error::{RestoreError, SlotError, StartError},
+    state::TransportState,
+};
+use super::{device::VirtioDevice, interrupt::Interrupt};
 use crate::memory::Memory;
 
 /// Where slot 0 is: the start of the 32-bit hole that guest memory leaves free.
 pub const BASE: u64 = 0xd000_0000;
 /// Bytes of address space of one slot.
 pub const SIZE: u64 = 0x1000;
-/// "virt", little-endian.
-const MAGIC: u32 = 0x7472_6976;
-const VERSION: u32 = 2;
 
-/// The IOAPIC pin of a slot, edge-triggered. 8 is left out: it would be the real-time clock's.
+/// Pins of the IOAPIC that KVM emulates.
+pub const IOAPIC_PINS: u8 = 24;
+/// The pins below belong to legacy devices: timer, keyboard, the second interrupt controller, two serial ports.
+const FIRST_PIN: u32 = 5;
+/// The pin of the real-time clock.
+const CLOCK_PIN: u32 = 8;
+
+// All pins that there are. Two slots must not share one: KVM raises and lowers the pin for each irqfd in a task of its own
+// (`irqfd_inject`), and what one raises while the other has it raised is no edge. That interrupt is lost.
+const _: () = assert!(FIRST_PIN as usize + SLOTS + 1 == IOAPIC_PINS as usize);
+
+/// The IOAPIC pin of a slot, edge-triggered.
 pub fn gsi(slot: Slot) -> u32 {
-    let pin = 5 + u32::from(slot.0);
-    if pin < 8 { pin } else { pin + 1 }
+    let pin = FIRST_PIN + u32::from(slot.0);
+    if pin < CLOCK_PIN { pin } else { pin + 1 }
 }
 
 /// The guest address of a slot's registers.
 pub fn address(slot: Slot) -> u64 {
     BASE + SIZE * u64::from(slot.0)
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SlotError {
-    #[error("there is no slot {}", .0.0)]
-    NoSuch(Slot),
-    #[error("slot {} is taken", .0.0)]
-    Taken(Slot),
-    #[error("slot {} is empty", .0.0)]
-    Empty(Slot),
-    #[error("connect the event descriptors of slot {}", .slot.0)]
-    Connect { slot: Slot, source: io::Error },
 }
 
 /// Connects a slot's eventfds to KVM; the seam that lets the registers be tested without it.
@@ -77,6 +79,9 @@ impl Slots {
     }
 
     /// Gives an empty slot a device.
+    ///
+    /// # Errors
+    /// There is no such slot, it has a device, or KVM does not take its event descriptors. The device is dropped then.
     pub fn plug(&self, slot: Slot, device: Box<dyn VirtioDevice>) -> Result<(), SlotError> {
         let mut place = self.lock(slot)?;
         if place.is_some() {
@@ -90,12 +95,35 @@ impl Slots {
     }
 
     /// Empties a slot. The device is reset and dropped before this returns.
+    ///
+    /// # Errors
+    /// There is no such slot, or no device in it.
     pub fn unplug(&self, slot: Slot) -> Result<(), SlotError> {
         let mut place = self.lock(slot)?;
         let mut transport = place.take().ok_or(SlotError::Empty(slot))?;
         self.wires.disconnect(slot, transport.interrupt(), transport.kicks());
         transport.reset();
         Ok(())
+    }
+
+    /// Stops the device of a slot and returns what the driver has made of the slot, for a snapshot. A device that answers out
+    /// of order (fs) must have answered all it took before.
+    ///
+    /// # Errors
+    /// There is no such slot, or no device in it.
+    pub fn state(&self, slot: Slot) -> Result<TransportState, SlotError> {
+        self.lock(slot)?.as_mut().map(Transport::state).ok_or(SlotError::Empty(slot))
+    }
+
+    /// Gives a plugged device the state of another one of its kind, or its own: its guest finds no difference. The device
+    /// serves again when this returns, if it did before.
+    ///
+    /// # Errors
+    /// The state is none that a driver could have brought about on this device with this memory. The slot is reset then.
+    pub fn restore(&self, slot: Slot, state: &TransportState) -> Result<(), RestoreError> {
+        let mut place = self.lock(slot)?;
+        let transport = place.as_mut().ok_or(SlotError::Empty(slot))?;
+        transport.restore(state, &self.memory)
     }
 
     /// Raises the interrupt of each plugged device once. "Used buffers wait" always reads as set, so its driver looks.
@@ -171,5 +199,7 @@ fn placeholder(offset: u64, data: &mut [u8]) {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,25 @@ impl Status {
         }
     }
 
+    /// The status whose `bits` these are; `None` for what the register never says.
+    pub(super) fn from_bits(bits: u32) -> Option<Self> {
+        let reached = match bits & !VIRTIO_CONFIG_S_FAILED {
+            0 => Self::Reset,
+            ACKNOWLEDGED => Self::Acknowledged,
+            DRIVER => Self::Driver,
+            FEATURES_OK => Self::FeaturesOk,
+            LIVE => Self::Live,
+            _ => return None,
+        };
+        Some(if bits & VIRTIO_CONFIG_S_FAILED == 0 { reached } else { Self::Failed(reached.bits()) })
+    }
+
+    /// Whether the driver has got as far as `FeaturesOk`, and as far as `Live`. A driver that gave up stays where it was.
+    pub(super) fn reached(self) -> (bool, bool) {
+        let bits = self.bits();
+        (bits & VIRTIO_CONFIG_S_FEATURES_OK != 0, bits & VIRTIO_CONFIG_S_DRIVER_OK != 0)
+    }
+
     pub(super) fn step(self, written: u32) -> Step {
         // A driver may write back the DEVICE_NEEDS_RESET it has read.
         let written = written & !VIRTIO_CONFIG_S_NEEDS_RESET;

@@ -1,10 +1,15 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use virtio_bindings::virtio_mmio::*;
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
 use crate::{
-    devices::{ActivateError, Activation, copy_config, queue::ActiveQueue, testing::Ring},
+    devices::{
+        device::{ActivateError, Activation, copy_config},
+        queue::{ActiveQueue, QueueError},
+        testing::Ring,
+    },
     memory::HUGE_PAGE,
 };
 
@@ -328,7 +333,7 @@ fn a_slot_is_filled_once_and_emptied_once() {
     let driver = Driver::new();
     let device = || Box::new(Probe { seen: Arc::clone(&driver.seen), refuse: false });
     assert!(matches!(driver.slots.plug(SLOT, device()), Err(SlotError::Taken(SLOT))));
-    assert!(matches!(driver.slots.plug(Slot(16), device()), Err(SlotError::NoSuch(_))));
+    assert!(matches!(driver.slots.plug(Slot(SLOTS as u8), device()), Err(SlotError::NoSuch(_))));
     driver.probe(VERSION_1);
     driver.slots.unplug(SLOT).unwrap();
     assert!(driver.seen.activation.lock().unwrap().is_none(), "unplug resets the device");
@@ -370,4 +375,52 @@ fn a_nudge_raises_the_interrupt_of_each_device_and_the_driver_finds_it() {
         assert_eq!(interrupt.irqfd().read().unwrap(), 1);
     }
     assert_eq!(driver.read(VIRTIO_MMIO_INTERRUPT_STATUS), VIRTIO_MMIO_INT_VRING);
+}
+
+/// A state of a live device, with the rings of `Driver::probe`.
+fn live_state() -> (Driver, TransportState) {
+    let driver = Driver::new();
+    driver.probe(VERSION_1);
+    let state = driver.slots.state(SLOT).unwrap();
+    (driver, state)
+}
+
+#[test]
+fn a_device_that_is_restored_raises_its_interrupt_and_starts_behind_what_was_served() {
+    let (driver, state) = live_state();
+    assert!(driver.seen.activation.lock().unwrap().is_none(), "a device whose state is taken does not serve");
+    driver.memory.write_obj(41_u16, GuestAddress(0x1_0000 + 0x2000 + 2)).unwrap();
+    driver.slots.restore(SLOT, &state).unwrap();
+    let activation = driver.seen.activation.lock().unwrap();
+    let activation = activation.as_ref().unwrap();
+    let taken: Vec<_> = activation.queues.iter().map(ActiveQueue::taken).collect();
+    assert_eq!(taken, [41, 0]);
+    assert_eq!(activation.features, VERSION_1);
+    assert_eq!(activation.interrupt.irqfd().read().unwrap(), 1);
+}
+
+#[test]
+fn a_state_that_no_driver_can_have_brought_about_is_refused_by_name() {
+    let refused = |change: &dyn Fn(&mut TransportState)| {
+        let (driver, mut state) = live_state();
+        change(&mut state);
+        let error = driver.slots.restore(SLOT, &state).unwrap_err();
+        assert_eq!(driver.read(VIRTIO_MMIO_STATUS), 0, "{error}");
+        error
+    };
+    assert!(matches!(refused(&|state| state.device_id = 1), RestoreError::Device { state: 1, slot: 4 }));
+    assert!(matches!(refused(&|state| state.status = 2), RestoreError::Status(2)));
+    assert!(matches!(refused(&|state| state.status = 0x4f), RestoreError::Status(0x4f)));
+    assert!(matches!(
+        refused(&|state| state.driver_features = 1),
+        RestoreError::Features { accepted: 1, .. }
+    ));
+    assert!(matches!(
+        refused(&|state| state.queues.truncate(1)),
+        RestoreError::Queues { state: 1, device: 2 }
+    ));
+    let outside = refused(&|state| state.queues[1].used = HUGE_PAGE as u64);
+    assert!(matches!(outside, RestoreError::Start(StartError::Queue(QueueError::Address { index: 1, .. }))));
+    let empty = Driver::new().slots.restore(Slot(3), &live_state().1).unwrap_err();
+    assert!(matches!(empty, RestoreError::Slot(SlotError::Empty(Slot(3)))));
 }

@@ -20,18 +20,22 @@ use virtio_bindings::{
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{
-    MAGIC, VERSION,
+    error::{RestoreError, StartError},
+    state::{TransportState, acceptable},
     status::{Status, Step},
 };
 use crate::{
     devices::{
-        Activation, VirtioDevice,
+        device::{Activation, VirtioDevice},
         interrupt::Interrupt,
-        queue::{QueueError, QueueSetup},
+        queue::{Position, QueueError, QueueSetup},
     },
     memory::Memory,
 };
 
+/// "virt", little-endian.
+pub(super) const MAGIC: u32 = 0x7472_6976;
+pub(super) const VERSION: u32 = 2;
 /// "BULK", little-endian.
 const VENDOR: u32 = 0x4b4c_5542;
 
@@ -103,6 +107,48 @@ impl Transport {
         self.device.reset();
         self.interrupt.reset();
         self.registers = Registers::new(self.kicks.len());
+    }
+
+    /// Stops the device, and returns what the driver has made of the slot. Nothing is served until `restore`. The positions
+    /// of the queues are not part of it: the used rings in guest memory have them (`Position::Resumed`).
+    pub(super) fn state(&mut self) -> TransportState {
+        self.device.reset();
+        let registers = &self.registers;
+        TransportState {
+            device_id: self.device.device_id(),
+            status: registers.status.bits(),
+            device_features_select: registers.device_features_select,
+            driver_features_select: registers.driver_features_select,
+            driver_features: registers.driver_features,
+            queue_select: registers.queue_select,
+            queues: registers.queues.clone(),
+            interrupt: self.interrupt.state(),
+        }
+    }
+
+    /// Takes a state over, whatever was before, and starts the device if the driver had started it. The state is not
+    /// trusted: it goes through the checks that a driver's own writes go through.
+    ///
+    /// # Errors
+    /// Those of the checks, and of the start. The slot is reset then.
+    pub(super) fn restore(&mut self, state: &TransportState, memory: &Memory) -> Result<(), RestoreError> {
+        self.reset();
+        let status = state.check(self.device.device_id(), self.offered(), self.kicks.len())?;
+        self.registers = Registers {
+            status,
+            device_features_select: state.device_features_select,
+            driver_features_select: state.driver_features_select,
+            driver_features: state.driver_features,
+            queue_select: state.queue_select,
+            queues: state.queues.clone(),
+        };
+        self.interrupt.restore(state.interrupt);
+        let (_, live) = status.reached();
+        // A device that asks for reset was not started, or has stopped serving.
+        if live && !state.interrupt.failed {
+            self.start(memory, Position::Resumed).inspect_err(|_| self.reset())?;
+        }
+        Ok(())
     }
 
     /// The name of the device's kind, for counters.
@@ -200,16 +246,15 @@ impl Transport {
             Step::Reset => self.reset(),
             Step::To(status) => self.registers.status = status,
             Step::CheckFeatures => {
-                let accepted = self.registers.driver_features;
-                if accepted & !self.offered() == 0 && accepted & 1 << VIRTIO_F_VERSION_1 != 0 {
+                if acceptable(self.registers.driver_features, self.offered()) {
                     self.registers.status = Status::FeaturesOk;
                 }
             }
             Step::Activate => {
                 // Live even if it fails, so that the driver sees DEVICE_NEEDS_RESET as the answer to DRIVER_OK.
                 self.registers.status = Status::Live;
-                if let Err(error) = self.activate(memory) {
-                    crate::log::limited(&*error);
+                if let Err(error) = self.start(memory, Position::Fresh) {
+                    crate::log::limited(&error);
                     self.interrupt.fail();
                 }
             }
@@ -217,7 +262,7 @@ impl Transport {
         }
     }
 
-    fn activate(&mut self, memory: &Memory) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn start(&mut self, memory: &Memory, position: Position) -> Result<(), StartError> {
         let features = self.registers.driver_features;
         let event_idx = features & 1 << VIRTIO_RING_F_EVENT_IDX != 0;
         let queues = self
@@ -228,7 +273,9 @@ impl Transport {
             .zip(&self.kicks)
             .enumerate()
             .map(|(index, ((setup, &max), kick))| {
-                setup.activate(index, max, event_idx, Arc::clone(kick), &**memory)
+                let mut queue = setup.activate(index, max, event_idx, Arc::clone(kick), &**memory)?;
+                queue.go_to(position, &**memory)?;
+                Ok(queue)
             })
             .collect::<Result<Vec<_>, QueueError>>()?;
         let interrupt = Arc::clone(&self.interrupt);

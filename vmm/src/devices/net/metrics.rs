@@ -1,59 +1,58 @@
 //! Counters of the network device: frames and bytes by direction as the guest sees them, and what was dropped.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-use super::queue::Dropped;
+use super::frame::Dropped;
+use crate::counter::Counter;
 
 #[derive(Debug, Default)]
 pub(super) struct NetMetrics {
-    rx_frames: AtomicU64,
-    rx_bytes: AtomicU64,
+    rx_frames: Counter,
+    rx_bytes: Counter,
     /// Times that the tap had to wait for buffers of the guest.
-    rx_starved: AtomicU64,
-    tx_frames: AtomicU64,
-    tx_bytes: AtomicU64,
+    rx_starved: Counter,
+    tx_frames: Counter,
+    tx_bytes: Counter,
     /// Frames that the host refused.
-    tx_dropped: AtomicU64,
+    tx_dropped: Counter,
     /// Chains that broke the protocol.
-    malformed: AtomicU64,
+    malformed: Counter,
 }
 
 impl NetMetrics {
     pub(super) fn received(&self, bytes: usize) {
-        self.rx_frames.fetch_add(1, Relaxed);
-        self.rx_bytes.fetch_add(bytes as u64, Relaxed);
+        self.rx_frames.increment();
+        self.rx_bytes.add(bytes as u64);
     }
 
     pub(super) fn starved(&self) {
-        self.rx_starved.fetch_add(1, Relaxed);
+        self.rx_starved.increment();
     }
 
     pub(super) fn malformed(&self) {
-        self.malformed.fetch_add(1, Relaxed);
+        self.malformed.increment();
     }
 
     pub(super) fn transmitted(&self, sent: &Result<usize, Dropped>) {
         match sent {
             Ok(bytes) => {
-                self.tx_frames.fetch_add(1, Relaxed);
-                self.tx_bytes.fetch_add(*bytes as u64, Relaxed);
+                self.tx_frames.increment();
+                self.tx_bytes.add(*bytes as u64);
             }
             Err(Dropped::Malformed) => self.malformed(),
             Err(Dropped::Refused) => {
-                self.tx_dropped.fetch_add(1, Relaxed);
+                self.tx_dropped.increment();
             }
         }
     }
 
     pub(super) fn values(&self) -> Vec<(&'static str, u64)> {
         vec![
-            ("rx_frames", self.rx_frames.load(Relaxed)),
-            ("rx_bytes", self.rx_bytes.load(Relaxed)),
-            ("rx_starved", self.rx_starved.load(Relaxed)),
-            ("tx_frames", self.tx_frames.load(Relaxed)),
-            ("tx_bytes", self.tx_bytes.load(Relaxed)),
-            ("tx_dropped", self.tx_dropped.load(Relaxed)),
-            ("malformed", self.malformed.load(Relaxed)),
+            ("rx_frames", self.rx_frames.get()),
+            ("rx_bytes", self.rx_bytes.get()),
+            ("rx_starved", self.rx_starved.get()),
+            ("tx_frames", self.tx_frames.get()),
+            ("tx_bytes", self.tx_bytes.get()),
+            ("tx_dropped", self.tx_dropped.get()),
+            ("malformed", self.malformed.get()),
         ]
     }
 }

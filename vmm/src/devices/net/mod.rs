@@ -1,7 +1,7 @@
 //! An Ethernet device (virtio 1.2, 5.1) in front of a tap of the host.
 //!
-//!   guest tx chain ──▶ `queue::transmit` ──writev──▶ tap          each chain is one frame, copied once, by the host
-//!   tap ──readv──▶ `queue::Receiver` ──▶ guest rx chains          kernel, from or to guest memory
+//!   guest tx chain ──▶ `transmit::send` ──writev──▶ tap             each chain is one frame, copied once, by the host
+//!   tap ──readv──▶ `receive::Receiver` ──▶ guest rx chains          kernel, from or to guest memory
 //!
 //! Frames travel with a virtio-net header in front (IFF_VNET_HDR), so checksums and segmentation are left to whoever
 //! comes last: a frame may be 64 KiB. One pair of queues, no control queue: there is no filter to set, the tap's other
@@ -10,9 +10,13 @@
 //!
 //! With a /dev/vhost-net the host kernel does all of that (`vhost`), and there is no worker.
 
+mod error;
+mod features;
+mod frame;
 mod metrics;
-mod queue;
+mod receive;
 mod tap;
+mod transmit;
 mod vhost;
 
 use std::{
@@ -24,25 +28,22 @@ use std::{
     },
 };
 
-use virtio_bindings::{
-    virtio_ids::VIRTIO_ID_NET,
-    virtio_net::{
-        VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-        VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-        VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
-        VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
-    },
-    virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
-};
+use virtio_bindings::{virtio_ids::VIRTIO_ID_NET, virtio_net::VIRTIO_NET_S_LINK_UP};
 
+pub use self::error::NetError;
 use self::{
+    error::MTU_MIN,
+    features::Offloads,
     metrics::NetMetrics,
-    queue::{Offloads, Received, Receiver},
+    receive::{ReceiveError, Received, Receiver},
     tap::Tap,
     vhost::Vhost,
 };
 use super::{
-    ActivateError, Activation, VirtioDevice, interrupt::Interrupt, on_loop::OnLoop, queue::ActiveQueue,
+    device::{ActivateError, Activation, VirtioDevice},
+    interrupt::Interrupt,
+    on_loop::OnLoop,
+    queue::ActiveQueue,
 };
 use crate::{
     event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow},
@@ -55,28 +56,6 @@ const TRANSMIT_KICK: Token = Token(1);
 const TAP: Token = Token(2);
 /// Frames taken from the tap in one turn, so that other devices have theirs.
 const TURN: usize = 64;
-/// The least that IPv4 asks of a link (virtio 1.2, 5.1.4.1); the other end of the range is the field's.
-const MTU_MIN: u16 = 68;
-
-#[derive(Debug, thiserror::Error)]
-pub enum NetError {
-    #[error("MTU {0} is below {MTU_MIN}")]
-    Mtu(u16),
-    #[error("MAC address {0:02x?} is not one of a single station")]
-    Mac([u8; 6]),
-    #[error("{step}")]
-    Tap { step: &'static str, source: io::Error },
-    #[error("{step}")]
-    Vhost { step: &'static str, source: ::vhost::Error },
-    #[error("vhost-net lacks the features {missing:#x}")]
-    VhostFeatures { missing: u64 },
-    #[error("watch for broken rings")]
-    Watch { source: io::Error },
-    #[error("the driver does not merge receive buffers")]
-    NotMerging,
-    #[error("the driver has other queues than a pair")]
-    Queues,
-}
 
 #[derive(Debug)]
 pub struct Net {
@@ -119,22 +98,7 @@ impl VirtioDevice for Net {
     }
 
     fn features(&self) -> u64 {
-        let always = [
-            VIRTIO_NET_F_CSUM,
-            VIRTIO_NET_F_GUEST_CSUM,
-            VIRTIO_NET_F_MTU,
-            VIRTIO_NET_F_MAC,
-            VIRTIO_NET_F_GUEST_TSO4,
-            VIRTIO_NET_F_GUEST_TSO6,
-            VIRTIO_NET_F_HOST_TSO4,
-            VIRTIO_NET_F_HOST_TSO6,
-            VIRTIO_NET_F_MRG_RXBUF,
-            VIRTIO_NET_F_STATUS,
-            VIRTIO_RING_F_INDIRECT_DESC,
-        ];
-        let uso = [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_USO];
-        let uso = uso.into_iter().filter(|_| self.tap.has_uso());
-        always.into_iter().chain(uso).fold(0, |bits, bit| bits | 1 << bit)
+        features::offered(self.tap.has_uso())
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -150,7 +114,7 @@ impl VirtioDevice for Net {
         for (field, value) in rest.chunks_exact_mut(2).zip([up, 1, self.mtu]) {
             field.copy_from_slice(&value.to_le_bytes());
         }
-        super::copy_config(&config, offset, data);
+        super::device::copy_config(&config, offset, data);
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
@@ -187,11 +151,6 @@ impl VirtioDevice for Net {
     }
 }
 
-/// Frames of 64 KiB need it, and vhost-net and the tap must know the header's size.
-fn merging(features: u64) -> Result<(), NetError> {
-    if features & 1 << VIRTIO_NET_F_MRG_RXBUF == 0 { Err(NetError::NotMerging) } else { Ok(()) }
-}
-
 #[derive(Debug)]
 struct Worker {
     memory: Memory,
@@ -215,7 +174,7 @@ impl Worker {
         metrics: &Arc<NetMetrics>,
     ) -> Result<Self, NetError> {
         let Activation { memory, queues, interrupt, features } = activation;
-        merging(features)?;
+        features::merging(features)?;
         let [receive, transmit] = <[ActiveQueue; 2]>::try_from(queues).map_err(|_| NetError::Queues)?;
         Ok(Self {
             memory,
@@ -234,7 +193,7 @@ impl Worker {
         let Self { memory, interrupt, transmit, offloads, tap, metrics, .. } = self;
         transmit.clear_kick();
         let served = transmit.serve(&**memory, interrupt, |chain| {
-            metrics.transmitted(&queue::transmit(memory, chain, tap, *offloads));
+            metrics.transmitted(&transmit::send(memory, chain, tap, *offloads));
             0
         });
         if let Err(error) = served {
@@ -256,13 +215,13 @@ impl Worker {
                 // Starved, the next kick comes first. Level-triggered: what is left in the tap wakes us again.
                 self.watch(if starved { Events::empty() } else { Events::IN }, registrar);
             }
-            Err(queue::ReceiveError::Ring(error)) => {
+            Err(ReceiveError::Ring(error)) => {
                 crate::log::limited(&error);
                 self.unwatch(registrar);
                 self.interrupt.fail();
             }
             // The host took the tap away: the cable is out.
-            Err(queue::ReceiveError::Tap(error)) => {
+            Err(ReceiveError::Tap(error)) => {
                 crate::log::limited(&error);
                 self.unwatch(registrar);
                 self.link.store(false, Ordering::Release);

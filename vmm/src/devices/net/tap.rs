@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use super::{NetError, queue::HEADER};
+use super::{error::NetError, frame::HEADER};
 
 #[derive(Debug)]
 pub(super) struct Tap {
@@ -52,7 +52,7 @@ impl Tap {
     }
 
     /// # Safety
-    /// Each of `parts` is memory that stays mapped and writable during the call, and that nobody has a reference to.
+    /// Each of `parts` is memory that stays mapped and writable during the call, and to which no reference exists.
     pub(super) unsafe fn read(&self, parts: &[libc::iovec]) -> io::Result<usize> {
         // SAFETY: the caller's duty for what is behind `parts`; the kernel reads no more of them than their number.
         answer(unsafe { libc::readv(self.fd.as_raw_fd(), parts.as_ptr(), parts.len() as libc::c_int) })

@@ -1,5 +1,6 @@
 use std::os::unix::net::UnixDatagram;
 
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_MRG_RXBUF};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
@@ -15,7 +16,7 @@ const HEADER: usize = 12;
 const FEATURES: u64 = 1 << VIRTIO_NET_F_MRG_RXBUF | 1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_HOST_TSO4;
 
 /// A driver on one side, and the other end of the "tap" on the other.
-struct Machine {
+struct Guest {
     memory: Memory,
     receive: Ring,
     transmit: Ring,
@@ -51,7 +52,7 @@ impl Subscriber for Turns {
     }
 }
 
-impl Machine {
+impl Guest {
     fn new(features: u64) -> Self {
         Self::with(features, |_, _| ())
     }
@@ -154,46 +155,46 @@ fn body(len: usize) -> Vec<u8> {
 
 #[test]
 fn a_frame_of_the_guest_reaches_the_tap_with_its_header() {
-    let mut machine = Machine::new(FEATURES);
+    let mut guest = Guest::new(FEATURES);
     let mut header = [0; HEADER];
     header[0] = 1;
     header[1] = 1;
-    machine.send(header, &body(1514));
-    assert_eq!(machine.arrived(), [&header[..], &body(1514)].concat());
-    assert_eq!(machine.transmit.used(), Some((0, 0)));
-    assert_eq!((machine.counter("tx_frames"), machine.counter("tx_bytes")), (1, 1514));
+    guest.send(header, &body(1514));
+    assert_eq!(guest.arrived(), [&header[..], &body(1514)].concat());
+    assert_eq!(guest.transmit.used(), Some((0, 0)));
+    assert_eq!((guest.counter("tx_frames"), guest.counter("tx_bytes")), (1, 1514));
 }
 
 #[test]
 fn a_frame_in_many_parts_is_one_frame_wherever_its_header_is_cut() {
     for cut in [1, 11, 12, 13, 40] {
-        let mut machine = Machine::new(FEATURES);
+        let mut guest = Guest::new(FEATURES);
         let all = [&[0; HEADER][..], &body(100)].concat();
-        machine.memory.write_slice(&all[..cut], GuestAddress(AT)).unwrap();
-        machine.memory.write_slice(&all[cut..], GuestAddress(AT + 0x1000)).unwrap();
+        guest.memory.write_slice(&all[..cut], GuestAddress(AT)).unwrap();
+        guest.memory.write_slice(&all[cut..], GuestAddress(AT + 0x1000)).unwrap();
         let rest = (all.len() - cut) as u32;
-        machine.transmit.offer(&[
+        guest.transmit.offer(&[
             Buffer { address: AT, len: cut as u32, writable: false },
             Buffer { address: AT + 0x1000, len: rest, writable: false },
         ]);
-        machine.kick(1);
-        assert_eq!(machine.arrived(), all, "cut at {cut}");
+        guest.kick(1);
+        assert_eq!(guest.arrived(), all, "cut at {cut}");
     }
 }
 
 #[test]
 fn what_was_not_agreed_on_does_not_leave_the_guest() {
-    let mut machine = Machine::new(FEATURES);
+    let mut guest = Guest::new(FEATURES);
     // Unknown flags, the device's own flags, segmentation of IPv6, of UDP, with ECN, of an unknown kind.
     for (flags, segmentation) in [(2, 0), (4, 0), (0xff, 0), (1, 4), (1, 5), (1, 0x81), (1, 77)] {
         let mut header = [0; HEADER];
         header[0] = flags;
         header[1] = segmentation;
-        machine.send(header, &body(100));
+        guest.send(header, &body(100));
     }
-    assert!(machine.nothing_arrived());
-    assert_eq!(machine.counter("malformed"), 7);
-    let mut plain = Machine::new(1 << VIRTIO_NET_F_MRG_RXBUF);
+    assert!(guest.nothing_arrived());
+    assert_eq!(guest.counter("malformed"), 7);
+    let mut plain = Guest::new(1 << VIRTIO_NET_F_MRG_RXBUF);
     let mut header = [0; HEADER];
     header[0] = 1;
     plain.send(header, &body(100));
@@ -203,7 +204,7 @@ fn what_was_not_agreed_on_does_not_leave_the_guest() {
 
 #[test]
 fn transmit_chains_that_are_wrong_are_counted_returned_and_followed_by_the_next() {
-    let mut machine = Machine::new(FEATURES);
+    let mut guest = Guest::new(FEATURES);
     let read = |address, len| Buffer { address, len, writable: false };
     let end = 2 * HUGE_PAGE as u64;
     let many = vec![read(AT, 20); 100];
@@ -218,94 +219,94 @@ fn transmit_chains_that_are_wrong_are_counted_returned_and_followed_by_the_next(
         &many,
     ];
     for (index, chain) in wrong.iter().enumerate() {
-        machine.transmit.offer(chain);
-        machine.kick(1);
-        assert!(machine.transmit.used().is_some(), "chain {index}");
-        assert_eq!(machine.counter("malformed"), index as u64 + 1);
+        guest.transmit.offer(chain);
+        guest.kick(1);
+        assert!(guest.transmit.used().is_some(), "chain {index}");
+        assert_eq!(guest.counter("malformed"), index as u64 + 1);
     }
     // What the device may write is not part of a frame.
-    machine.transmit.offer(&[Buffer { address: AT, len: 100, writable: true }]);
-    machine.kick(1);
-    assert_eq!(machine.counter("malformed"), wrong.len() as u64 + 1);
-    assert!(machine.nothing_arrived());
-    machine.send([0; HEADER], &body(60));
-    assert_eq!(machine.arrived().len(), HEADER + 60);
-    assert!(!machine.interrupt.failed());
+    guest.transmit.offer(&[Buffer { address: AT, len: 100, writable: true }]);
+    guest.kick(1);
+    assert_eq!(guest.counter("malformed"), wrong.len() as u64 + 1);
+    assert!(guest.nothing_arrived());
+    guest.send([0; HEADER], &body(60));
+    assert_eq!(guest.arrived().len(), HEADER + 60);
+    assert!(!guest.interrupt.failed());
 }
 
 #[test]
 fn a_frame_of_the_host_lands_in_the_first_buffer() {
-    let mut machine = Machine::with(FEATURES, |receive, _| give(receive, 64, 2048));
+    let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 64, 2048));
     let frame = [&[0; HEADER][..], &body(1514)].concat();
-    machine.wire.send(&frame).unwrap();
-    machine.settle();
-    assert_eq!(machine.receive.used(), Some((0, HEADER as u32 + 1514)));
-    assert_eq!(machine.receive.used(), None);
+    guest.wire.send(&frame).unwrap();
+    guest.settle();
+    assert_eq!(guest.receive.used(), Some((0, HEADER as u32 + 1514)));
+    assert_eq!(guest.receive.used(), None);
     let mut header = [0; HEADER];
     header[10] = 1;
-    assert_eq!(machine.bytes(AT, frame.len()), [&header[..], &body(1514)].concat());
-    assert_eq!(machine.interrupt.raised(), 1);
+    assert_eq!(guest.bytes(AT, frame.len()), [&header[..], &body(1514)].concat());
+    assert_eq!(guest.interrupt.raised(), 1);
 }
 
 #[test]
 fn a_large_frame_is_merged_from_several_buffers_that_come_at_once() {
-    let mut machine = Machine::with(FEATURES, |receive, _| give(receive, 64, 2048));
+    let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 64, 2048));
     let frame = [&[0; HEADER][..], &body(60_000)].concat();
-    machine.wire.send(&frame).unwrap();
-    machine.settle();
+    guest.wire.send(&frame).unwrap();
+    guest.settle();
     let count = frame.len().div_ceil(2048);
     for index in 0..count {
         let len = if index + 1 == count { frame.len() % 2048 } else { 2048 };
-        assert_eq!(machine.receive.used(), Some((index as u32, len as u32)));
+        assert_eq!(guest.receive.used(), Some((index as u32, len as u32)));
     }
-    assert_eq!(machine.receive.used(), None);
-    assert_eq!(machine.bytes(AT + 10, 2), (count as u16).to_le_bytes());
-    assert_eq!(machine.bytes(AT + HEADER as u64, 60_000), body(60_000));
-    assert_eq!(machine.interrupt.raised(), 1);
+    assert_eq!(guest.receive.used(), None);
+    assert_eq!(guest.bytes(AT + 10, 2), (count as u16).to_le_bytes());
+    assert_eq!(guest.bytes(AT + HEADER as u64, 60_000), body(60_000));
+    assert_eq!(guest.interrupt.raised(), 1);
 }
 
 #[test]
 fn a_header_may_be_cut_by_the_buffers_of_a_chain() {
-    let mut machine = Machine::with(FEATURES, |receive, _| {
+    let mut guest = Guest::with(FEATURES, |receive, _| {
         let part = |offset: u64, len| Buffer { address: AT + offset, len, writable: true };
         receive.offer(&[part(0, 5), part(0x100, 30), part(0x1000, 4096)]);
         for _ in 0..40 {
             receive.offer(&[part(0x10_000, 2048)]);
         }
     });
-    machine.wire.send(&[&[0; HEADER][..], &body(100)].concat()).unwrap();
-    machine.settle();
-    assert_eq!(machine.receive.used(), Some((0, 112)));
-    assert_eq!(machine.bytes(AT + 0x105, 2), [1, 0]);
-    assert_eq!(machine.bytes(AT + 0x107, 23), body(23));
-    assert_eq!(machine.bytes(AT + 0x1000, 77), body(100)[23..]);
+    guest.wire.send(&[&[0; HEADER][..], &body(100)].concat()).unwrap();
+    guest.settle();
+    assert_eq!(guest.receive.used(), Some((0, 112)));
+    assert_eq!(guest.bytes(AT + 0x105, 2), [1, 0]);
+    assert_eq!(guest.bytes(AT + 0x107, 23), body(23));
+    assert_eq!(guest.bytes(AT + 0x1000, 77), body(100)[23..]);
 }
 
 #[test]
 fn without_buffers_frames_wait_in_the_tap_and_come_in_order_when_there_are_some() {
-    let mut machine = Machine::with(FEATURES, |receive, _| give(receive, 8, 2048));
+    let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 8, 2048));
     for number in 0..5u8 {
-        machine.wire.send(&[&[0; HEADER][..], &[number; 60]].concat()).unwrap();
+        guest.wire.send(&[&[0; HEADER][..], &[number; 60]].concat()).unwrap();
     }
-    machine.settle();
-    assert_eq!(machine.receive.used(), None);
-    assert_eq!(machine.counter("rx_frames"), 0);
+    guest.settle();
+    assert_eq!(guest.receive.used(), None);
+    assert_eq!(guest.counter("rx_frames"), 0);
     // A driver that only kicks gets nothing, and costs a look each.
-    machine.kick(0);
-    assert_eq!(machine.counter("rx_frames"), 0);
-    give(&mut machine.receive, 40, 2048);
-    machine.kick(0);
+    guest.kick(0);
+    assert_eq!(guest.counter("rx_frames"), 0);
+    give(&mut guest.receive, 40, 2048);
+    guest.kick(0);
     for number in 0..5u32 {
-        let (head, len) = machine.receive.used().unwrap();
+        let (head, len) = guest.receive.used().unwrap();
         assert_eq!((head, len), (number, 72));
     }
-    assert_eq!(machine.counter("rx_frames"), 5);
+    assert_eq!(guest.counter("rx_frames"), 5);
 }
 
 #[test]
 fn receive_chains_that_are_wrong_are_returned_empty() {
     let end = 2 * HUGE_PAGE as u64;
-    let mut machine = Machine::with(FEATURES, |receive, _| {
+    let mut guest = Guest::with(FEATURES, |receive, _| {
         let write = |address, len| Buffer { address, len, writable: true };
         receive.offer(&[write(AT, 11)]);
         receive.offer(&[write(end - 10, 2048)]);
@@ -315,49 +316,49 @@ fn receive_chains_that_are_wrong_are_returned_empty() {
         give(receive, 40, 2048);
     });
     for _ in 0..5 {
-        assert_eq!(machine.receive.used().unwrap().1, 0);
+        assert_eq!(guest.receive.used().unwrap().1, 0);
     }
-    assert_eq!(machine.counter("malformed"), 5);
-    machine.wire.send(&[0; HEADER + 60]).unwrap();
-    machine.settle();
-    assert_eq!(machine.receive.used().unwrap().1, HEADER as u32 + 60);
-    assert!(!machine.interrupt.failed());
+    assert_eq!(guest.counter("malformed"), 5);
+    guest.wire.send(&[0; HEADER + 60]).unwrap();
+    guest.settle();
+    assert_eq!(guest.receive.used().unwrap().1, HEADER as u32 + 60);
+    assert!(!guest.interrupt.failed());
 }
 
 #[test]
 fn a_ring_full_of_buffers_too_small_for_a_frame_starves_its_guest_alone() {
-    let mut machine = Machine::with(FEATURES, |receive, _| give(receive, 256, 12));
-    machine.wire.send(&[0; HEADER + 60]).unwrap();
-    machine.settle();
-    let starved = machine.counter("rx_starved");
-    machine.settle();
-    assert_eq!(machine.counter("rx_starved"), starved, "the device looks again and again");
-    assert_eq!(machine.receive.used(), None);
-    machine.send([0; HEADER], &body(60));
-    assert_eq!(machine.arrived().len(), HEADER + 60);
+    let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 256, 12));
+    guest.wire.send(&[0; HEADER + 60]).unwrap();
+    guest.settle();
+    let starved = guest.counter("rx_starved");
+    guest.settle();
+    assert_eq!(guest.counter("rx_starved"), starved, "the device looks again and again");
+    assert_eq!(guest.receive.used(), None);
+    guest.send([0; HEADER], &body(60));
+    assert_eq!(guest.arrived().len(), HEADER + 60);
 }
 
 #[test]
 fn an_available_index_out_of_range_asks_for_reset_and_the_loop_lives_on() {
-    let mut machine = Machine::new(FEATURES);
-    machine.receive.put(machine.receive.setup.avail + 2, 5000_u16);
-    machine.kick(0);
-    assert!(machine.interrupt.failed());
-    machine.transmit.put(machine.transmit.setup.avail + 2, 5000_u16);
-    machine.kick(1);
-    machine.settle();
+    let mut guest = Guest::new(FEATURES);
+    guest.receive.put(guest.receive.setup.avail + 2, 5000_u16);
+    guest.kick(0);
+    assert!(guest.interrupt.failed());
+    guest.transmit.put(guest.transmit.setup.avail + 2, 5000_u16);
+    guest.kick(1);
+    guest.settle();
 }
 
 #[test]
 fn a_frame_that_the_host_refuses_is_dropped_and_counted() {
-    let mut machine = Machine::with(FEATURES, |receive, _| give(receive, 64, 2048));
+    let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 64, 2048));
     let (other, _) = UnixDatagram::pair().unwrap();
-    drop(std::mem::replace(&mut machine.wire, other));
-    machine.settle();
+    drop(std::mem::replace(&mut guest.wire, other));
+    guest.settle();
     // A datagram socket without its peer has no error to read; a write has.
-    machine.send([0; HEADER], &body(60));
-    assert_eq!(machine.counter("tx_dropped"), 1);
-    assert!(machine.link.load(Ordering::Acquire));
+    guest.send([0; HEADER], &body(60));
+    assert_eq!(guest.counter("tx_dropped"), 1);
+    assert!(guest.link.load(Ordering::Acquire));
 }
 
 #[test]
@@ -374,9 +375,9 @@ fn a_driver_that_does_not_merge_buffers_is_refused() {
 
 #[test]
 fn the_device_stops_at_reset() {
-    let mut machine = Machine::new(FEATURES);
-    machine.handle.remove(machine.worker.take().unwrap()).unwrap();
-    assert_eq!(Arc::strong_count(&machine.interrupt), 1, "the worker is gone");
+    let mut guest = Guest::new(FEATURES);
+    guest.handle.remove(guest.worker.take().unwrap()).unwrap();
+    assert_eq!(Arc::strong_count(&guest.interrupt), 1, "the worker is gone");
 }
 
 #[test]

@@ -30,9 +30,9 @@ use vmm_sys_util::{
     ioctl::ioctl_with_ref,
 };
 
-use super::{NetError, merging};
+use super::{error::NetError, features::merging};
 use crate::{
-    devices::{Activation, interrupt::Interrupt, queue::ActiveQueue},
+    devices::{device::Activation, interrupt::Interrupt, queue::ActiveQueue},
     event_loop::{Events, Registrar, Subscriber, Token, borrow},
     memory::Memory,
 };
@@ -150,7 +150,7 @@ impl Kernel<'_> {
             log_addr: None,
         };
         self.set_vring_num(index, queue.size()).map_err(step("VHOST_SET_VRING_NUM"))?;
-        self.set_vring_base(index, 0).map_err(step("VHOST_SET_VRING_BASE"))?;
+        self.set_vring_base(index, queue.taken()).map_err(step("VHOST_SET_VRING_BASE"))?;
         self.set_vring_addr(index, &rings).map_err(step("VHOST_SET_VRING_ADDR"))?;
         self.set_vring_err(index, broken).map_err(step("VHOST_SET_VRING_ERR"))?;
         self.set_vring_call(index, interrupt.irqfd()).map_err(step("VHOST_SET_VRING_CALL"))?;

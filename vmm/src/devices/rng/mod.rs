@@ -15,7 +15,11 @@ use std::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_RNG;
 
 use self::metrics::RngMetrics;
-use super::{ActivateError, Activation, VirtioDevice, on_loop::OnLoop, queue::ActiveQueue};
+use super::{
+    device::{ActivateError, Activation, VirtioDevice},
+    on_loop::OnLoop,
+    queue::ActiveQueue,
+};
 use crate::event_loop::{Events, Handle, Registrar, Subscriber, Token, borrow};
 
 const QUEUE_SIZE: u16 = 64;

@@ -1,24 +1,11 @@
 //! Counters of the vsock device: bytes and packets by direction, streams by fate, and what a guest did wrong.
 //!
-//! Written by the loop thread, read by the control thread; each counter stands for itself.
+//! Written by the loop thread, read by the control thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-#[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(super) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::counter::Counter;
 
 #[derive(Debug, Default)]
-pub(super) struct Metrics {
+pub(super) struct VsockMetrics {
     /// Packets from and to the guest, of any kind.
     pub(super) packets_from_guest: Counter,
     pub(super) packets_to_guest: Counter,
@@ -42,8 +29,8 @@ pub(super) struct Metrics {
     pub(super) bad_chains: Counter,
 }
 
-impl Metrics {
-    pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
+impl VsockMetrics {
+    pub(super) fn values(&self) -> Vec<(&'static str, u64)> {
         vec![
             ("packets_from_guest", self.packets_from_guest.get()),
             ("packets_to_guest", self.packets_to_guest.get()),

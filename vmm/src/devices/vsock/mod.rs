@@ -28,13 +28,17 @@ use bulkhead_protocol::ports::GUEST_CID;
 use virtio_bindings::virtio_ids::VIRTIO_ID_VSOCK;
 
 use self::{
-    metrics::Metrics,
+    metrics::VsockMetrics,
     muxer::{Muxer, Ports},
     queue::Worker,
 };
-use super::{ActivateError, Activation, VirtioDevice, copy_config};
-use crate::event_loop::{Handle, SubscriberId};
+use super::{
+    device::{ActivateError, Activation, VirtioDevice, copy_config},
+    on_loop::OnLoop,
+};
+use crate::event_loop::Handle;
 
+const DEVICE: &str = "vsock";
 /// rx, tx, event. Linux fills the whole rx queue with 4 KiB buffers.
 const QUEUE_SIZES: [u16; 3] = [256, 256, 16];
 
@@ -51,17 +55,19 @@ pub enum VsockError {
 pub struct Vsock {
     listener: Arc<OwnedFd>,
     ports: Ports,
-    metrics: Arc<Metrics>,
-    device_loop: Handle,
-    running: Option<SubscriberId>,
+    metrics: Arc<VsockMetrics>,
+    worker: OnLoop,
 }
 
 impl Vsock {
     /// `listener`: a listening unix stream socket. `ports`: connected stream sockets, by the port that the guest asks for.
+    ///
+    /// # Errors
+    /// A port is named twice, or the listener cannot be made non-blocking.
     pub fn new(
         listener: OwnedFd,
         ports: impl IntoIterator<Item = (u32, OwnedFd)>,
-        device_loop: Handle,
+        event_loop: Handle,
     ) -> Result<Self, VsockError> {
         rustix::io::ioctl_fionbio(&listener, true)
             .map_err(|errno| VsockError::Listener { source: errno.into() })?;
@@ -74,9 +80,8 @@ impl Vsock {
         Ok(Self {
             listener: Arc::new(listener),
             ports: Arc::new(Mutex::new(table)),
-            metrics: Arc::new(Metrics::default()),
-            device_loop,
-            running: None,
+            metrics: Arc::new(VsockMetrics::default()),
+            worker: OnLoop::new(DEVICE, event_loop),
         })
     }
 }
@@ -95,9 +100,9 @@ impl VirtioDevice for Vsock {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
-        let failed = |source| ActivateError { device: "vsock", source };
+        let failed = |source| ActivateError { device: DEVICE, source };
         let Ok([rx, tx, event]) = <[_; 3]>::try_from(activation.queues) else {
-            return Err(failed("the transport gave another number of queues".into()));
+            return Err(failed("the transport set up another number of queues than three".into()));
         };
         let muxer =
             Muxer::new(Arc::clone(&self.listener), Arc::clone(&self.ports), Arc::clone(&self.metrics))
@@ -111,19 +116,15 @@ impl VirtioDevice for Vsock {
             muxer,
             metrics: Arc::clone(&self.metrics),
         };
-        self.running = Some(self.device_loop.add(Box::new(worker)).map_err(|error| failed(error.into()))?);
-        Ok(())
+        self.worker.start(worker)
     }
 
     fn reset(&mut self) {
-        if let Some(id) = self.running.take() {
-            // Gone means that the loop, and the worker with it, is dropped already.
-            let _ = self.device_loop.remove(id);
-        }
+        self.worker.stop();
     }
 
     fn metrics(&self) -> Vec<(&'static str, u64)> {
-        self.metrics.all()
+        self.metrics.values()
     }
 }
 

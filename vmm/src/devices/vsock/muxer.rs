@@ -1,4 +1,4 @@
-//! All streams of one guest: who they are, what the guest and the host have for each other, and whose turn it is.
+//! All streams of one guest: their table, what the guest and the host have for each other, and the order of turns.
 //!
 //!   guest packet ──`receive`──▶ stream ──▶ host socket
 //!   host sockets, listener ──`poll_host`──▶ streams with something for the guest (round robin) ──`transmit`──▶ guest
@@ -25,7 +25,7 @@ use super::{
     connection::{Address, Connection, Phase, Verdict},
     handshake::{self, Client, Wish},
     link::{Link, Pulled},
-    metrics::Metrics,
+    metrics::VsockMetrics,
     packet::{Buffers, HEADER, Header, MAX_PAYLOAD, Op, STREAM},
 };
 
@@ -35,7 +35,7 @@ pub(super) const MAX_STREAMS: usize = 2048;
 const MAX_CLIENTS: usize = 128;
 /// Resets that wait to be sent for packets of unknown streams; honest guests cause a handful.
 const MAX_REPLIES: usize = 256;
-/// Buffer per stream: what Linux has in flight at most, so that one stream alone runs at full speed.
+/// Buffer of each stream while there are few: what Linux has in flight at most, so that a single stream runs at full speed.
 pub(super) const WIDE: u32 = 256 << 10;
 /// Buffer per stream when there are many, which bounds the memory: 64 wide ones and 2000 of these are 140 MiB.
 pub(super) const NARROW: u32 = 64 << 10;
@@ -75,11 +75,11 @@ pub(super) struct Muxer {
     deadlines: BTreeSet<(Instant, Token)>,
     next_token: Token,
     next_port: u32,
-    metrics: Arc<Metrics>,
+    metrics: Arc<VsockMetrics>,
 }
 
 impl Muxer {
-    pub(super) fn new(listener: Arc<OwnedFd>, ports: Ports, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(super) fn new(listener: Arc<OwnedFd>, ports: Ports, metrics: Arc<VsockMetrics>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &*listener, epoll::EventData::new_u64(LISTENER), events)?;
@@ -126,7 +126,7 @@ impl Muxer {
         while let Some((deadline, token)) = self.deadlines.first().copied().filter(|(first, _)| *first <= now)
         {
             self.deadlines.remove(&(deadline, token));
-            self.metrics.refused.add(1);
+            self.metrics.refused.increment();
             if let Some(client) = self.clients.remove(&token) {
                 self.unwatch(&client.socket);
             } else if let Some(link) = self.links.get_mut(&token) {
@@ -141,13 +141,13 @@ impl Muxer {
 
     /// Takes one packet of the guest; `packet` is the whole of it, header included.
     pub(super) fn receive(&mut self, packet: &Buffers<'_>) {
-        self.metrics.packets_from_guest.add(1);
+        self.metrics.packets_from_guest.increment();
         let Some(header) = packet.read::<HEADER>().map(|bytes| Header::parse(&bytes)) else {
-            self.metrics.bad_chains.add(1);
+            self.metrics.bad_chains.increment();
             return;
         };
         if header.src_cid != GUEST_CID || header.dst_cid != HOST_CID {
-            self.metrics.dropped.add(1);
+            self.metrics.dropped.increment();
             return;
         }
         let op = Op::parse(header.op);
@@ -163,7 +163,7 @@ impl Muxer {
         let Some(link) = self.links.get_mut(&token) else { return };
         if op == Some(Op::Data) && (header.len > MAX_PAYLOAD || header.len as usize > packet.len() - HEADER) {
             link.connection.reset();
-            self.metrics.violations.add(1);
+            self.metrics.violations.increment();
             return self.settle(token);
         }
         match link.connection.on_packet(op, header) {
@@ -174,7 +174,7 @@ impl Muxer {
                 }
                 let host_port = link.connection.address().host_port;
                 if link.answer(&handshake::granted(host_port)) {
-                    self.metrics.opened.add(1);
+                    self.metrics.opened.increment();
                     link.may_read();
                 } else {
                     link.connection.reset();
@@ -185,12 +185,12 @@ impl Muxer {
                 link.deliver(&packet.part(HEADER, header.len as usize));
             }
             Verdict::Discard => link.connection.forwarded(header.len),
-            Verdict::Violation => self.metrics.violations.add(1),
+            Verdict::Violation => self.metrics.violations.increment(),
         }
         self.settle(token);
     }
 
-    /// The guest asks for a port: only those of the table, each once.
+    /// The guest asks for a port. It gets a port of the table, each port once.
     fn accept_guest(&mut self, address: Address, header: &Header) {
         if self.links.len() >= MAX_STREAMS {
             return self.stray(Some(Op::Request), header);
@@ -201,7 +201,7 @@ impl Muxer {
         if self.watch(&socket, token).is_err() {
             return self.stray(Some(Op::Request), header);
         }
-        self.metrics.accepted.add(1);
+        self.metrics.accepted.increment();
         let mut link = Link::new(Connection::accept(address, self.window(), header), socket, None);
         link.may_read();
         self.insert(token, link);
@@ -209,12 +209,12 @@ impl Muxer {
 
     /// A packet that belongs nowhere is answered with a reset, so that the guest forgets its side.
     fn stray(&mut self, op: Option<Op>, header: &Header) {
-        self.metrics.strays.add(1);
+        self.metrics.strays.increment();
         if op == Some(Op::Reset) {
             return;
         }
         if self.replies.len() == MAX_REPLIES {
-            self.metrics.dropped.add(1);
+            self.metrics.dropped.increment();
         } else {
             self.replies.push_back(header.reset_reply());
         }
@@ -248,7 +248,7 @@ impl Muxer {
 
     fn send(&mut self, buffers: &Buffers<'_>, header: &Header) -> u32 {
         buffers.write(&header.bytes());
-        self.metrics.packets_to_guest.add(1);
+        self.metrics.packets_to_guest.increment();
         self.metrics.bytes_to_guest.add(header.len.into());
         HEADER as u32 + header.len
     }
@@ -317,7 +317,7 @@ impl Muxer {
             || self.links.len() >= MAX_STREAMS
             || self.watch(&socket, token).is_err()
         {
-            self.metrics.refused.add(1);
+            self.metrics.refused.increment();
             return;
         }
         let deadline = Instant::now() + CLIENT_DEADLINE;
@@ -343,7 +343,7 @@ impl Muxer {
                 self.insert(token, Link::new(connection, client.socket, Some(deadline)));
             }
             Wish::Port(_) | Wish::Incomplete | Wish::Nonsense => {
-                self.metrics.refused.add(1);
+                self.metrics.refused.increment();
                 self.unwatch(&client.socket);
             }
         }
@@ -389,7 +389,7 @@ impl Muxer {
         if self.tokens.get(&link.connection.address()) == Some(&token) {
             self.tokens.remove(&link.connection.address());
         }
-        self.metrics.closed.add(1);
+        self.metrics.closed.increment();
     }
 
     fn watch(&self, socket: &OwnedFd, token: Token) -> io::Result<()> {

@@ -9,7 +9,7 @@
 use std::{io, sync::Arc, time::Instant};
 
 use super::{
-    metrics::Metrics,
+    metrics::VsockMetrics,
     muxer::Muxer,
     packet::{Buffers, Direction, HEADER},
 };
@@ -39,7 +39,7 @@ pub(super) struct Worker {
     pub(super) event: ActiveQueue,
     pub(super) interrupt: Arc<Interrupt>,
     pub(super) muxer: Muxer,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<VsockMetrics>,
 }
 
 impl Subscriber for Worker {
@@ -120,7 +120,7 @@ impl Worker {
             let head = chain.head_index();
             match Buffers::collect(memory, chain, Direction::FromGuest) {
                 Some(packet) => self.muxer.receive(&packet),
-                None => self.metrics.bad_chains.add(1),
+                None => self.metrics.bad_chains.increment(),
             }
             self.tx.push(memory, head, 0)?;
         }
@@ -139,7 +139,7 @@ impl Worker {
             let len = match buffers {
                 Some(buffers) => self.muxer.transmit(&buffers),
                 None => {
-                    self.metrics.bad_chains.add(1);
+                    self.metrics.bad_chains.increment();
                     Some(0)
                 }
             };

@@ -210,7 +210,7 @@ pub(super) struct Guest {
     queue: ActiveQueue,
     server: FileServer,
     pub(super) filter: Filter,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<FsMetrics>,
     directory: tempfile::TempDir,
 }
 
@@ -232,7 +232,7 @@ impl Guest {
         let memory = Memory::anonymous(4 << 20).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("share")).unwrap();
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(FsMetrics::default());
         let root = directory.path().join("share");
         let files = passthrough(root.to_str().unwrap().into(), proc_self_fd(), budget).unwrap();
         let strip = Strip::new(strip_setuid, Arc::clone(&metrics));

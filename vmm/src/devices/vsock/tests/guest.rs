@@ -132,7 +132,7 @@ impl Default for Cut {
 pub(super) struct Guest {
     pub(super) memory: Memory,
     pub(super) worker: Worker,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<VsockMetrics>,
     pub(super) rx: Ring,
     pub(super) tx: Ring,
     cut: Cut,
@@ -162,7 +162,7 @@ impl Guest {
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
         let ports: Ports = Arc::new(Mutex::new(ports.into_iter().collect()));
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(VsockMetrics::default());
         let muxer = Muxer::new(Arc::new(listener.into()), ports, Arc::clone(&metrics)).unwrap();
         let worker = Worker {
             rx: queue(&rx, 0),

@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::guest::{Cut, Guest, Peer, Random, WRITE, connect, read, rings};
 use crate::{
     devices::{
-        Activation, VirtioDevice,
+        device::{Activation, VirtioDevice},
         interrupt::Interrupt,
         vsock::{
             Vsock,
