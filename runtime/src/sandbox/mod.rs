@@ -41,12 +41,11 @@ pub use self::plan::SandboxPlan;
 pub use self::share::Export;
 use self::{
     agent::Agent,
-    cgroup::bounds::Memory,
     clock::Clock,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
-    sizing::Demand,
+    sizing::{Demand, Memory},
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
 };

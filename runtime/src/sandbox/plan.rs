@@ -9,8 +9,8 @@ use bulkhead_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    cgroup::{Place, bounds::Memory},
-    sizing::Sizes,
+    cgroup::Place,
+    sizing::{Memory, Sizes},
 };
 use crate::{config::Config, spec::HostLimits};
 

@@ -14,7 +14,6 @@ use bulkhead_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::cgroup::bounds::Memory;
 use crate::{
     config::Config,
     spec::{ANNOTATIONS, Hardware, HostLimits, SpecError, Vm},
@@ -37,6 +36,16 @@ pub struct Sizes {
     pub max_memory_mib: u32,
     pub vcpus: u8,
     pub max_vcpus: u8,
+}
+
+/// Whether tmpfs volumes of the host may count, which fill memory without being the machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Memory {
+    /// Every container has a limit, which a file in a tmpfs counts against with other runtimes too: the machine bounds it.
+    Limited,
+    /// At least one has none: only the most that the operator gives a machine bounds it.
+    Unlimited,
 }
 
 /// The limits of a container that its machine is sized by; `None` where it has none, or where an update leaves them.

@@ -12,9 +12,8 @@ use std::{
 };
 
 use bulkhead_protocol::limits;
-use serde::{Deserialize, Serialize};
 
-use crate::sandbox::sizing::Sizes;
+use crate::sandbox::sizing::{Memory, Sizes};
 
 const MIB: u64 = 1 << 20;
 /// Server, proxy, VMM and what the kernel keeps for them.
@@ -42,16 +41,6 @@ pub struct BoundsError {
     file: &'static str,
     value: String,
     source: io::Error,
-}
-
-/// Whether tmpfs volumes of the host may count, which fill memory without being the machine's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Memory {
-    /// Every container has a limit, which a file in a tmpfs counts against with other runtimes too: the machine bounds it.
-    Limited,
-    /// At least one has none: only the most that the operator gives a machine bounds it.
-    Unlimited,
 }
 
 /// The bounds of one pod. What they were once they never fall below: the guest gives memory back when it can.
