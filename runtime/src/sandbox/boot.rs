@@ -206,9 +206,11 @@ pub(crate) async fn greeting(stream: &mut UnixStream) -> Result<Greeting, BootEr
         let read = stream.read(&mut line[len..]).await.map_err(socket)?;
         len += read;
         if let Some(end) = line[..len].iter().position(|&b| b == b'\n') {
-            let text = std::str::from_utf8(&line[..end]).ok().filter(|_| end + 1 == len);
-            let parsed = text.ok_or(GreetingError::NotAGreeting).and_then(str::parse);
-            return parsed.map_err(BootError::from);
+            if end + 1 != len {
+                return Err(GreetingError::NotAGreeting.into());
+            }
+            let text = std::str::from_utf8(&line[..end]).map_err(|_| GreetingError::NotAGreeting)?;
+            return Ok(text.parse()?);
         }
         if read == 0 && len == 0 {
             return Err(socket(io::ErrorKind::UnexpectedEof.into()));

@@ -121,17 +121,19 @@ impl Need {
     pub fn of(containers: impl IntoIterator<Item = Demand>) -> Self {
         let mut memory = Some(0_u64);
         let mut thousandths = Some(0_u64);
-        let mut any = false;
+        let mut containers = containers.into_iter().peekable();
+        if containers.peek().is_none() {
+            return Self::default();
+        }
         for demand in containers {
-            any = true;
             memory = memory.zip(value(demand.memory)).map(|(sum, limit)| sum.saturating_add(limit));
             thousandths = thousandths
                 .zip(demand.cpu_thousandths())
                 .map(|(sum, thousandths)| sum.saturating_add(thousandths));
         }
         Self {
-            memory_mib: memory.filter(|_| any).map(with_overhead),
-            vcpus: thousandths.filter(|_| any).map(|all| saturated(all.div_ceil(1000)).max(1)),
+            memory_mib: memory.map(with_overhead),
+            vcpus: thousandths.map(|all| saturated(all.div_ceil(1000)).max(1)),
         }
     }
 
@@ -140,8 +142,8 @@ impl Need {
     pub fn changed_by(self, update: Demand) -> Self {
         let cpu = update.quota.is_some() || update.period.is_some() || update.cpus.is_some();
         Self {
-            memory_mib: self.memory_mib.filter(|_| update.memory.is_some()),
-            vcpus: self.vcpus.filter(|_| cpu),
+            memory_mib: if update.memory.is_some() { self.memory_mib } else { None },
+            vcpus: if cpu { self.vcpus } else { None },
         }
     }
 }

@@ -7,11 +7,13 @@
 
 use std::sync::Arc;
 
+use bulkhead_sys::cgroup_file::Earlier;
+
 use super::{super::ContainerError, Containers};
 use crate::{
     log::note,
     sandbox::{
-        cgroup::limits::{Earlier, check, set},
+        cgroup::limits::{check, set, set_back},
         key::Key,
         sizing::{Demand, Need},
     },
@@ -39,7 +41,7 @@ impl Containers {
             machine.lift_memory()?;
         }
         let earlier = self.limit_host(&update.host)?;
-        let back = || earlier.into_iter().for_each(Earlier::restore);
+        let back = || earlier.into_iter().for_each(set_back);
         if let Err(error) = machine.resize(&agent, before.or_more(need)).await {
             back();
             return Err(error.into());

@@ -6,13 +6,10 @@
 //! stops the agent as well; those of the pod follow its machine (`bounds`). What was asked for and cannot hold is refused by its JSON path; where only
 //! a weight is lost, which bounds nothing, a warning does.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use bulkhead_protocol::cpu_list::CpuList;
+use bulkhead_sys::cgroup_file::{self, Earlier};
 
 use super::CgroupError;
 use crate::{
@@ -44,8 +41,8 @@ pub fn check(path: Option<&Path>, limits: &HostLimits) -> Result<Vec<String>, Sp
     let sets = [(CPUS, "cpuset.cpus.effective", &limits.cpus), (MEMS, "cpuset.mems.effective", &limits.mems)];
     for (field, file, wanted) in sets {
         let Some(wanted) = wanted else { continue };
-        let available = read(file).filter(|_| has("cpuset")).and_then(|list| CpuList::try_from(list).ok());
-        let Some(available) = available else {
+        let available = if has("cpuset") { read(file) } else { None };
+        let Some(available) = available.and_then(|list| CpuList::try_from(list).ok()) else {
             return Err(SpecError::Refused { field: field.into(), reason: lacks("cpuset") });
         };
         if let Some(number) = wanted.first_beyond(&available) {
@@ -53,7 +50,9 @@ pub fn check(path: Option<&Path>, limits: &HostLimits) -> Result<Vec<String>, Sp
             return Err(SpecError::Invalid { field: field.into(), reason });
         }
     }
-    if let Some(throttle) = limits.throttles.first().filter(|_| !has("io")) {
+    if let Some(throttle) = limits.throttles.first()
+        && !has("io")
+    {
         return Err(SpecError::Refused { field: throttle.field.clone(), reason: lacks("io") });
     }
     let weights = [
@@ -66,31 +65,10 @@ pub fn check(path: Option<&Path>, limits: &HostLimits) -> Result<Vec<String>, Sp
     Ok(lost.map(|(field, name, _)| format!("{field} does not hold on the host: {}", lacks(name))).collect())
 }
 
-/// What files of a cgroup said before they were changed, in the order of the changes.
-#[derive(Debug)]
-#[must_use]
-pub struct Earlier {
-    directory: PathBuf,
-    lines: Vec<(&'static str, String)>,
-}
-
-impl Earlier {
-    /// Writes it back; the error that led here is the one to report.
-    pub fn restore(self) {
-        for (file, line) in self.lines.iter().rev() {
-            if let Err(error) = put(&self.directory, file, line) {
-                note(&format!(
-                    "{file} of {} cannot be set back to {line:?}: {error}",
-                    self.directory.display()
-                ));
-            }
-        }
-    }
-
-    fn remember(&mut self, file: &'static str, value: &str) -> io::Result<()> {
-        let text = fs::read_to_string(self.directory.join(file))?;
-        self.lines.extend(line_before(&text, file, value).map(|line| (file, line)));
-        Ok(())
+/// Writes back what files said before. The error that led here is the one to report, so what fails is noted.
+pub fn set_back(earlier: Earlier) {
+    for left in earlier.restore() {
+        note(&left.to_string());
     }
 }
 
@@ -99,20 +77,16 @@ impl Earlier {
 /// # Errors
 /// What the kernel refuses, by its JSON path.
 pub fn set(directory: &Path, limits: &HostLimits) -> Result<Earlier, CgroupError> {
-    let mut earlier = Earlier { directory: directory.to_owned(), lines: Vec::new() };
+    let mut earlier = Earlier::new(directory);
     for Setting { field, file, value, needed } in settings(directory, limits) {
-        if file == "cpu.idle" {
-            // Lost with the first change of the other; without it there is no idle either.
-            let _ = earlier.remember("cpu.weight", "");
-        }
-        let done = earlier.remember(file, &value).and_then(|()| put(directory, file, &value));
+        let done = earlier.remember(file, &value).and_then(|()| cgroup_file::write(directory, file, &value));
         match done {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {
                 note(&format!("{field} does not hold on the host: its cgroup has no {file}"));
             }
             Err(source) => {
-                earlier.restore();
+                set_back(earlier);
                 return Err(CgroupError::Limit { field: field.to_owned(), file, value, source });
             }
         }
@@ -136,7 +110,7 @@ fn settings<'a>(directory: &Path, limits: &'a HostLimits) -> Vec<Setting<'a>> {
     };
     add(IDLE, "cpu.idle", limits.cpu_idle.map(|idle| u8::from(idle).to_string()), false);
     // An idle group has no weight, and refuses one.
-    let weight = limits.cpu_weight.filter(|_| limits.cpu_idle != Some(true));
+    let weight = if limits.cpu_idle == Some(true) { None } else { limits.cpu_weight };
     add(SHARES, "cpu.weight", weight.map(|weight| weight.to_string()), false);
     add(CPUS, "cpuset.cpus", limits.cpus.as_ref().map(CpuList::to_string), true);
     add(MEMS, "cpuset.mems", limits.mems.as_ref().map(CpuList::to_string), true);
@@ -172,26 +146,6 @@ fn io_max(limit: &DeviceLimit) -> String {
         0 => format!("{} {key}=max", device(limit)),
         rate => format!("{} {key}={rate}", device(limit)),
     }
-}
-
-/// What `text`, all that a file says, says of that which `value` changes, so that it can be written back.
-fn line_before(text: &str, file: &str, value: &str) -> Option<String> {
-    let device = value.split_once(' ').map(|(device, _)| device).filter(|device| device.contains(':'));
-    let Some(device) = device else {
-        // A file with lines for devices has its own value first.
-        let line = text.lines().next().unwrap_or_default();
-        // The weight of an idle group, which cannot be set.
-        return (file != "cpu.weight" || line != "0").then(|| line.to_owned());
-    };
-    let line = text.lines().find(|line| line.split_whitespace().next() == Some(device));
-    let unset = if file == "io.max" { "rbps=max wbps=max riops=max wiops=max" } else { "default" };
-    Some(line.map_or_else(|| format!("{device} {unset}"), str::to_owned))
-}
-
-/// One value is one write, and no bytes at all would be none.
-fn put(directory: &Path, file: &str, value: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).truncate(true).open(directory.join(file))?;
-    file.write_all(if value.is_empty() { b"\n" } else { value.as_bytes() })
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -157,19 +159,6 @@ fn what_was_set_can_be_taken_back() {
         HostLimits { cpu_idle: Some(false), cpus: list("2"), io_weight: Some(10), ..HostLimits::default() };
     let earlier = set(&group.path(), &limits).unwrap();
     assert_eq!(["cpu.idle", "cpuset.cpus"].map(|file| group.read(file)), ["0", "2"]);
-    earlier.restore();
+    set_back(earlier);
     assert_eq!(["cpu.idle", "cpu.weight", "cpuset.cpus"].map(|file| group.read(file)), ["1", "0\n", "1"]);
-}
-
-#[test]
-fn the_line_of_one_device_is_told_from_those_of_others() {
-    let before = |text: &str, file: &str, value: &str| line_before(text, file, value).unwrap();
-    let throttled = "8:16 rbps=1 wbps=max riops=max wiops=max\n";
-    assert_eq!(before(throttled, "io.max", "8:16 rbps=5"), throttled.trim());
-    assert_eq!(before(throttled, "io.max", "8:1 rbps=5"), "8:1 rbps=max wbps=max riops=max wiops=max");
-    let weights = "default 100\n8:16 50\n";
-    assert_eq!(before(weights, "io.weight", "70"), "default 100");
-    assert_eq!(before(weights, "io.weight", "8:16 70"), "8:16 50");
-    assert_eq!(before(weights, "io.weight", "8:1 70"), "8:1 default");
-    assert_eq!(line_before("0\n", "cpu.weight", ""), None);
 }
