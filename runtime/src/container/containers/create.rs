@@ -107,19 +107,25 @@ impl Containers {
         // While the guest boots.
         let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
-        self.enter_cgroup(key)?;
         let limits = match self.sandbox.cgroup() {
             Some(cgroup) if made_for_it => cgroup.limits.clone(),
             Some(_) | None => HostLimits::default(),
         };
         let demand = Demand::of(&plan.guest.resources, &limits);
-        if !made_for_it {
+        if made_for_it {
+            // Side by side: a failure of either ends the sandbox, and with it what the other has done.
+            let created = agent.create(key, &guest, stdio.for_agent());
+            let (created, entered) = tokio::join!(created, self.enter_cgroup(key));
+            created?;
+            entered?;
+        } else {
+            self.enter_cgroup(key).await?;
             self.sandbox.make_room(&agent, demand).await?;
             if let Some(score) = plan.guest.process.oom_score_adj {
                 self.sandbox.raise_oom_score(score)?;
             }
+            agent.create(key, &guest, stdio.for_agent()).await?;
         }
-        agent.create(key, &guest, stdio.for_agent()).await?;
         self.apply_network(key, &agent, found).await?;
         Ok(self.table().made(&key.container, demand)?)
     }
@@ -140,15 +146,16 @@ impl Containers {
 
     /// Moves what holds the container's streams into its cgroup, and this server where the VMM is. Not earlier: they have
     /// opened what they need of the host's devices now, and the cgroup may forbid them all (podman's pods do, with cgroupfs).
-    fn enter_cgroup(&self, key: &Key) -> Result<(), ContainerError> {
+    /// The kernel moves a process only after a grace period of RCU, so this takes a thread of its own.
+    async fn enter_cgroup(&self, key: &Key) -> Result<(), ContainerError> {
         let place = self.creations().get(&key.container).and_then(Creation::cgroup_path);
         let Some(path) = place else { return Ok(()) };
-        if self.sandbox.is_made_for(&key.container) {
-            cgroup::enter(&path, std::process::id())?;
-        }
-        if let Some(attachment) = self.attachments.get(key) {
-            cgroup::enter(&path, attachment.process().pid)?;
-        }
+        let server = self.sandbox.is_made_for(&key.container).then(std::process::id);
+        let attached = self.attachments.get(key).map(|attachment| attachment.process().pid);
+        let entered = spawn_blocking(move || {
+            server.into_iter().chain(attached).try_for_each(|pid| cgroup::enter(&path, pid))
+        });
+        entered.await.map_err(|source| ContainerError::Broken { source })??;
         let entrance = self.creations().get_mut(&key.container).map(Creation::entered);
         // Outside of the lock: it may wait for a process to end.
         drop(entrance);
