@@ -6,7 +6,7 @@
 use std::io;
 
 use bulkhead_protocol::id::IdError;
-pub use bulkhead_sys::chain;
+use bulkhead_sys::chain;
 
 use crate::{
     api::{self, container::RequestError},

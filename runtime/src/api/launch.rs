@@ -24,7 +24,7 @@ use crate::{
     config::Artefacts,
     network::Namespace,
     sandbox::SandboxPlan,
-    store::{LockedSandbox, SandboxDir, StateError, names},
+    store::{LockedSandbox, Process, SandboxDir, StateError, names},
     undo::{self, UndoError},
 };
 
@@ -32,8 +32,6 @@ use crate::{
 const SERVING: Duration = limits::BOOT;
 /// For a server whose creation was aborted to end: it stops the VM, and removes what was made.
 const ENDED: Duration = Duration::from_secs(30);
-/// Between two looks at a server that is to end.
-const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -142,15 +140,15 @@ impl Launch {
 
     /// Waits for a server that is to end; one that does not is killed.
     pub fn end(&mut self) {
-        let deadline = Instant::now() + ENDED;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                break;
-            }
-            std::thread::sleep(POLL);
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
         }
+        // It is not reaped, so the pid is still its own.
+        let ended = Process::of(self.child.id()).and_then(|server| server.wait(Instant::now() + ENDED));
+        if !matches!(ended, Ok(true)) {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
     }
 
     /// Takes the exit of a server that has ended, so that no zombie is left while this command lives on.

@@ -68,7 +68,7 @@ impl Args {
             drop(raw);
             let _ = container.kill(libc::SIGKILL.unsigned_abs(), true);
             if let Err(left) = remove(context, &container) {
-                context.log.warn(&format!("delete: {}", crate::error::chain(&left)));
+                context.log.warn(&format!("delete: {}", bulkhead_sys::chain(&left)));
             }
             return Err(error.during(format!("start {}", created.id)));
         }

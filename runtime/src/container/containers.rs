@@ -44,7 +44,7 @@ use crate::{
         key::Key,
         vmm::Over,
     },
-    store::{names, write_atomically},
+    store::{names, write_json},
 };
 
 #[derive(Debug)]
@@ -293,11 +293,8 @@ impl Containers {
     /// For `state` and `delete` when the server is gone. A disk that is full must not keep the waiters waiting.
     fn record_exit(&self, container: &ContainerId, exit: &Exit) {
         let path = self.root.join(container.as_str()).join(names::EXIT);
-        let written = serde_json::to_vec(&exit.record())
-            .map_err(|e| e.to_string())
-            .and_then(|json| write_atomically(&path, &json).map_err(|e| chain(&e)));
-        if let Err(why) = written {
-            note(&format!("record the exit: {why}"));
+        if let Err(error) = write_json(&path, &exit.record()) {
+            note(&format!("record the exit: {}", chain(&error)));
         }
     }
 

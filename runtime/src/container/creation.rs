@@ -24,7 +24,7 @@ use super::ContainerError;
 use crate::{
     log::note,
     sandbox::cgroup::{self, Entrance, Place},
-    store::{Entry, Locked, Process, Record, StateError, names, write_atomically},
+    store::{Entry, Locked, Process, Record, names, write_atomically, write_json},
     undo,
 };
 
@@ -150,12 +150,6 @@ impl Creation {
         // It says nothing that state.json does not.
         let _ = std::fs::remove_file(self.dir.join(names::CREATING));
     }
-}
-
-fn write_json(path: &Path, record: &Record) -> Result<(), StateError> {
-    let json =
-        serde_json::to_vec(record).map_err(|e| StateError::io(format!("write {}", path.display()), e))?;
-    write_atomically(path, &json)
 }
 
 impl Drop for Creation {

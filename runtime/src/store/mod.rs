@@ -36,7 +36,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 pub use journal::{Entry, Journal, Role};
 pub use objects::{NamespaceId, Scope};
 pub use process::{Held, Process};
-pub use record::{ExitRecord, Record, read_json, write_atomically};
+pub use record::{ExitRecord, Record, read_json, write_atomically, write_json};
 pub use sandbox::{LockedSandbox, SandboxDir, SandboxRecord};
 
 /// For another command to finish with the container.

@@ -76,6 +76,16 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     temporary.persist(path).map(drop).map_err(|error| error.error)
 }
 
+/// Writes a value as JSON, as `write_atomically`.
+///
+/// # Errors
+/// As `write_atomically`; or the value cannot be written as JSON: a path that is not UTF-8.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
+    let json =
+        serde_json::to_vec(value).map_err(|e| StateError::io(format!("write {}", path.display()), e))?;
+    write_atomically(path, &json)
+}
+
 /// `None` when there is no such file.
 ///
 /// # Errors

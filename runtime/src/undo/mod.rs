@@ -73,7 +73,7 @@ impl UndoError {
 pub fn claim(root: &Path, id: &ContainerId) -> Result<Locked, UndoError> {
     for _ in 0..CLAIM_TRIES {
         match StateDir::claim(root, id) {
-            Err(StateError::CutOff { .. }) => remove_cut_off(root, id)?,
+            Err(StateError::CutOff { .. }) => cut_off(root, id)?,
             claimed => return Ok(claimed?),
         }
     }
@@ -85,7 +85,12 @@ pub fn claim(root: &Path, id: &ContainerId) -> Result<Locked, UndoError> {
 /// # Errors
 /// As `everything`.
 pub fn cut_off(root: &Path, id: &ContainerId) -> Result<(), UndoError> {
-    remove_cut_off(root, id)
+    // Another command may take the directory, finish the container or delete it meanwhile: the next claim says so.
+    match StateDir::open(root, id).and_then(StateDir::try_lock) {
+        Ok(Some(locked)) if locked.stage() == Stage::Creating => container(&locked),
+        Ok(_) | Err(StateError::Missing { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Takes the id for a new sandbox, as `SandboxDir::claim`. What a server that was killed has left is removed first.
@@ -122,15 +127,6 @@ pub fn unused_sandbox(root: &Path, id: &SandboxId) -> Result<Option<ContainerId>
         sandbox(&locked)?;
     }
     Ok(None)
-}
-
-/// Another command may take the directory, finish the container or delete it meanwhile: the next claim says so.
-fn remove_cut_off(root: &Path, id: &ContainerId) -> Result<(), UndoError> {
-    match StateDir::open(root, id).and_then(StateDir::try_lock) {
-        Ok(Some(locked)) if locked.stage() == Stage::Creating => container(&locked),
-        Ok(_) | Err(StateError::Missing { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// Removes a container, and before it the sandbox whose microVM is in its cgroup.

@@ -19,7 +19,7 @@ use crate::{
         share::Share,
     },
     shed,
-    store::{Entry, Role, SandboxDir, SandboxRecord, StateDir, StateError, names, write_atomically},
+    store::{Entry, Role, SandboxDir, SandboxRecord, StateDir, names, write_json},
     systemd,
     undo::vacate,
 };
@@ -43,10 +43,7 @@ impl Host {
         let server = dir.journal().append_self(Role::Server)?;
         let request = CreationRequest::read(request)?;
         let record = SandboxRecord { server, host_container: Some(plan.host_container.clone()) };
-        let path = dir.join(names::SANDBOX);
-        let json = serde_json::to_vec(&record)
-            .map_err(|e| StateError::io(format!("write {}", path.display()), e))?;
-        write_atomically(&path, &json)?;
+        write_json(&dir.join(names::SANDBOX), &record)?;
         if let Some(score) = plan.oom_score_adj {
             oom_score::set_own(score)?;
         }

@@ -56,7 +56,7 @@ use crate::{
         timeline::Timeline,
         vmm::{Spawned, Stamps, Vmm, processes::Processes},
     },
-    store::{Entry, Journal, LockedSandbox, Role, SandboxDir, names, write_atomically},
+    store::{Entry, Journal, LockedSandbox, Role, SandboxDir, names, write_json},
     undo,
 };
 
@@ -233,11 +233,8 @@ async fn run(
 }
 
 fn write_timeline(sandbox: &Sandbox, dir: &SandboxDir) {
-    let written = serde_json::to_vec(&sandbox.timeline().stamps())
-        .map_err(|e| e.to_string())
-        .and_then(|json| write_atomically(&dir.join(names::TIMELINE), &json).map_err(|e| chain(&e)));
-    if let Err(why) = written {
-        note(&format!("write the timeline: {why}"));
+    if let Err(error) = write_json(&dir.join(names::TIMELINE), &sandbox.timeline().stamps()) {
+        note(&format!("write the timeline: {}", chain(&error)));
     }
 }
 

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, fs};
 
 use super::*;
+use crate::store::StateError;
 use crate::{
     spec::Hooks,
     store::{Role, Stage, StateDir},

@@ -1,7 +1,5 @@
 use std::time::UNIX_EPOCH;
 
-use bulkhead_protocol::container::{ProcessSpec, Scheduling, User};
-
 use super::*;
 
 fn key(exec: &str) -> Key {
@@ -13,19 +11,7 @@ fn exit(code: u32, signal: u32) -> Exit {
 }
 
 fn plan() -> ExecPlan {
-    let process = ProcessSpec {
-        args: vec!["true".into()],
-        env: vec![],
-        cwd: "/".into(),
-        user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
-        terminal: false,
-        console_size: None,
-        capabilities: None,
-        rlimits: vec![],
-        no_new_privileges: false,
-        oom_score_adj: None,
-        scheduling: Scheduling::default(),
-    };
+    let process = crate::sandbox::test_process(&["true"]);
     ExecPlan { process, ignore_paused: false, cgroup: String::new() }
 }
 
