@@ -11,7 +11,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 packages_of() {
     case $1 in
         # The guest kernel's tools (its source is fetched by guest-kernel-config/build.sh), and what crates link.
-        build) echo bc bison flex gcc libc6-dev libelf-dev libssl-dev make xz-utils libcap-ng-dev libseccomp-dev pkg-config ;;
+        build) echo bc bison flex gcc libc6-dev libelf-dev libssl-dev make patch xz-utils libcap-ng-dev libseccomp-dev pkg-config ;;
         # The first two make the initramfs of the lab. virtiofsd, which is built from source, links the two libraries.
         lab) echo busybox-static kmod libcap-ng-dev libseccomp-dev ;;
         # For a lab that cannot fetch its own QEMU.

@@ -74,7 +74,8 @@ source_identity() {
 fetch_source() {
     local tarball version
     if [ -d "${KERNEL_SRC:-}" ]; then
-        (cd "$KERNEL_SRC" && pwd)
+        cp -a --reflink=auto "$KERNEL_SRC" "$work/src"
+        echo "$work/src"
         return
     fi
     tarball=${KERNEL_SRC:-}
@@ -94,6 +95,14 @@ fetch_source() {
     tar -xf "$tarball" -C "$work/src" --strip-components=1 || die "$tarball does not unpack"
     rm -rf "$work/deb"
     echo "$work/src"
+}
+
+# Ours, over source $1. Each says what it is for.
+change_source() {
+    local change
+    for change in "$here"/patches/*.patch; do
+        patch -d "$1" -p1 --silent --forward --fuzz=0 <"$change" >&2 || die "$(basename "$change") does not fit this source"
+    done
 }
 
 check_version() {
@@ -186,7 +195,8 @@ esac
 mkdir -p "$cache"
 identity=$(source_identity)
 # What the bytes depend on: the steps that make them, the source and the fragments. A reworded message costs no rebuild.
-hash=$({ declare -f requests configure compile; echo "$identity"; (cd "$here" && sha256sum -- *.config); } |
+hash=$({ declare -f requests change_source configure compile; echo "$identity"
+    (cd "$here" && sha256sum -- *.config patches/*.patch); } |
     sha256sum | cut -c1-16)
 final=$cache/$hash
 
@@ -199,7 +209,7 @@ fi
 if [ ! -f "$final/vmlinux" ]; then
     # Under the lock every build tree is one that a killed build left behind.
     rm -rf "$cache"/build.*
-    for tool in gcc make flex bison bc strip; do
+    for tool in gcc make flex bison bc patch strip; do
         command -v "$tool" >/dev/null || die "$tool is missing; run deploy/install-packages.sh build as root"
     done
     work=$(mktemp -d "$cache/build.XXXXXX")
@@ -209,6 +219,7 @@ if [ ! -f "$final/vmlinux" ]; then
 
     src=$(fetch_source "$identity")
     version=$(check_version "$src")
+    change_source "$src"
     configure "$src" "$work/out"
     say "compiling Linux $version with $(grep -c '=y$' "$work/out/.config") options on, $(nproc) jobs (7 minutes on 2 cores)"
     started=$SECONDS
