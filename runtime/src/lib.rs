@@ -1,6 +1,6 @@
 //! The host side of Bulkhead: bundles in, running containers out.
 //!
-//!   cli ─▶ proxy ─▶ api ─▶ container ─▶ sandbox ─▶ undo, hooks ─▶ network, systemd ─▶ store, spec ─▶ config, log, text, …
+//!   cli ─▶ proxy ─▶ api ─▶ container ─▶ sandbox ─▶ undo, hooks ─▶ network, systemd ─▶ store, spec ─▶ config, log, …
 //!
 //!   cli        flags in, exit code out: a thin front end over `api`
 //!   proxy      the host process that stands for one container process
@@ -12,7 +12,7 @@
 //!
 //! Talks to the VMM and to the guest's agent over the borders of `bulkhead_protocol`; links neither.
 
-// What goes to a person passes `text`.
+// What goes to a person passes `bulkhead_sys::text`.
 #![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod api;
@@ -30,6 +30,5 @@ pub mod shed;
 pub mod spec;
 pub mod store;
 pub mod systemd;
-pub mod text;
 pub mod time;
 pub mod undo;

@@ -1,4 +1,5 @@
-//! What more than one of Bulkhead's programs asks of the kernel, and the one way in which an error becomes a line.
+//! What more than one of Bulkhead's programs asks of the kernel, and the ways in which an error becomes a line and a line becomes
+//! harmless.
 //!
 //! Each module stands alone: it knows no message, no container and no async runtime, and nothing else of ours. For system
 //! calls rustix comes first, libc where rustix lacks the call.
@@ -10,6 +11,7 @@ pub mod loopback;
 pub mod mount;
 pub mod namespace;
 pub mod pidfd;
+pub mod text;
 pub mod user_namespace;
 
 pub use error_chain::chain;

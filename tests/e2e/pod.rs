@@ -163,7 +163,7 @@ fn a_container_whose_microvm_has_others_is_deleted_by_force_only_and_takes_them_
     first.kill("KILL");
     assert_eq!(first.wait(), 137);
     first.until_status("stopped", DEADLINE);
-    first.command("delete", [""; 0]).failure(1, &["its microVM is that of", &second.id]);
+    first.command("delete", [""; 0]).failure(1, &["its microVM also runs", &second.id]);
     assert_eq!(seen(&second, &["echo", "here"]), "here\n");
     first.delete_force();
     assert_eq!(second.wait(), 137);

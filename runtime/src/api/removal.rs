@@ -65,7 +65,7 @@ fn stop(container: &Container, root: &Path, force: bool, log: &Log) -> Result<()
         container.wait_gone(STOPPING)?;
     } else if !force {
         return Err(RequestError::Status(format!(
-            "cannot delete container {id}: its microVM is that of {}",
+            "cannot delete container {id}: its microVM also runs {}; delete these first, or all with --force",
             others.join(", ")
         )));
     }

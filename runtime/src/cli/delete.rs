@@ -12,7 +12,7 @@ use crate::{
 /// Remove a stopped container
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Kill it first if it runs, and others in its microVM with it; no error if it does not exist
+    /// Kill the container first if it runs, and all others in its microVM. A container that does not exist is no error
     #[arg(short, long)]
     force: bool,
     /// Name of the container

@@ -30,6 +30,7 @@ use std::{
 };
 
 use bulkhead_protocol::id::ContainerId;
+use bulkhead_sys::text::printable;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -39,7 +40,6 @@ use crate::{
     error::Error,
     log::{Format, Log, LogOptions, note},
     proxy, sandbox,
-    text::printable,
 };
 
 /// Run OCI containers, each in a microVM of its own

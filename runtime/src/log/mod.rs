@@ -15,8 +15,10 @@ use std::{
     time::SystemTime,
 };
 
+use bulkhead_sys::text::printable;
+
 pub use self::bounded::Bounded;
-use crate::{text::printable, time::rfc3339};
+use crate::time::rfc3339;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {

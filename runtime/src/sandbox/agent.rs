@@ -18,6 +18,7 @@ use bulkhead_protocol::{
     limits,
     vmm::Slot,
 };
+use bulkhead_sys::text::bounded;
 use tokio::net::UnixStream;
 use ttrpc::{
     Code,
@@ -26,7 +27,6 @@ use ttrpc::{
 };
 
 use super::key::Key;
-use crate::text::bounded;
 
 /// Bytes of an error text that are kept.
 pub(crate) const MESSAGE_MAX: usize = 16 << 10;

@@ -5,11 +5,11 @@
 
 use std::{
     error::Error,
-    fmt::{self, Write as _},
+    fmt,
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use bulkhead_sys::chain;
+use bulkhead_sys::{chain, text};
 
 /// Lines that a guest can cause in the life of one VM.
 const LIMIT: u32 = 100;
@@ -35,23 +35,7 @@ pub fn line(message: &dyn fmt::Display) {
 
 /// The line as it is written, with its end.
 fn rendered(message: &dyn fmt::Display) -> String {
-    format!("bulkhead-vmm: {}\n", escaped(&message.to_string()))
-}
-
-/// The text as one line that steers no terminal. Control characters, line ends among them, and what has no glyph or turns
-/// the writing direction are shown as in JSON (`\u001b`).
-fn escaped(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for letter in text.chars() {
-        // `escape_debug` keeps what can be printed, but for these three.
-        if matches!(letter, '\'' | '"' | '\\') || letter.escape_debug().len() == 1 {
-            line.push(letter);
-        } else {
-            // Writing to a String does not fail.
-            let _ = write!(line, "\\u{:04x}", u32::from(letter));
-        }
-    }
-    line
+    format!("bulkhead-vmm: {}\n", text::line(&message.to_string()))
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use bulkhead_protocol::{
     timeline::{Phase, Stamp},
     vmm::{Event, Failure, Message, Reply, Request},
 };
+use bulkhead_sys::text::bounded;
 use tokio::sync::oneshot;
 
 use super::{Over, Reason, VmmError};
-use crate::text::bounded;
 
 /// The phases that a VMM stamps, each once.
 pub(crate) const PHASES: [Phase; 4] =

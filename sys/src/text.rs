@@ -7,6 +7,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 /// True for what changes how other text is shown. Line breaks and tabs do not.
+#[must_use]
 pub fn steers(letter: char) -> bool {
     let direction = matches!(letter,
         // Unicode Standard Annex 9, explicit directional formatting, and the separators of lines and paragraphs.
@@ -15,6 +16,7 @@ pub fn steers(letter: char) -> bool {
 }
 
 /// The text with everything that steers written out.
+#[must_use]
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
@@ -34,7 +36,23 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
+/// `printable`, and one line: line breaks and tabs are written out as well.
+#[must_use]
+pub fn line(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if steers(letter) || letter.is_control() {
+            // Writing to a String cannot fail; all of these have four digits.
+            let _ = write!(safe, "\\u{:04x}", u32::from(letter));
+        } else {
+            safe.push(letter);
+        }
+    }
+    safe
+}
+
 /// `printable`, and no longer than `max` bytes.
+#[must_use]
 pub fn bounded(text: &str, max: usize) -> String {
     let mut safe = printable(text).into_owned();
     safe.truncate(safe.floor_char_boundary(max));

@@ -28,6 +28,11 @@ fn a_line_of_json_means_the_same_afterwards() {
 }
 
 #[test]
+fn a_line_stays_one_line() {
+    assert_eq!(line("a\u{1b}[m\r\nforged\tb \u{202e}"), r"a\u001b[m\u000d\u000aforged\u0009b \u202e");
+}
+
+#[test]
 fn a_bounded_text_is_cut_between_letters() {
     assert_eq!(bounded("äöü", 3), "ä");
     assert_eq!(bounded("\u{1b}[2J", 100), "\\u001b[2J");
