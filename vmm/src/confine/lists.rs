@@ -286,7 +286,6 @@ const FILES: &[Rule] = &[
     only(libc::SYS_fcntl, &[is(1, F_OFD_GETLK)]).unseen(PROTOCOL),
     only(libc::SYS_fcntl, &[is(1, F_OFD_SETLK)]),
     only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
-    only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
 ];
 
 const LOCKS: &[Rule] = &[

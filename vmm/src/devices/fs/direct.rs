@@ -71,7 +71,7 @@ pub(super) fn serve(
             };
             match outcome {
                 Outcome::Later => return Some(Served::Later),
-                Outcome::Done(done) => status(writer, unique, done.as_ref().map(|()| ())),
+                Outcome::Done(done) => status(writer, unique, &done),
             }
         }
         _ => return None,
@@ -81,12 +81,10 @@ pub(super) fn serve(
 
 /// The reply to a request that has waited.
 pub(super) fn late(writer: Writer<'_>, unique: u64, result: Result<(), Errno>) -> Option<u32> {
-    let result = result.map_err(io::Error::from);
-    status(writer, unique, result.as_ref().map(|()| ()))
+    status(writer, unique, &result.map_err(io::Error::from))
 }
 
 /// A CREATE without a name that counts.
-#[expect(clippy::type_complexity, reason = "both structs of the reply")]
 fn tmpfile(
     filter: &Filter,
     header: &InHeader,
@@ -136,8 +134,8 @@ fn take<T: ByteValued + Default>(bytes: &[u8]) -> Option<(T, &[u8])> {
 
 const NOTHING: Option<u8> = None;
 
-fn status(writer: Writer<'_>, unique: u64, result: Result<(), &io::Error>) -> Option<u32> {
-    let error = result.err().map_or(0, |error| -error.raw_os_error().unwrap_or(libc::EIO));
+fn status(writer: Writer<'_>, unique: u64, result: &io::Result<()>) -> Option<u32> {
+    let error = result.as_ref().err().map_or(0, |error| -error.raw_os_error().unwrap_or(libc::EIO));
     write(writer, unique, error, &[])
 }
 
@@ -152,7 +150,7 @@ fn reply<A: ByteValued, B: ByteValued>(
             let second = second.as_ref().map_or(&[][..], B::as_slice);
             write(writer, unique, 0, &[first.as_slice(), second])
         }
-        Err(error) => status(writer, unique, Err(&error)),
+        Err(error) => status(writer, unique, &Err(error)),
     }
 }
 

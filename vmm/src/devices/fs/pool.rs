@@ -295,13 +295,13 @@ impl Shared {
             let _ = lane.kick.write(1);
         }
         if !is_slow(memory, chain.clone()) {
-            self.answer(number, lane, chain)?;
+            self.answer(number, lane, &chain)?;
             return Ok(true);
         }
         let mut turn = self.slow.enter((number, chain));
         while let Some((number, chain)) = turn {
             if let Some(lane) = self.lanes.get(number) {
-                self.answer(number, lane, chain)?;
+                self.answer(number, lane, &chain)?;
             }
             // What still waits when the device stops is not begun, as what was never taken off the queue.
             if self.stopping.load(Ordering::Acquire) || self.interrupt.failed() {
@@ -312,7 +312,7 @@ impl Shared {
         Ok(true)
     }
 
-    fn answer(self: &Arc<Self>, number: usize, lane: &Lane, chain: Chain) -> Result<(), QueueError> {
+    fn answer(self: &Arc<Self>, number: usize, lane: &Lane, chain: &Chain) -> Result<(), QueueError> {
         let head = chain.head_index();
         let later = |unique| self.later(number, chain.clone(), unique);
         match self.server.serve(&self.memory, chain.clone(), later) {

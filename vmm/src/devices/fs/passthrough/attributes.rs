@@ -96,7 +96,7 @@ impl Passthrough {
 }
 
 fn attributes(inode: &Inode) -> io::Result<(Attr, Duration)> {
-    Ok((Status::of(inode, c"")?.attributes(0), policy::attributes(Some(inode))))
+    Ok((Status::of(inode, c"")?.attributes(0), policy::attributes(inode)))
 }
 
 /// All ones mean "no change" to the kernel.

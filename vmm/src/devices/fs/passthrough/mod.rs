@@ -37,7 +37,7 @@ use virtiofsd::filesystem::{Entry, FsOptions};
 pub(super) use self::{contents::Place, names::Created, thread::Caller};
 use self::{
     inode::{Inode, Status},
-    table::{Revoked, Table},
+    table::{Given, Revoked, Table},
 };
 use super::{
     budget::{Budget, Slot},
@@ -128,14 +128,14 @@ impl Passthrough {
         // Most are known, and then this is all. The id is that of the file that the guest has: a file that is held open keeps
         // its number.
         let status = Status::of(&*directory, name)?;
-        if let Some(number) = self.table.give_again(parent, name.to_bytes(), &status.id())? {
-            return self.entry(number, &directory, &status);
+        if let Some(given) = self.table.give_again(parent, name.to_bytes(), &status.id())? {
+            return Ok(entry(&given, &directory, &status));
         }
         let (file, status) = self.look(&directory, name)?;
         let slot = match self.budget.take() {
             Ok(slot) => slot,
             Err(error) => match self.table.give_again(parent, name.to_bytes(), &status.id())? {
-                Some(number) => return self.entry(number, &directory, &status),
+                Some(given) => return Ok(entry(&given, &directory, &status)),
                 None => return Err(error),
             },
         };
@@ -188,18 +188,18 @@ impl Passthrough {
         slot: Slot,
     ) -> io::Result<Entry> {
         let inode = Arc::new(Inode::new(file, status, slot));
-        let number = self.table.give(parent, name.to_bytes(), inode)?;
-        self.entry(number, directory, status)
+        Ok(entry(&self.table.give(parent, name.to_bytes(), inode)?, directory, status))
     }
+}
 
-    fn entry(&self, number: u64, directory: &Inode, status: &Status) -> io::Result<Entry> {
-        let submount = if directory.is_border_to(status) { virtiofsd::fuse::ATTR_SUBMOUNT } else { 0 };
-        Ok(Entry {
-            inode: number,
-            generation: 0,
-            attr: status.attributes(submount),
-            attr_timeout: policy::attributes(self.table.inode(number).ok().as_deref()),
-            entry_timeout: policy::names(),
-        })
+/// What the guest is told of an inode that was found in a directory.
+fn entry((number, inode): &Given, directory: &Inode, status: &Status) -> Entry {
+    let submount = if directory.is_border_to(status) { virtiofsd::fuse::ATTR_SUBMOUNT } else { 0 };
+    Entry {
+        inode: *number,
+        generation: 0,
+        attr: status.attributes(submount),
+        attr_timeout: policy::attributes(inode),
+        entry_timeout: policy::names(),
     }
 }

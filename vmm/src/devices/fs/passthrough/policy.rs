@@ -18,9 +18,9 @@ pub(super) fn names() -> Duration {
     KEPT
 }
 
-/// How long the attributes of a file hold. `inode` is `None` for one that the guest sees for the first time.
-pub(super) fn attributes(inode: Option<&Inode>) -> Duration {
-    if inode.is_some_and(|inode| inode.locked().is_some()) { Duration::ZERO } else { KEPT }
+/// How long the attributes of a file hold.
+pub(super) fn attributes(inode: &Inode) -> Duration {
+    if inode.locked().is_some() { Duration::ZERO } else { KEPT }
 }
 
 /// What the guest does with the contents of a file that it has opened.

@@ -51,6 +51,9 @@ struct Entry {
     lookups: u64,
 }
 
+/// An inode and its number, which the guest has once more.
+pub(super) type Given = (u64, Arc<Inode>);
+
 /// What is to be closed.
 #[derive(Debug, Default)]
 pub(super) struct Revoked {
@@ -89,7 +92,7 @@ impl Table {
     ///
     /// # Errors
     /// ESTALE when the parent was revoked meanwhile.
-    pub(super) fn give_again(&self, parent: u64, name: &[u8], id: &Id) -> io::Result<Option<u64>> {
+    pub(super) fn give_again(&self, parent: u64, name: &[u8], id: &Id) -> io::Result<Option<Given>> {
         if !self.read().numbers.contains_key(id) {
             return Ok(None);
         }
@@ -98,21 +101,21 @@ impl Table {
         Ok(entries.again(id))
     }
 
-    /// Gives the guest an inode, found in `parent` by `name`; the one that it has when it has one by this id. Returns its number.
+    /// Gives the guest an inode, found in `parent` by `name`; the one that it has when it has one by this id.
     ///
     /// # Errors
     /// ESTALE when the parent was revoked meanwhile.
-    pub(super) fn give(&self, parent: u64, name: &[u8], inode: Arc<Inode>) -> io::Result<u64> {
+    pub(super) fn give(&self, parent: u64, name: &[u8], inode: Arc<Inode>) -> io::Result<Given> {
         let mut entries = self.write();
         let owner = entries.owner(parent, name)?;
-        if let Some(number) = entries.again(&inode.id()) {
-            return Ok(number);
+        if let Some(given) = entries.again(&inode.id()) {
+            return Ok(given);
         }
         entries.last.inode += 1;
         let number = ROOT + entries.last.inode;
         entries.numbers.insert(inode.id(), number);
-        entries.inodes.insert(number, Entry { inode, owner, lookups: 1 });
-        Ok(number)
+        entries.inodes.insert(number, Entry { inode: Arc::clone(&inode), owner, lookups: 1 });
+        Ok((number, inode))
     }
 
     /// The guest gives up `count` references, or as many as it has. Returns the inode when none is left.
@@ -195,12 +198,14 @@ impl Entries {
     }
 
     /// One reference more to an inode that is here.
-    fn again(&mut self, id: &Id) -> Option<u64> {
+    fn again(&mut self, id: &Id) -> Option<Given> {
         let number = *self.numbers.get(id)?;
-        if let Some(known) = self.inodes.get_mut(&number) {
-            known.lookups = known.lookups.saturating_add(1);
+        if number == ROOT {
+            return self.root.as_ref().map(|root| (ROOT, Arc::clone(root)));
         }
-        Some(number)
+        let known = self.inodes.get_mut(&number)?;
+        known.lookups = known.lookups.saturating_add(1);
+        Some((number, Arc::clone(&known.inode)))
     }
 
     /// Whom that belongs to which is found in `parent` by `name`.
