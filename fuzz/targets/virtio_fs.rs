@@ -28,6 +28,7 @@ use vm_memory::{Bytes as _, GuestAddress};
 const HIPRIO: u64 = 0x1000;
 const REQUESTS: u64 = 0x8000;
 const MESSAGE: u64 = 0x2_0000;
+const SECOND: u64 = 0x4_0000;
 const REPLY: u64 = 0x10_0000;
 /// Bytes of a message's fixed header and of a reply's.
 const IN_HEADER: u32 = 40;
@@ -35,8 +36,27 @@ const OUT_HEADER: u32 = 16;
 const MAX_STEPS: usize = 64;
 /// The largest file that a guest may make here.
 const FILE_MAX: u64 = 1 << 20;
-const NAMES: [&str; 12] =
-    ["a", "b", "dir", "file", "link", "out", "..", ".", "", "a/b", "../secret", "user.attribute"];
+const NAMES: [&str; 13] = [
+    "a",
+    "b",
+    "dir",
+    "file",
+    "link",
+    "out",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "../secret",
+    "user.attribute",
+    "system.posix_acl_access",
+];
+const SETLKW: u32 = 33;
+const INTERRUPT: u32 = 36;
+/// FUSE_SUBMOUNTS, FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS, FUSE_DONT_MASK, FUSE_POSIX_ACL, FUSE_SETXATTR_EXT.
+const FEATURES: u32 = 1 << 27 | 1 << 1 | 1 << 10 | 1 << 6 | 1 << 20 | 1 << 29;
+/// The number of all requests.
+const UNIQUE: u64 = 7;
 
 #[derive(Debug, Arbitrary)]
 struct Input {
@@ -69,6 +89,16 @@ enum Step {
     Open {
         node: u8,
         flags: u32,
+    },
+    /// GETLK, SETLK or SETLKW.
+    Lock {
+        node: u8,
+        handle: u8,
+        owner: u8,
+        start: u8,
+        end: u64,
+        kind: u8,
+        flock: bool,
     },
     Chain {
         message: Vec<u8>,
@@ -124,9 +154,8 @@ impl Guest {
         let activation = Activation { memory, queues, interrupt, features: 0 };
         self.device.activate(activation).expect("activate the device");
         self.known = vec![1];
-        // INIT: version 7.38, FUSE_SUBMOUNTS.
-        let body: Vec<u8> =
-            [7, 38, 0, 1 << 27_u32].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
+        // INIT: version 7.38.
+        let body: Vec<u8> = [7, 38, 0, FEATURES].iter().flat_map(|word: &u32| word.to_le_bytes()).collect();
         self.call(26, 0, &body, 4096, false, None);
     }
 
@@ -150,26 +179,15 @@ impl Guest {
         hiprio: bool,
         length: Option<u32>,
     ) -> bool {
-        let length = length.unwrap_or(IN_HEADER + body.len() as u32);
-        let mut message: Vec<u8> = Vec::new();
-        for word in [length, opcode, 7, 0] {
-            message.extend(word.to_le_bytes());
+        self.send((opcode, node), body, (MESSAGE, room), hiprio, length);
+        if opcode == SETLKW {
+            // It may wait for ever.
+            self.send((INTERRUPT, 0), &UNIQUE.to_le_bytes(), (SECOND, 0), true, None);
+            if !hiprio && self.rings[0].wait() {
+                self.rings[0].take_used();
+            }
         }
-        message.extend(node.to_le_bytes());
-        message.extend([0; 8]);
-        message.extend(1_u32.to_le_bytes());
-        message.extend([0; 4]);
-        message.extend(body);
-        self.memory.write_slice(&message, GuestAddress(MESSAGE)).expect("in guest memory");
-        let message = Buffer { address: MESSAGE, length: message.len() as u32, writable: false };
-        let reply = Buffer { address: REPLY, length: room, writable: true };
         let ring = &mut self.rings[usize::from(!hiprio)];
-        if room == 0 {
-            ring.offer(&[message])
-        } else {
-            ring.offer(&[message, reply])
-        }
-        ring.kick();
         if !ring.wait() {
             return false;
         }
@@ -178,6 +196,38 @@ impl Guest {
             self.learn(written);
         }
         true
+    }
+
+    /// Offers one message, which is put at an address, with room for an answer.
+    fn send(
+        &mut self,
+        (opcode, node): (u32, u64),
+        body: &[u8],
+        (address, room): (u64, u32),
+        hiprio: bool,
+        length: Option<u32>,
+    ) {
+        let length = length.unwrap_or(IN_HEADER + body.len() as u32);
+        let mut message: Vec<u8> = Vec::new();
+        for word in [length, opcode] {
+            message.extend(word.to_le_bytes());
+        }
+        message.extend(UNIQUE.to_le_bytes());
+        message.extend(node.to_le_bytes());
+        message.extend([0; 8]);
+        message.extend(1_u32.to_le_bytes());
+        message.extend([0; 4]);
+        message.extend(body);
+        self.memory.write_slice(&message, GuestAddress(address)).expect("in guest memory");
+        let message = Buffer { address, length: message.len() as u32, writable: false };
+        let reply = Buffer { address: REPLY, length: room, writable: true };
+        let ring = &mut self.rings[usize::from(!hiprio)];
+        if room == 0 {
+            ring.offer(&[message])
+        } else {
+            ring.offer(&[message, reply])
+        }
+        ring.kick();
     }
 
     /// Keeps the numbers in a good answer: an entry or a handle at its start, a handle behind an entry.
@@ -214,6 +264,17 @@ impl Guest {
             Step::Open { node, flags } => {
                 let body: Vec<u8> = [*flags, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
                 self.call(14, self.number(*node), &body, 4096, false, None)
+            }
+            Step::Lock { node, handle, owner, start, end, kind, flock } => {
+                let mut body = self.number(*handle).to_le_bytes().to_vec();
+                for long in [u64::from(*owner % 4), (*start).into(), *end] {
+                    body.extend(long.to_le_bytes());
+                }
+                for word in [u32::from(*kind / 3 % 4), 1, (*flock).into(), 0] {
+                    body.extend(word.to_le_bytes());
+                }
+                let opcode = SETLKW - u32::from(*kind % 3);
+                self.call(opcode, self.number(*node), &body, 4096, false, None)
             }
             Step::Chain { message, descriptors, head, hiprio } => {
                 let message = &message[..message.len().min(4096)];

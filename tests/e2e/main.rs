@@ -15,6 +15,7 @@ mod differential;
 mod docker;
 mod engine;
 mod exec;
+mod files;
 mod hooks;
 mod host;
 mod host_memory;

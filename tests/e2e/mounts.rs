@@ -10,11 +10,11 @@ use std::{
 use bulkhead_tests::host::TestHost;
 use serde_json::{Value, json};
 
-fn ids(container: u32, host: u32) -> Value {
+pub(crate) fn ids(container: u32, host: u32) -> Value {
     json!([{ "containerID": container, "hostID": host, "size": 65_536 }])
 }
 
-fn volume(source: &Path, destination: &str, options: &[&str]) -> Value {
+pub(crate) fn volume(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({ "destination": destination, "type": "bind", "source": source, "options": options })
 }
 
@@ -66,10 +66,10 @@ fn options_of_the_spec_are_seen_in_the_container() {
 }
 
 /// An ext4 of its own, which can map ids: the one of the test's directory may not.
-struct Disk(PathBuf);
+pub(crate) struct Disk(pub(crate) PathBuf);
 
 impl Disk {
-    fn at(dir: &Path) -> Self {
+    pub(crate) fn at(dir: &Path) -> Self {
         let (image, place) = (dir.join("disk.img"), dir.join("disk"));
         fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
         fs::create_dir(&place).unwrap();

@@ -14,6 +14,11 @@
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
+//!   probe lock KIND PATH     locks PATH (flock or posix) and prints "ok" or the error's name
+//!   probe hold-lock KIND PATH    the same, and keeps it until it is killed
+//!   probe wait-lock KIND PATH    waits for the lock, prints "EINTR" for each USR1, and "ok"; keeps it until it is killed
+//!   probe acl PATH USER      lets USER read and write PATH by an ACL, and prints "ok" or the error's name
+//!   probe unnamed DIR        makes a file without a name in DIR, names it "linked", and prints "ok" or the error's name
 //!   probe empower PATH       gives PATH the file capability CAP_NET_RAW and prints "ok" or the error's name
 
 use std::{
@@ -23,7 +28,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, report};
+use bulkhead_tests::probe::{bytes, calls, files, report};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -89,6 +94,14 @@ fn main() -> ExitCode {
         }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
+        ["lock", kind, path] => tell(files::lock(kind, path, false).map(drop)),
+        ["hold-lock", kind, path] => keep(files::lock(kind, path, false)),
+        ["wait-lock", kind, path] => keep(wait_for_lock(kind, path)),
+        ["acl", path, user] => match user.parse() {
+            Ok(user) => tell(files::set_acl(path, user)),
+            Err(_) => return ExitCode::from(2),
+        },
+        ["unnamed", directory] => tell(files::unnamed(directory)),
         ["empower", path] => tell(empower(path)),
         _ => {
             eprintln!("probe: unknown words {words:?}");
@@ -141,6 +154,25 @@ fn be_late(seconds: i64) -> nix::Result<()> {
             return Ok(());
         }
     }
+}
+
+fn wait_for_lock(kind: &str, path: &str) -> io::Result<std::fs::File> {
+    files::let_signals_interrupt()?;
+    loop {
+        match files::lock(kind, path, true) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => say("EINTR"),
+            done => return done,
+        }
+    }
+}
+
+/// Says how it went, and keeps the file until the process is killed if it went well.
+fn keep(locked: io::Result<std::fs::File>) {
+    let kept = locked.inspect(|_| say("ok"));
+    while kept.is_ok() {
+        nix::unistd::pause();
+    }
+    tell(kept.map(drop));
 }
 
 /// Prints "ok" or the error's name.

@@ -20,10 +20,12 @@ pub enum Kind {
     Vcpu,
     /// A worker of the file server.
     Files,
+    /// One that waits for locks on files, which others have opened.
+    Locks,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Control, Self::Devices, Self::Vcpu, Self::Files];
+    pub const ALL: [Self; 5] = [Self::Control, Self::Devices, Self::Vcpu, Self::Files, Self::Locks];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl Kind {
             Self::Devices => "devices",
             Self::Vcpu => "vcpu",
             Self::Files => "files",
+            Self::Locks => "locks",
         }
     }
 
@@ -40,6 +43,7 @@ impl Kind {
             Self::Devices => DEVICES,
             Self::Vcpu => VCPU,
             Self::Files => FILES,
+            Self::Locks => LOCKS,
         };
         EVERY.iter().chain(own)
     }
@@ -136,6 +140,12 @@ const EXEC: u32 = libc::PROT_EXEC as u32;
 const ANONYMOUS: u32 = libc::MAP_ANONYMOUS as u32;
 /// The signal that makes a vCPU leave the guest: SIGRTMIN of the C library.
 const STOP_SIGNAL: u32 = 34;
+/// The signal that makes a thread leave its wait for a lock: the next one.
+const WAKE_SIGNAL: u32 = 35;
+/// fcntl(2)'s numbers for locks of open file descriptions.
+const F_OFD_GETLK: u32 = libc::F_OFD_GETLK as u32;
+const F_OFD_SETLK: u32 = libc::F_OFD_SETLK as u32;
+const F_OFD_SETLKW: u32 = libc::F_OFD_SETLKW as u32;
 
 const ALLOCATOR: &str = "the allocator, which decides by what it has at hand";
 const RUNTIME: &str = "the language's runtime and the C library, on their rarer paths";
@@ -143,7 +153,7 @@ const CLOCK: &str = "where the clock source has no vDSO";
 const GROWN: &str = "a device that is activated when its driver binds, or one that resets";
 const CRASH: &str = "what the registers held when the guest reset itself";
 const PROTOCOL: &str = "an operation of the file protocol, which any guest may ask for";
-const GROUPS: &str = "for a guest that does not say which groups a process is in";
+const WAKE: &str = "the end of a wait for a lock";
 const CHECKED: &str = "builds with debug assertions look at a descriptor before they close it";
 const SIGNALS: &str = "after a signal handler, and after a stop by the freezer or a debugger";
 
@@ -190,6 +200,7 @@ const CONTROL: &[Rule] = &[
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
     any(libc::SYS_getpid),
     only(libc::SYS_tgkill, &[is(2, STOP_SIGNAL)]),
+    only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
 ];
 
 const DEVICES: &[Rule] = &[
@@ -225,6 +236,7 @@ const VCPU: &[Rule] = &[
     any(libc::SYS_epoll_create1),
     any(libc::SYS_epoll_ctl),
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
+    only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
 ];
 
 const FILES: &[Rule] = &[
@@ -233,17 +245,10 @@ const FILES: &[Rule] = &[
     any(libc::SYS_epoll_pwait),
     any(libc::SYS_epoll_ctl),
     // Whose file it is.
-    any(libc::SYS_geteuid),
-    any(libc::SYS_getegid),
     any(libc::SYS_setresuid),
     any(libc::SYS_setresgid),
     any(libc::SYS_setgroups).unseen(PROTOCOL),
-    any(libc::SYS_capget).unseen(GROUPS),
-    any(libc::SYS_capset).unseen(GROUPS),
-    only(libc::SYS_prctl, &[is(0, libc::PR_CAPBSET_READ as u32)]).unseen(GROUPS),
-    only(libc::SYS_prctl, &[is(0, libc::PR_CAP_AMBIENT as u32), is(1, libc::PR_CAP_AMBIENT_IS_SET as u32)])
-        .unseen(GROUPS),
-    any(libc::SYS_umask).unseen(PROTOCOL),
+    any(libc::SYS_umask),
     // Names.
     any(libc::SYS_openat),
     any(libc::SYS_openat2),
@@ -259,19 +264,13 @@ const FILES: &[Rule] = &[
     // Attributes.
     any(libc::SYS_statx),
     any(libc::SYS_fstatfs),
-    any(libc::SYS_fchmod).unseen(PROTOCOL),
     any(libc::SYS_fchmodat),
     any(libc::SYS_fchownat),
     any(libc::SYS_utimensat).unseen(PROTOCOL),
-    any(libc::SYS_getxattr).unseen(PROTOCOL),
-    any(libc::SYS_setxattr).unseen(PROTOCOL),
+    any(libc::SYS_getxattr),
+    any(libc::SYS_setxattr),
     any(libc::SYS_listxattr).unseen(PROTOCOL),
     any(libc::SYS_removexattr).unseen(PROTOCOL),
-    any(libc::SYS_fgetxattr),
-    any(libc::SYS_fsetxattr),
-    any(libc::SYS_flistxattr).unseen(PROTOCOL),
-    any(libc::SYS_fremovexattr).unseen(PROTOCOL),
-    any(libc::SYS_fchdir).unseen(PROTOCOL),
     // Contents.
     any(libc::SYS_preadv2),
     any(libc::SYS_pwritev2),
@@ -282,6 +281,15 @@ const FILES: &[Rule] = &[
     any(libc::SYS_fsync),
     any(libc::SYS_fdatasync).unseen(PROTOCOL),
     any(libc::SYS_syncfs).unseen(PROTOCOL),
-    any(libc::SYS_flock).unseen(PROTOCOL),
-    only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
+    // Locks, none of which is waited for here.
+    any(libc::SYS_flock),
+    only(libc::SYS_fcntl, &[is(1, F_OFD_GETLK)]).unseen(PROTOCOL),
+    only(libc::SYS_fcntl, &[is(1, F_OFD_SETLK)]),
+    only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
+];
+
+const LOCKS: &[Rule] = &[
+    any(libc::SYS_flock),
+    only(libc::SYS_fcntl, &[is(1, F_OFD_SETLKW)]),
+    only(libc::SYS_fcntl, &[is(1, F_OFD_SETLK)]),
 ];

@@ -32,6 +32,7 @@ mod filters {
             super::Kind::Devices => &DEVICES,
             super::Kind::Vcpu => &VCPU,
             super::Kind::Files => &FILES,
+            super::Kind::Locks => &LOCKS,
         }
     }
 }

@@ -154,7 +154,7 @@ fn only_file_workers_keep_capabilities() {
     };
     let (before, now) = kept(Kind::Files);
     assert_eq!(now, before);
-    for kind in [Kind::Control, Kind::Devices, Kind::Vcpu] {
+    for kind in [Kind::Control, Kind::Devices, Kind::Vcpu, Kind::Locks] {
         assert_eq!(kept(kind).1, CapabilitySet::empty(), "{kind:?}");
     }
 }
@@ -305,6 +305,12 @@ fn a_vcpu_is_stopped_at_a_call_outside_of_its_list() {
 #[test]
 fn a_file_worker_is_stopped_at_a_call_outside_of_its_list() {
     assert_refused(Kind::Files, forbidden());
+}
+
+#[test]
+fn a_thread_that_waits_for_locks_is_stopped_at_a_call_outside_of_its_list() {
+    assert_refused(Kind::Locks, forbidden());
+    assert_refused(Kind::Locks, of_files());
 }
 
 #[test]

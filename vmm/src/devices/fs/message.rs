@@ -1,24 +1,31 @@
-//! One descriptor chain is one FUSE message: from the chain to the library and back to a used length.
+//! One descriptor chain is one FUSE message: from the chain to the file system and back to a used length.
 //!
-//!   readable part ─▶ `Reader` ─▶ Server::handle_message ─▶ `Writer` ─▶ writable part; used length = bytes written
+//!   readable part ─▶ `Reader` ─▶ header ─┬▶ the library's server ─▶ `Filter` ─┬▶ `Writer` ─▶ writable part; used length =
+//!                                        └▶ `direct` ─▶ `Filter` ─────────────┘             bytes written
 //!
 //! A chain that is no message is returned with length 0. The library takes for granted that a reply header fits into
-//! the writable part, so it only sees chains where that holds; FORGET, which has no reply and in Linux no writable
-//! part, is decoded here. The message is read through copies, in both places: the guest may change it meanwhile.
+//! the writable part, so it only sees chains where that holds; FORGET and INTERRUPT, which have no reply and in Linux no
+//! writable part, are decoded here. The message is read through copies, in all places: the guest may change it meanwhile.
 
 use std::{ops::Deref, sync::Arc};
 
+use rustix::io::Errno;
 use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_queue::DescriptorChain;
 use virtiofsd::{
     descriptor_utils::{Reader, Writer},
     filesystem::{Context, FileSystem},
-    fuse::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, Opcode, OutHeader},
+    fuse::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, OutHeader},
     server::Server,
 };
 use vm_memory::GuestMemoryMmap;
 
-use super::{filter::Filter, metrics::FsMetrics};
+use super::{
+    direct::{self, Served},
+    filter::Filter,
+    locks::Answer,
+    metrics::FsMetrics,
+};
 
 /// The library's type for guest memory; it stays in this device.
 pub(super) type FileMemory = GuestMemoryMmap<BitmapMmapRegion>;
@@ -49,34 +56,49 @@ impl FileServer {
         self.server.destroy();
     }
 
-    /// Answers one request; returns the used length.
-    pub(super) fn serve<M>(&self, memory: &FileMemory, chain: DescriptorChain<M>) -> u32
+    /// Serves one request. `answer`, given the number of the request, makes what is called for it when it has to wait.
+    pub(super) fn serve<M>(
+        &self,
+        memory: &FileMemory,
+        chain: DescriptorChain<M>,
+        answer: impl FnOnce(u64) -> Answer,
+    ) -> Served
     where
         M: Deref<Target = FileMemory> + Clone,
     {
         self.metrics.requests.increment();
-        let written = self.answer(memory, chain);
-        if written.is_none() {
+        self.answer(memory, chain, answer).unwrap_or_else(|| {
             self.metrics.bad_requests.increment();
-        }
-        written.unwrap_or(0)
+            Served::Now(0)
+        })
     }
 
-    fn answer<M>(&self, memory: &FileMemory, chain: DescriptorChain<M>) -> Option<u32>
+    fn answer<M>(
+        &self,
+        memory: &FileMemory,
+        chain: DescriptorChain<M>,
+        answer: impl FnOnce(u64) -> Answer,
+    ) -> Option<Served>
     where
         M: Deref<Target = FileMemory> + Clone,
     {
-        let reader = Reader::new(memory, chain.clone()).ok()?;
-        let writer = Writer::new(memory, chain).ok()?;
+        let mut reader = Reader::new(memory, chain.clone()).ok()?;
+        let writer = Writer::new(memory, chain.clone()).ok()?;
         if writer.available_bytes() < size_of::<OutHeader>() {
-            return self.without_reply(reader);
+            return self.without_reply(reader).map(|()| Served::Now(0));
         }
+        let header: InHeader = reader.read_obj().ok()?;
+        if let Some(opcode) = Opcode::try_from(header.opcode).ok().filter(|opcode| direct::takes(*opcode)) {
+            return direct::serve(&self.filter, &header, opcode, reader, writer, || answer(header.unique));
+        }
+        // It reads the header itself.
+        let reader = Reader::new(memory, chain).ok()?;
         let written = self.server.handle_message::<()>(reader, writer, None).ok()?;
-        u32::try_from(written).ok()
+        u32::try_from(written).ok().map(Served::Now)
     }
 
-    /// FORGET and its batch: the guest drops references.
-    fn without_reply(&self, mut reader: Reader<'_>) -> Option<u32> {
+    /// FORGET and its batch: the guest drops references. INTERRUPT: it wants no answer but an early one.
+    fn without_reply(&self, mut reader: Reader<'_>) -> Option<()> {
         let header: InHeader = reader.read_obj().ok()?;
         let context = Context::from(header);
         match Opcode::try_from(header.opcode).ok()? {
@@ -96,10 +118,27 @@ impl FileServer {
                 }
                 self.filter.batch_forget(context, batch);
             }
-            // Nothing else can be answered without room for an answer; an interrupt need not be.
-            Opcode::Interrupt => {}
+            Opcode::Interrupt => {
+                let InterruptIn { unique } = reader.read_obj().ok()?;
+                self.filter.interrupt_lock(unique);
+            }
+            // Nothing else can be answered without room for an answer.
             _ => return None,
         }
-        Some(0)
+        Some(())
     }
+}
+
+/// Writes the reply to the request `unique`, which has waited, into its chain; returns the used length.
+pub(super) fn late<M>(
+    memory: &FileMemory,
+    chain: DescriptorChain<M>,
+    unique: u64,
+    result: Result<(), Errno>,
+) -> u32
+where
+    M: Deref<Target = FileMemory> + Clone,
+{
+    let writer = Writer::new(memory, chain).ok();
+    writer.and_then(|writer| direct::late(writer, unique, result)).unwrap_or(0)
 }

@@ -1,48 +1,49 @@
-//! virtio-fs: the file server runs in this process, by the virtiofsd crate as a library (virtio 1.3, 5.11).
+//! virtio-fs: the file server runs in this process (virtio 1.3, 5.11).
 //!
-//!   hiprio queue ─┐                 chain                    FUSE message
-//!   request queue ┴▶ pool of workers ────▶ `message::serve` ────▶ `Server` ─▶ `Filter` ─▶ `PassthroughFs` ─▶ share
+//!   hiprio queue ─┐              chain                  message                                       system calls
+//!   request queue ┴▶ pool of workers ─▶ `message::serve` ─▶ `Server`, `direct` ─▶ `Filter` ─▶ `Passthrough` ─▶ share
+//!                                                                                                  └▶ `locks`
 //!
-//! The jail's root directory is the share, so the library can reach nothing else; the filter is the second wall, in
-//! front of the library: names, read-only, setuid programs, and arguments that the library would stumble over. The
-//! library blocks in the thread that calls it, so the device has threads of its own instead of a place on the device loop.
+//! The virtiofsd crate, as a library, decodes messages and encodes replies; the files behind them are our own (`passthrough`).
+//! The jail's root directory is the share, so nothing else can be reached; the filter is the second wall: names, read-only,
+//! setuid programs, and arguments that mean nothing. Operations block in the thread that calls them, so the device has threads of
+//! its own instead of a place on the device loop.
 
+mod budget;
+mod direct;
 mod filter;
-mod known;
+mod locks;
 mod message;
 mod metrics;
+mod passthrough;
 mod pool;
 mod slow;
 mod strip;
 
 use std::{
     fs::File,
-    io,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use rustix::process::{Resource, getrlimit};
 use virtio_bindings::{virtio_ids::VIRTIO_ID_FS, virtio_ring::VIRTIO_RING_F_INDIRECT_DESC};
-use virtiofsd::passthrough::{CachePolicy, InodeFileHandlesMode, NegotiationMode, PassthroughFs};
 
-pub use self::pool::WorkerError;
 use self::{
     filter::Filter,
+    locks::{Locks, Waiters},
     message::FileServer,
     metrics::FsMetrics,
+    passthrough::Passthrough,
     pool::{Pool, Workers},
     strip::Strip,
 };
+pub use self::{locks::WaiterError, pool::WorkerError};
 use super::device::{ActivateError, Activation, VirtioDevice, copy_config};
 
 /// hiprio and one request queue, which several workers serve. A request of 1 MiB takes 260 descriptors.
 const QUEUE_SIZES: [u16; 2] = [128, 1024];
 /// Bytes of the tag in config space, padded with zeros.
 const TAG: usize = 36;
-/// How long the guest may keep names and attributes without asking: what is changed on the host's side is seen
-/// after this at the latest.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// Descriptors that the guest's files never take, for everything else this process opens.
 const RESERVED_FILES: u64 = 4096;
 
@@ -50,10 +51,10 @@ const RESERVED_FILES: u64 = 4096;
 pub enum FsError {
     #[error("the tag of the share has {len} bytes; 1 to {TAG} are allowed, none of them zero")]
     Tag { len: usize },
-    #[error("start the file server")]
-    Server { source: io::Error },
     #[error(transparent)]
     Workers(#[from] WorkerError),
+    #[error(transparent)]
+    Waiters(#[from] WaiterError),
 }
 
 #[derive(Debug)]
@@ -98,9 +99,11 @@ impl Shares {
 pub struct Fs {
     config_space: [u8; TAG + 4],
     server: Arc<FileServer>,
+    locks: Arc<Locks>,
     metrics: Arc<FsMetrics>,
-    // Dropped before the workers, who would else never be done.
+    // Dropped before the workers, who would else never be done, and before those who wait for locks, who would get more work.
     pool: Option<Pool>,
+    _waiters: Waiters,
     workers: Workers,
 }
 
@@ -108,7 +111,7 @@ impl Fs {
     /// Starts the workers; they wait for `activate`.
     ///
     /// # Errors
-    /// The tag is wrong, the library does not start, or a worker could not be started and confined.
+    /// The tag is wrong, or a thread could not be started and confined.
     pub fn new(config: Config) -> Result<Self, FsError> {
         let tag = config.tag.as_bytes();
         if tag.is_empty() || tag.len() > TAG || tag.contains(&0) {
@@ -120,32 +123,16 @@ impl Fs {
         config_space[TAG..].copy_from_slice(&request_queues.to_le_bytes());
 
         let metrics = Arc::new(FsMetrics::default());
-        let files = passthrough(config.root, config.proc_self_fd, config.files)
-            .map_err(|source| FsError::Server { source })?;
+        let locks = Arc::<Locks>::default();
+        let files = config.files.min(descriptors());
+        let files = Passthrough::new(config.root.into(), config.proc_self_fd, files, Arc::clone(&locks));
         let strip = Strip::new(config.strip_setuid, Arc::clone(&metrics));
-        let filter = Filter::new(files, config.read_only, strip, Arc::clone(&metrics));
+        let filter = Filter::new(Arc::new(files), config.read_only, strip, Arc::clone(&metrics));
         config.shares.add(filter.clone());
+        let (waiters, workers) = (Waiters::spawn(&locks)?, Workers::spawn(&filter)?);
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
-        Ok(Self { config_space, server, metrics, pool: None, workers: Workers::spawn()? })
+        Ok(Self { config_space, server, locks, metrics, pool: None, _waiters: waiters, workers })
     }
-}
-
-fn passthrough(root: String, proc_self_fd: File, files: u64) -> io::Result<PassthroughFs> {
-    PassthroughFs::new(virtiofsd::passthrough::Config {
-        root_dir: root,
-        entry_timeout: TIMEOUT,
-        attr_timeout: TIMEOUT,
-        cache_policy: CachePolicy::Auto,
-        xattr: true,
-        announce_submounts: true,
-        // Or a new file could come with an extended attribute that `Filter::setxattr` refuses.
-        security_label: NegotiationMode::Never,
-        // Handles would need CAP_DAC_READ_SEARCH outside of the user namespace.
-        inode_file_handles: InodeFileHandlesMode::Never,
-        proc_sfd_rawfd: Some(proc_self_fd),
-        guest_fd_limit: files.min(descriptors()),
-        ..Default::default()
-    })
 }
 
 /// What this process can give: each inode and each handle holds a descriptor.
@@ -179,8 +166,9 @@ impl VirtioDevice for Fs {
     }
 
     fn reset(&mut self) {
-        // Waits for requests in flight: they write to guest memory.
+        // Waits for requests in flight: they write to guest memory. So do those that wait for locks, when they are answered.
         self.pool = None;
+        self.locks.end_all();
         self.server.forget_all();
     }
 

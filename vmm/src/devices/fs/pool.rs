@@ -5,8 +5,8 @@
 //! The threads come with the device, before the guest runs, confine themselves and wait; an activation gives them a `Pool`
 //! to serve and dropping that takes it back, which waits for requests in flight. Kicks stay enabled while requests are served:
 //! the next one wakes the next idle worker. A worker that pops a chain and sees another wakes one more. Requests are
-//! answered in any order, as FUSE allows; slow ones wait for each other (`slow`). `stop` is never read, so once written it
-//! wakes all.
+//! answered in any order, as FUSE allows; slow ones wait for each other (`slow`). A request that waits for a lock leaves its worker,
+//! and its chain is answered by whoever ends the wait (`locks`). `stop` is never read, so once written it wakes all.
 
 use std::{
     io,
@@ -25,7 +25,10 @@ use virtio_queue::DescriptorChain;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::{
-    message::FileServer,
+    direct::Served,
+    filter::Filter,
+    locks::Answer,
+    message::{self, FileServer},
     slow::{Slow, is_slow},
 };
 use crate::{
@@ -49,8 +52,8 @@ const STOP: u64 = u64::MAX;
 pub enum WorkerError {
     #[error("start a file worker")]
     Spawn { source: io::Error },
-    #[error("give a file worker its own working directory")]
-    Directory { source: io::Error },
+    #[error("give a file worker its own working directory and umask")]
+    Own { source: io::Error },
     #[error(transparent)]
     Confine(#[from] ConfineError),
     #[error("the thread of a file worker ended before it was ready")]
@@ -80,16 +83,17 @@ struct Shift {
 
 impl Workers {
     /// Returns when all are confined.
-    pub(super) fn spawn() -> Result<Self, WorkerError> {
+    pub(super) fn spawn(filter: &Filter) -> Result<Self, WorkerError> {
         let mut workers = Self { threads: Vec::new() };
         let mut preparing = Vec::new();
         for number in 0..WORKERS {
             let name = format!("fs{number}");
             let ((shifts, taken), (ready, confined)) = (channel::<Shift>(), channel());
             let run = {
-                let name = name.clone();
+                let (name, filter) = (name.clone(), filter.clone());
                 move || {
-                    let prepared = prepare(&name);
+                    let prepared = prepare(&filter, &name);
+                    drop(filter);
                     let failed = prepared.is_err();
                     // The spawner waits for it.
                     let _ = ready.send(prepared);
@@ -123,15 +127,9 @@ impl Drop for Workers {
     }
 }
 
-/// Splits the thread off from what the library changes for itself, and confines it.
-fn prepare(name: &str) -> Result<(), WorkerError> {
-    // The library changes the working directory for a moment when it handles extended attributes of special files:
-    // that must not be seen by other threads.
-    // SAFETY: a call without pointers; it splits off this thread's working directory, root and umask, and no code
-    // outside of the library's depends on sharing them.
-    if unsafe { libc::unshare(libc::CLONE_FS) } != 0 {
-        return Err(WorkerError::Directory { source: io::Error::last_os_error() });
-    }
+/// Splits the thread off from what serving files changes of it, and confines it.
+fn prepare(filter: &Filter, name: &str) -> Result<(), WorkerError> {
+    filter.prepare_thread().map_err(|source| WorkerError::Own { source })?;
     Ok(confine::enter(Kind::Files, name)?)
 }
 
@@ -270,7 +268,7 @@ fn watch(shared: &Shared) -> io::Result<OwnedFd> {
 
 impl Shared {
     /// Serves a queue until it is empty.
-    fn serve_all(&self, number: usize, lane: &Lane) {
+    fn serve_all(self: &Arc<Self>, number: usize, lane: &Lane) {
         while !self.stopping.load(Ordering::Acquire) && !self.interrupt.failed() {
             match self.serve_one(number, lane) {
                 Ok(true) => {}
@@ -282,7 +280,7 @@ impl Shared {
     }
 
     /// Serves one request, or puts it off if it is slow; false if there was none.
-    fn serve_one(&self, number: usize, lane: &Lane) -> Result<bool, QueueError> {
+    fn serve_one(self: &Arc<Self>, number: usize, lane: &Lane) -> Result<bool, QueueError> {
         let memory = &*self.memory;
         let (chain, more) = {
             let mut queue = lock(lane);
@@ -297,13 +295,13 @@ impl Shared {
             let _ = lane.kick.write(1);
         }
         if !is_slow(memory, chain.clone()) {
-            self.answer(lane, chain)?;
+            self.answer(number, lane, &chain)?;
             return Ok(true);
         }
         let mut turn = self.slow.enter((number, chain));
         while let Some((number, chain)) = turn {
             if let Some(lane) = self.lanes.get(number) {
-                self.answer(lane, chain)?;
+                self.answer(number, lane, &chain)?;
             }
             // What still waits when the device stops is not begun, as what was never taken off the queue.
             if self.stopping.load(Ordering::Acquire) || self.interrupt.failed() {
@@ -314,10 +312,31 @@ impl Shared {
         Ok(true)
     }
 
-    fn answer(&self, lane: &Lane, chain: Chain) -> Result<(), QueueError> {
-        let memory = &*self.memory;
+    fn answer(self: &Arc<Self>, number: usize, lane: &Lane, chain: &Chain) -> Result<(), QueueError> {
         let head = chain.head_index();
-        let written = self.server.serve(memory, chain);
+        let later = |unique| self.later(number, chain.clone(), unique);
+        match self.server.serve(&self.memory, chain.clone(), later) {
+            Served::Now(written) => self.give_back(lane, head, written),
+            Served::Later => Ok(()),
+        }
+    }
+
+    /// What is called for the request of a chain when it has waited.
+    fn later(self: &Arc<Self>, number: usize, chain: Chain, unique: u64) -> Answer {
+        let shared = Arc::clone(self);
+        Box::new(move |result| {
+            let head = chain.head_index();
+            let written = message::late(&shared.memory, chain, unique, result);
+            let Some(lane) = shared.lanes.get(number) else { return };
+            if shared.give_back(lane, head, written).is_err() {
+                // As where a worker finds the ring broken.
+                shared.interrupt.fail();
+            }
+        })
+    }
+
+    fn give_back(&self, lane: &Lane, head: u16, written: u32) -> Result<(), QueueError> {
+        let memory = &*self.memory;
         let mut queue = lock(lane);
         queue.push(memory, head, written)?;
         if queue.needs_interrupt(memory) {

@@ -1,9 +1,8 @@
-//! Each operation of the file protocol: what is checked first, then the library's own.
+//! Each operation of the file protocol: what is checked first, then the passthrough's own.
 //!
-//! The order in all of them: names and arguments, read-only, then the inodes that the guest has. The guard of the last
-//! is held while the library works.
+//! The order in all of them: names and arguments, then read-only. Whether the guest has the inodes is the passthrough's to say.
 
-use std::{ffi::CStr, io, sync::PoisonError, time::Duration};
+use std::{ffi::CStr, io, time::Duration};
 
 use virtiofsd::{
     filesystem::{
@@ -11,12 +10,14 @@ use virtiofsd::{
         SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
     },
     fuse::{Attr, SetattrIn},
-    passthrough::PassthroughFs,
+    read_dir::ReadDir,
+    soft_idmap::Id as _,
 };
 
-use super::{Filter, Handle, Inode, errno};
+use super::{Filter, errno};
+use crate::devices::fs::passthrough::{Caller, Place};
 
-/// The library converts offsets with `unwrap`; the kernel would refuse these anyway.
+/// The kernel would refuse other offsets anyway.
 fn range(offset: u64, size: u64) -> io::Result<()> {
     match offset.checked_add(size) {
         Some(end) if i64::try_from(end).is_ok() => Ok(()),
@@ -33,72 +34,67 @@ fn node(mode: u32, rdev: u32) -> io::Result<()> {
     }
 }
 
+fn caller(context: Context, extensions: &Extensions) -> Caller {
+    let groups = extensions.sup_gids.iter().map(|gid| gid.into_inner()).collect();
+    Caller { uid: context.uid.into_inner(), gid: context.gid.into_inner(), groups }
+}
+
 impl FileSystem for Filter {
-    type Inode = Inode;
-    type Handle = Handle;
-    type DirIter = <PassthroughFs as FileSystem>::DirIter;
+    type Inode = u64;
+    type Handle = u64;
+    type DirIter = ReadDir<Vec<u8>>;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
         self.start(capable)?;
-        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        self.known.clear();
-        self.files.init(capable)
+        self.files.mount(capable)
     }
 
     fn destroy(&self) {
-        let _alone = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        self.known.clear();
-        self.files.destroy();
+        self.files.forget_all();
     }
 
     // ---- by name ----
 
-    fn lookup(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<Entry> {
+    fn lookup(&self, _: Context, parent: u64, name: &CStr) -> io::Result<Entry> {
         self.name(name)?;
-        let _shared = self.on([parent])?;
-        let entry = self.files.lookup(ctx, parent, name)?;
-        self.give(parent, name, entry)
+        self.files.lookup(parent, name)
     }
 
     fn symlink(
         &self,
-        ctx: Context,
-        linkname: &CStr,
-        parent: Inode,
+        context: Context,
+        target: &CStr,
+        parent: u64,
         name: &CStr,
         extensions: Extensions,
     ) -> io::Result<Entry> {
         // The target is text: it may be anything, and nothing here follows it.
         self.name(name)?;
         self.change()?;
-        let _shared = self.on([parent])?;
-        let entry = self.files.symlink(ctx, linkname, parent, name, extensions)?;
-        self.give(parent, name, entry)
+        self.files.symlink(&caller(context, &extensions), target, parent, name)
     }
 
     fn mknod(
         &self,
-        ctx: Context,
-        inode: Inode,
+        context: Context,
+        parent: u64,
         name: &CStr,
         mode: u32,
-        rdev: u32,
+        device: u32,
         umask: u32,
         extensions: Extensions,
     ) -> io::Result<Entry> {
         self.name(name)?;
         self.change()?;
-        node(mode, rdev)?;
+        node(mode, device)?;
         let mode = self.strip.created(mode);
-        let _shared = self.on([inode])?;
-        let entry = self.files.mknod(ctx, inode, name, mode, rdev, umask, extensions)?;
-        self.give(inode, name, entry)
+        self.files.mknod(&caller(context, &extensions), parent, name, mode, device, umask)
     }
 
     fn mkdir(
         &self,
-        ctx: Context,
-        parent: Inode,
+        context: Context,
+        parent: u64,
         name: &CStr,
         mode: u32,
         umask: u32,
@@ -106,308 +102,261 @@ impl FileSystem for Filter {
     ) -> io::Result<Entry> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.on([parent])?;
-        let entry = self.files.mkdir(ctx, parent, name, mode, umask, extensions)?;
-        self.give(parent, name, entry)
+        self.files.mkdir(&caller(context, &extensions), parent, name, mode, umask)
     }
 
-    fn unlink(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
+    fn unlink(&self, _: Context, parent: u64, name: &CStr) -> io::Result<()> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.on([parent])?;
-        self.files.unlink(ctx, parent, name)
+        self.files.unlink(parent, name)
     }
 
-    fn rmdir(&self, ctx: Context, parent: Inode, name: &CStr) -> io::Result<()> {
+    fn rmdir(&self, _: Context, parent: u64, name: &CStr) -> io::Result<()> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.on([parent])?;
-        self.files.rmdir(ctx, parent, name)
+        self.files.rmdir(parent, name)
     }
 
     fn rename(
         &self,
-        ctx: Context,
-        olddir: Inode,
-        oldname: &CStr,
-        newdir: Inode,
-        newname: &CStr,
+        _: Context,
+        from: u64,
+        name: &CStr,
+        to: u64,
+        new_name: &CStr,
         flags: u32,
     ) -> io::Result<()> {
-        self.name(oldname)?;
-        self.name(newname)?;
+        self.name(name)?;
+        self.name(new_name)?;
         self.change()?;
-        let _shared = self.on([olddir, newdir])?;
-        self.files.rename(ctx, olddir, oldname, newdir, newname, flags)
+        self.files.rename((from, name), (to, new_name), flags)
     }
 
-    fn link(&self, ctx: Context, inode: Inode, newparent: Inode, newname: &CStr) -> io::Result<Entry> {
-        self.name(newname)?;
+    fn link(&self, _: Context, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
+        self.name(name)?;
         self.change()?;
-        let _shared = self.on([inode, newparent])?;
-        let entry = self.files.link(ctx, inode, newparent, newname)?;
-        self.give(newparent, newname, entry)
+        self.files.link(inode, parent, name)
     }
 
     fn create(
         &self,
-        ctx: Context,
-        parent: Inode,
+        context: Context,
+        parent: u64,
         name: &CStr,
         mode: u32,
-        kill_priv: bool,
+        _kill_priv: bool,
         flags: u32,
         umask: u32,
         extensions: Extensions,
-    ) -> io::Result<(Entry, Option<Handle>, OpenOptions)> {
+    ) -> io::Result<(Entry, Option<u64>, OpenOptions)> {
         self.name(name)?;
         self.change()?;
-        let _shared = self.on([parent])?;
-        let mode = self.strip.created(mode);
-        let (entry, handle, options) =
-            self.files.create(ctx, parent, name, mode, kill_priv, flags, umask, extensions)?;
-        let inode = entry.inode;
-        // After a revocation both go: what is not the guest's any more cannot be opened.
-        let given = self.give(parent, name, entry);
-        self.open_handle(inode, handle)?;
-        Ok((given?, handle, options))
+        let (caller, mode) = (caller(context, &extensions), self.strip.created(mode));
+        let (entry, handle, options) = self.files.create(&caller, parent, name, mode, flags, umask)?;
+        Ok((entry, Some(handle), options))
     }
 
     // ---- by inode ----
 
-    fn forget(&self, ctx: Context, inode: Inode, count: u64) {
-        let _shared = self.shared();
-        match self.known.forget(inode, count) {
-            0 => {}
-            count => self.files.forget(ctx, inode, count),
-        }
+    fn forget(&self, _: Context, inode: u64, count: u64) {
+        self.files.forget(inode, count);
     }
 
-    fn batch_forget(&self, ctx: Context, requests: Vec<(Inode, u64)>) {
-        let _shared = self.shared();
-        let had = requests.into_iter().map(|(inode, count)| (inode, self.known.forget(inode, count)));
-        self.files.batch_forget(ctx, had.filter(|(_, count)| *count > 0).collect());
-    }
-
-    fn getattr(&self, ctx: Context, inode: Inode, handle: Option<Handle>) -> io::Result<(Attr, Duration)> {
-        let _shared = self.on([inode])?;
-        self.files.getattr(ctx, inode, handle)
+    fn getattr(&self, _: Context, inode: u64, _handle: Option<u64>) -> io::Result<(Attr, Duration)> {
+        self.files.getattr(inode)
     }
 
     fn setattr(
         &self,
-        ctx: Context,
-        inode: Inode,
+        _: Context,
+        inode: u64,
         mut attr: SetattrIn,
-        handle: Option<Handle>,
+        handle: Option<u64>,
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
-        self.change()?;
-        let _shared = self.on([inode])?;
-        if valid.contains(SetattrValid::MODE) {
-            attr.mode = self.strip.changed(attr.mode, || self.is_directory(inode))?;
+        if valid.contains(SetattrValid::SIZE) {
+            range(attr.size, 0)?;
         }
-        self.files.setattr(ctx, inode, attr, handle, valid)
+        self.change()?;
+        if valid.contains(SetattrValid::MODE) {
+            attr.mode = self.strip.changed(attr.mode, || self.files.is_directory(inode))?;
+        }
+        self.files.setattr(inode, &attr, handle, valid)
     }
 
-    fn readlink(&self, ctx: Context, inode: Inode) -> io::Result<Vec<u8>> {
-        let _shared = self.on([inode])?;
-        self.files.readlink(ctx, inode)
+    fn readlink(&self, _: Context, inode: u64) -> io::Result<Vec<u8>> {
+        self.files.readlink(inode)
     }
 
     fn open(
         &self,
-        ctx: Context,
-        inode: Inode,
-        kill_priv: bool,
+        _: Context,
+        inode: u64,
+        _kill_priv: bool,
         flags: u32,
-    ) -> io::Result<(Option<Handle>, OpenOptions)> {
+    ) -> io::Result<(Option<u64>, OpenOptions)> {
         self.open_flags(flags)?;
-        let _shared = self.on([inode])?;
-        let (handle, options) = self.files.open(ctx, inode, kill_priv, flags)?;
-        self.open_handle(inode, handle)?;
-        Ok((handle, options))
+        let (handle, options) = self.files.open(inode, flags)?;
+        Ok((Some(handle), options))
     }
 
-    fn statfs(&self, ctx: Context, inode: Inode) -> io::Result<libc::statvfs64> {
-        let _shared = self.on([inode])?;
-        self.files.statfs(ctx, inode)
-    }
-
-    fn access(&self, ctx: Context, inode: Inode, mask: u32) -> io::Result<()> {
-        if mask.cast_signed() & libc::W_OK != 0 {
-            self.change()?;
-        }
-        let _shared = self.on([inode])?;
-        self.files.access(ctx, inode, mask)
+    fn statfs(&self, _: Context, inode: u64) -> io::Result<libc::statvfs64> {
+        self.files.statfs(inode)
     }
 
     fn setxattr(
         &self,
-        ctx: Context,
-        inode: Inode,
+        _: Context,
+        inode: u64,
         name: &CStr,
         value: &[u8],
         flags: u32,
-        extra_flags: SetxattrFlags,
+        extra: SetxattrFlags,
     ) -> io::Result<()> {
         self.change()?;
         self.strip.attribute(name)?;
-        let _shared = self.on([inode])?;
-        self.files.setxattr(ctx, inode, name, value, flags, extra_flags)
+        self.files.setxattr(inode, name, value, flags, extra)
     }
 
-    fn getxattr(&self, ctx: Context, inode: Inode, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
-        let _shared = self.on([inode])?;
-        self.files.getxattr(ctx, inode, name, size)
+    fn getxattr(&self, _: Context, inode: u64, name: &CStr, size: u32) -> io::Result<GetxattrReply> {
+        self.files.getxattr(inode, name, size)
     }
 
-    fn listxattr(&self, ctx: Context, inode: Inode, size: u32) -> io::Result<ListxattrReply> {
-        let _shared = self.on([inode])?;
-        self.files.listxattr(ctx, inode, size)
+    fn listxattr(&self, _: Context, inode: u64, size: u32) -> io::Result<ListxattrReply> {
+        self.files.listxattr(inode, size)
     }
 
-    fn removexattr(&self, ctx: Context, inode: Inode, name: &CStr) -> io::Result<()> {
+    fn removexattr(&self, _: Context, inode: u64, name: &CStr) -> io::Result<()> {
         self.change()?;
-        let _shared = self.on([inode])?;
-        self.files.removexattr(ctx, inode, name)
+        self.files.removexattr(inode, name)
     }
 
-    fn syncfs(&self, ctx: Context, inode: Inode) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.syncfs(ctx, inode)
+    fn syncfs(&self, _: Context, inode: u64) -> io::Result<()> {
+        self.files.syncfs(inode)
     }
 
-    fn opendir(&self, ctx: Context, inode: Inode, flags: u32) -> io::Result<(Option<Handle>, OpenOptions)> {
+    fn opendir(&self, _: Context, inode: u64, flags: u32) -> io::Result<(Option<u64>, OpenOptions)> {
         self.open_flags(flags)?;
-        let _shared = self.on([inode])?;
-        let (handle, options) = self.files.opendir(ctx, inode, flags)?;
-        self.open_handle(inode, handle)?;
-        Ok((handle, options))
+        let (handle, options) = self.files.opendir(inode, flags)?;
+        Ok((Some(handle), options))
     }
 
     // ---- by handle ----
 
     fn read<W: ZeroCopyWriter>(
         &self,
-        ctx: Context,
-        inode: Inode,
-        handle: Handle,
+        _: Context,
+        inode: u64,
+        handle: u64,
         w: W,
         size: u32,
         offset: u64,
-        lock_owner: Option<u64>,
-        flags: u32,
+        _lock_owner: Option<u64>,
+        _flags: u32,
     ) -> io::Result<usize> {
         range(offset, size.into())?;
-        let _shared = self.on([inode])?;
-        self.files.read(ctx, inode, handle, w, size, offset, lock_owner, flags)
+        self.files.read(Place { inode, handle, offset }, w, size)
     }
 
     fn write<R: ZeroCopyReader>(
         &self,
-        ctx: Context,
-        inode: Inode,
-        handle: Handle,
+        _: Context,
+        inode: u64,
+        handle: u64,
         r: R,
         size: u32,
         offset: u64,
-        lock_owner: Option<u64>,
+        _lock_owner: Option<u64>,
         delayed_write: bool,
-        kill_priv: bool,
+        _kill_priv: bool,
         flags: u32,
     ) -> io::Result<usize> {
         self.change()?;
         range(offset, size.into())?;
-        let _shared = self.on([inode])?;
-        self.files.write(ctx, inode, handle, r, size, offset, lock_owner, delayed_write, kill_priv, flags)
+        // What the guest's kernel has cached, it has put at its place already.
+        let append = flags.cast_signed() & libc::O_APPEND != 0 && !delayed_write;
+        self.files.write(Place { inode, handle, offset }, r, size, append)
     }
 
-    fn flush(&self, ctx: Context, inode: Inode, handle: Handle, lock_owner: u64) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.flush(ctx, inode, handle, lock_owner)
+    fn flush(&self, _: Context, inode: u64, handle: u64, lock_owner: u64) -> io::Result<()> {
+        self.files.flush(inode, handle, lock_owner)
     }
 
-    fn fsync(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.fsync(ctx, inode, datasync, handle)
+    fn fsync(&self, _: Context, inode: u64, datasync: bool, handle: u64) -> io::Result<()> {
+        self.files.fsync(inode, handle, datasync)
     }
 
     fn fallocate(
         &self,
-        ctx: Context,
-        inode: Inode,
-        handle: Handle,
+        _: Context,
+        inode: u64,
+        handle: u64,
         mode: u32,
         offset: u64,
         length: u64,
     ) -> io::Result<()> {
         self.change()?;
         range(offset, length)?;
-        let _shared = self.on([inode])?;
-        self.files.fallocate(ctx, inode, handle, mode, offset, length)
+        self.files.fallocate(Place { inode, handle, offset }, length, mode)
     }
 
     fn release(
         &self,
-        ctx: Context,
-        inode: Inode,
-        flags: u32,
-        handle: Handle,
-        flush: bool,
-        flock_release: bool,
-        lock_owner: Option<u64>,
+        _: Context,
+        inode: u64,
+        _flags: u32,
+        handle: u64,
+        _flush: bool,
+        _flock_release: bool,
+        _lock_owner: Option<u64>,
     ) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.release(ctx, inode, flags, handle, flush, flock_release, lock_owner)?;
-        self.known.close(handle);
-        Ok(())
+        self.files.release(inode, handle)
     }
 
-    fn lseek(&self, ctx: Context, inode: Inode, handle: Handle, offset: u64, whence: u32) -> io::Result<u64> {
-        let _shared = self.on([inode])?;
-        self.files.lseek(ctx, inode, handle, offset, whence)
+    fn lseek(&self, _: Context, inode: u64, handle: u64, offset: u64, whence: u32) -> io::Result<u64> {
+        self.files.lseek(Place { inode, handle, offset }, whence)
     }
 
     fn copyfilerange(
         &self,
-        ctx: Context,
-        inode_in: Inode,
-        handle_in: Handle,
+        _: Context,
+        inode_in: u64,
+        handle_in: u64,
         offset_in: u64,
-        inode_out: Inode,
-        handle_out: Handle,
+        inode_out: u64,
+        handle_out: u64,
         offset_out: u64,
         len: u64,
         flags: u64,
     ) -> io::Result<usize> {
         self.change()?;
-        let _shared = self.on([inode_in, inode_out])?;
-        self.files
-            .copyfilerange(ctx, inode_in, handle_in, offset_in, inode_out, handle_out, offset_out, len, flags)
+        range(offset_in, 0)?;
+        range(offset_out, 0)?;
+        // None is defined (copy_file_range(2)).
+        if flags != 0 {
+            return Err(errno(libc::EINVAL));
+        }
+        let from = Place { inode: inode_in, handle: handle_in, offset: offset_in };
+        let to = Place { inode: inode_out, handle: handle_out, offset: offset_out };
+        self.files.copy(from, to, len)
     }
 
     fn readdir(
         &self,
-        ctx: Context,
-        inode: Inode,
-        handle: Handle,
+        _: Context,
+        inode: u64,
+        handle: u64,
         size: u32,
         offset: u64,
     ) -> io::Result<Self::DirIter> {
-        let _shared = self.on([inode])?;
-        self.files.readdir(ctx, inode, handle, size, offset)
+        self.files.readdir(Place { inode, handle, offset }, size)
     }
 
-    fn fsyncdir(&self, ctx: Context, inode: Inode, datasync: bool, handle: Handle) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.fsyncdir(ctx, inode, datasync, handle)
+    fn fsyncdir(&self, _: Context, inode: u64, datasync: bool, handle: u64) -> io::Result<()> {
+        self.files.fsync(inode, handle, datasync)
     }
 
-    fn releasedir(&self, ctx: Context, inode: Inode, flags: u32, handle: Handle) -> io::Result<()> {
-        let _shared = self.on([inode])?;
-        self.files.releasedir(ctx, inode, flags, handle)?;
-        self.known.close(handle);
-        Ok(())
+    fn releasedir(&self, _: Context, inode: u64, _flags: u32, handle: u64) -> io::Result<()> {
+        self.files.release(inode, handle)
     }
 }

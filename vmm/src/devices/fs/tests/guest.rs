@@ -7,13 +7,18 @@ use std::{
     fs::File,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
+
+use rustix::io::Errno;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::super::{filter::Filter, message::FileMemory, slow::is_slow, *};
+use super::super::{direct::Served, filter::Filter, locks::Answer, message::FileMemory, slow::is_slow, *};
 use crate::{
     devices::queue::{ActiveQueue, QueueSetup},
     memory::Memory,
@@ -42,14 +47,22 @@ pub(super) mod op {
     pub(crate) const READ: u32 = 15;
     pub(crate) const WRITE: u32 = 16;
     pub(crate) const STATFS: u32 = 17;
+    pub(crate) const RELEASE: u32 = 18;
     pub(crate) const FSYNC: u32 = 20;
     pub(crate) const SETXATTR: u32 = 21;
+    pub(crate) const GETXATTR: u32 = 22;
+    pub(crate) const LISTXATTR: u32 = 23;
     pub(crate) const REMOVEXATTR: u32 = 24;
+    pub(crate) const FLUSH: u32 = 25;
     pub(crate) const INIT: u32 = 26;
     pub(crate) const OPENDIR: u32 = 27;
     pub(crate) const READDIR: u32 = 28;
+    pub(crate) const GETLK: u32 = 31;
+    pub(crate) const SETLK: u32 = 32;
+    pub(crate) const SETLKW: u32 = 33;
     pub(crate) const ACCESS: u32 = 34;
     pub(crate) const CREATE: u32 = 35;
+    pub(crate) const INTERRUPT: u32 = 36;
     pub(crate) const DESTROY: u32 = 38;
     pub(crate) const IOCTL: u32 = 39;
     pub(crate) const BATCH_FORGET: u32 = 42;
@@ -190,6 +203,20 @@ pub(super) fn message(opcode: u32, node: u64, body: Body) -> Vec<u8> {
     message.0
 }
 
+/// The same message from another user, whose group has the same number.
+pub(super) fn of_user(mut message: Vec<u8>, id: u32) -> Vec<u8> {
+    for at in [24, 28] {
+        message[at..at + 4].copy_from_slice(&id.to_le_bytes());
+    }
+    message
+}
+
+/// The same message with another number.
+pub(super) fn numbered(mut message: Vec<u8>, unique: u64) -> Vec<u8> {
+    message[8..16].copy_from_slice(&unique.to_le_bytes());
+    message
+}
+
 /// FUSE_SUBMOUNTS.
 const SUBMOUNTS: u32 = 1 << 27;
 
@@ -212,7 +239,12 @@ pub(super) struct Guest {
     pub(super) filter: Filter,
     pub(super) metrics: Arc<FsMetrics>,
     directory: tempfile::TempDir,
+    /// Requests that have waited, and how they ended.
+    told: (Sender<Told>, Receiver<Told>),
+    _waiters: Waiters,
 }
+
+pub(super) type Told = (u64, Result<(), Errno>);
 
 impl Guest {
     pub(super) fn mount(read_only: bool) -> Self {
@@ -234,15 +266,21 @@ impl Guest {
         std::fs::create_dir(directory.path().join("share")).unwrap();
         let metrics = Arc::new(FsMetrics::default());
         let root = directory.path().join("share");
-        let files = passthrough(root.to_str().unwrap().into(), proc_self_fd(), budget).unwrap();
+        let locks = Arc::<Locks>::default();
+        let waiters = Waiters::spawn(&locks).unwrap();
+        let files = Passthrough::new(root, proc_self_fd(), budget, locks);
         let strip = Strip::new(strip_setuid, Arc::clone(&metrics));
-        let filter = Filter::new(files, read_only, strip, Arc::clone(&metrics));
+        let filter = Filter::new(Arc::new(files), read_only, strip, Arc::clone(&metrics));
+        // The test's own thread serves.
+        filter.prepare_thread().unwrap();
         let driver = Driver::at(0);
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let queue = driver.setup().activate(1, 1024, false, kick, &*memory).unwrap();
         let server = FileServer::new(filter.clone(), Arc::clone(&metrics));
         let files = memory.view().unwrap();
-        let mut guest = Self { memory, files, driver, queue, server, filter, metrics, directory };
+        let (told, _waiters) = (channel(), waiters);
+        let mut guest =
+            Self { memory, files, driver, queue, server, filter, metrics, directory, told, _waiters };
         assert_eq!(guest.raw(&init(), 4096).unwrap().errno, 0);
         guest
     }
@@ -261,13 +299,28 @@ impl Guest {
         self.raw(&message(opcode, node, body), 64 << 10).unwrap()
     }
 
-    /// None if the chain came back without a reply.
+    /// Mounts anew, as a kernel that has all of these features.
+    pub(super) fn remount(&mut self, features: u32) {
+        assert_eq!(self.raw(&init_with(SUBMOUNTS | features), 4096).unwrap().errno, 0);
+    }
+
+    /// The end of a request that waited.
+    pub(super) fn told(&self) -> Told {
+        self.told.1.recv_timeout(std::time::Duration::from_secs(60)).unwrap()
+    }
+
+    /// None if the chain came back without a reply, or its request waits.
     pub(super) fn raw(&mut self, message: &[u8], room: u32) -> Option<Reply> {
         self.driver.offer(&self.memory, message, room);
         let memory: &FileMemory = &self.files;
         let chain = self.queue.pop(memory).unwrap().unwrap();
         let head = chain.head_index();
-        let len = self.server.serve(memory, chain);
+        let tell = self.told.0.clone();
+        let answer = |unique| -> Answer { Box::new(move |result| tell.send((unique, result)).unwrap()) };
+        let len = match self.server.serve(memory, chain, answer) {
+            Served::Now(len) => len,
+            Served::Later => 0,
+        };
         self.queue.push(memory, head, len).unwrap();
         assert!(len <= room);
         self.driver.reply(&self.memory, len)

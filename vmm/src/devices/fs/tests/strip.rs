@@ -190,6 +190,7 @@ fn the_configuration_of_the_device_decides() {
             Config { tag, read_only: false, strip_setuid, root, proc_self_fd, shares: given, files: 1000 };
         let _device = Fs::new(config).unwrap();
         let filter = shares.0.lock().unwrap()[0].clone();
+        filter.prepare_thread().unwrap();
         filter.init(FsOptions::SUBMOUNTS).unwrap();
         let context = InHeader::default().into();
         filter.mknod(context, ROOT, c"file", libc::S_IFREG | 0o4755, 0, 0, Extensions::default()).unwrap();

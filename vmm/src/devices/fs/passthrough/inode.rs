@@ -1,0 +1,127 @@
+//! A file of the host that the guest knows: an O_PATH descriptor, and what tells this file from others.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, OnceLock},
+};
+
+use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
+use virtiofsd::fuse::Attr;
+
+use super::super::{budget::Slot, locks::FileLocks};
+
+/// Names a file for as long as somebody holds a descriptor of it. The mount counts: a file system that is mounted twice is
+/// two in the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Id {
+    device: u64,
+    number: u64,
+    mount: u64,
+}
+
+/// What one statx(2) says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Status(Statx);
+
+impl Status {
+    /// Of the file `name` in a directory, which may be a link and is not followed; of `file` itself when the name is empty.
+    ///
+    /// # Errors
+    /// Those of statx(2).
+    pub(super) fn of(file: impl AsFd, name: &std::ffi::CStr) -> rustix::io::Result<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        Ok(Self(statx(file, name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?))
+    }
+
+    pub(super) fn id(&self) -> Id {
+        let Self(status) = self;
+        Id {
+            device: libc::makedev(status.stx_dev_major, status.stx_dev_minor),
+            number: status.stx_ino,
+            mount: status.stx_mnt_id,
+        }
+    }
+
+    /// S_IFMT and permissions.
+    pub(super) fn mode(&self) -> u32 {
+        self.0.stx_mode.into()
+    }
+
+    /// `flags` are the FUSE_ATTR_ ones.
+    pub(super) fn attributes(&self, flags: u32) -> Attr {
+        let Self(status) = self;
+        Attr {
+            ino: status.stx_ino,
+            size: status.stx_size,
+            blocks: status.stx_blocks,
+            atime: status.stx_atime.tv_sec.cast_unsigned(),
+            mtime: status.stx_mtime.tv_sec.cast_unsigned(),
+            ctime: status.stx_ctime.tv_sec.cast_unsigned(),
+            atimensec: status.stx_atime.tv_nsec,
+            mtimensec: status.stx_mtime.tv_nsec,
+            ctimensec: status.stx_ctime.tv_nsec,
+            mode: self.mode(),
+            nlink: status.stx_nlink,
+            uid: status.stx_uid.into(),
+            gid: status.stx_gid.into(),
+            // The low half, which holds all devices that Linux has.
+            rdev: libc::makedev(status.stx_rdev_major, status.stx_rdev_minor) as u32,
+            blksize: status.stx_blksize,
+            flags,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Inode {
+    file: OwnedFd,
+    id: Id,
+    /// S_IFMT; it never changes.
+    kind: u32,
+    /// Made by the first lock.
+    locks: OnceLock<Arc<FileLocks>>,
+    _slot: Slot,
+}
+
+impl Inode {
+    /// `file` is an O_PATH descriptor, and `status` what it says.
+    pub(super) fn new(file: OwnedFd, status: &Status, slot: Slot) -> Self {
+        let kind = status.mode() & libc::S_IFMT;
+        Self { file, id: status.id(), kind, locks: OnceLock::new(), _slot: slot }
+    }
+
+    pub(super) fn id(&self) -> Id {
+        self.id
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        self.kind == libc::S_IFDIR
+    }
+
+    /// Whether this process may open it for more than its name: opening a fifo waits, and opening a device does something.
+    pub(super) fn may_be_opened(&self) -> bool {
+        matches!(self.kind, libc::S_IFREG | libc::S_IFDIR)
+    }
+
+    /// Whether `child`, found in this directory, is where another file system begins.
+    pub(super) fn is_border_to(&self, child: &Status) -> bool {
+        let id = child.id();
+        child.mode() & libc::S_IFMT == libc::S_IFDIR
+            && (id.device, id.mount) != (self.id.device, self.id.mount)
+    }
+
+    /// The locks on this file, if there were any.
+    pub(super) fn locked(&self) -> Option<&Arc<FileLocks>> {
+        self.locks.get()
+    }
+
+    pub(super) fn locks(&self) -> &Arc<FileLocks> {
+        self.locks.get_or_init(Arc::default)
+    }
+}
+
+impl AsFd for Inode {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
