@@ -206,10 +206,6 @@ impl Actor {
         if self.init.exited().is_some() {
             return Err(SandboxError::ExecAfterExit);
         }
-        match self.gate {
-            Gate::Parked(_) | Gate::Releasing => return Err(SandboxError::ExecBeforeStart),
-            Gate::Open => {}
-        }
         if self.execs.contains_key(id) {
             return Err(SandboxError::ProcessExists(id.clone()));
         }
