@@ -1,8 +1,9 @@
-//! `bulkhead exec`: further processes in a running container.
+//! `bulkhead exec`: further processes in a container that is created or runs.
 
 use std::{fs, time::Duration};
 
 use bulkhead_tests::host::{Container, DEADLINE, Terminal, TestHost, finish, until};
+use serde_json::{Value, json};
 
 fn running(host: &TestHost) -> Container<'_> {
     let container = host.create("web", &host.bundle().args(["probe", "linger"]));
@@ -98,5 +99,44 @@ fn exec_ends_with_its_container() {
     assert_eq!(web.wait(), 137);
     let status = until("the exec ends", Duration::from_secs(30), || long.try_wait().unwrap());
     assert_eq!(status.code(), Some(137));
+    web.delete();
+}
+
+/// What systemd and docker do in a container: they move all processes out of its own cgroup and pass controllers on.
+const DELEGATE: &str = "cd /sys/fs/cgroup && mkdir init other other/below && echo 0 >init/cgroup.procs
+    for name in memory pids io hugetlb; do echo +$name >cgroup.subtree_control; done
+    echo +pids >other/cgroup.subtree_control; echo delegated; while true; do sleep 1000; done";
+
+#[test]
+fn exec_goes_on_in_a_container_that_has_not_started_or_manages_its_cgroup() {
+    let host = TestHost::new();
+    // The cgroup's mount, writable.
+    let bundle = host.bundle().set("/mounts/6/options", json!(["nosuid", "noexec", "nodev"])).sh(DELEGATE);
+    let web = host.create("web", &bundle);
+    let own_cgroup = ["cat", "/proc/self/cgroup"];
+    assert_eq!(web.exec(own_cgroup).success(), "0::/\n");
+    assert_eq!(web.status(), "created");
+    web.start();
+    web.until_stdout("delegated");
+    assert_eq!(web.exec(own_cgroup).success(), "0::/init\n");
+    let exec = |flags: &[&str], argv: &[&str]| {
+        finish(host.bulkhead(["exec"]).args(flags).arg(&web.id).args(argv), b"", DEADLINE).success()
+    };
+    assert_eq!(exec(&["--user", "1000:1000"], &["id", "-u"]), "1000\n");
+    assert_eq!(exec(&["--cgroup", "other/below"], &own_cgroup), "0::/other/below\n");
+    assert_eq!(exec(&["--cgroup", "other"], &own_cgroup), "0::/init\n");
+    let script = "mkdir /sys/fs/cgroup/moved && echo 1 >/sys/fs/cgroup/moved/cgroup.procs";
+    web.exec(["sh", "-c", script]).success();
+    assert_eq!(web.exec(own_cgroup).success(), "0::/moved\n");
+    // All else counts and reaches what is below.
+    assert!(web.command("ps", [""; 0]).text().contains("sleep 1000"));
+    finish(host.bulkhead(["update", "--pids-limit", "50"]).arg(&web.id), b"", DEADLINE).success();
+    let event: Value = serde_json::from_str(&host.output(["events", "--stats", &web.id]).success()).unwrap();
+    assert_eq!(event["data"]["pids"], json!({ "current": 2, "limit": 50 }));
+    web.command("pause", [""; 0]).success();
+    web.command("resume", [""; 0]).success();
+    web.kill("KILL");
+    assert_eq!(web.wait(), 137);
+    web.until_status("stopped", DEADLINE);
     web.delete();
 }

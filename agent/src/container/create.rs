@@ -59,12 +59,13 @@ pub async fn create(
     let request = LaunchRequest {
         launcher: &layout.launcher,
         plan: &plan,
-        stdio,
+        stdio: &stdio,
         cgroup: unfinished.cgroup.open()?,
         target: join,
     };
     let Launched { pid, pidfd, pty_master, gate } = launch(request).await?;
     let apply = |pid| {
+    drop(stdio);
         rlimits::apply(pid, &spec.process.rlimits)
             .and_then(|()| scheduling::apply(pid, &spec.process.scheduling))
     };
