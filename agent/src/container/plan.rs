@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::limits;
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount,
@@ -20,7 +19,9 @@ use bulkhead_protocol::{
         SharePath, TimeOffsets, User,
     },
     hook::StartHooks,
+    limits,
 };
+use bulkhead_sys::in_root::components;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -421,7 +422,7 @@ fn mount_steps(
 fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<String>, ContainerError> {
     let mut nodes = Vec::new();
     let dev_is_given = |mount: &Mount| {
-        mount.destination.trim_end_matches('/') == "/dev" && matches!(mount.source, MountSource::Bind { .. })
+        components(&mount.destination).eq(["dev"]) && matches!(mount.source, MountSource::Bind { .. })
     };
     if spec.mounts.iter().any(dev_is_given) {
         return Ok(nodes);
