@@ -1,6 +1,12 @@
 //! `bulkhead exec`: further processes in a container that is created or runs.
 
-use std::{fs, time::Duration};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use bulkhead_tests::host::{Container, DEADLINE, Terminal, TestHost, finish, until};
 use serde_json::{Value, json};
@@ -139,4 +145,56 @@ fn exec_goes_on_in_a_container_that_has_not_started_or_manages_its_cgroup() {
     assert_eq!(web.wait(), 137);
     web.until_status("stopped", DEADLINE);
     web.delete();
+}
+
+#[test]
+fn streams_are_opened_by_name_whatever_they_are_on_the_host() {
+    let host = TestHost::new();
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    let script = "echo out >/dev/stdout; echo err >/dev/stderr; exec probe linger";
+    let bundle = host
+        .bundle()
+        .push("/linux/namespaces", json!({ "type": "user" }))
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map)
+        .set("/process/user", json!({ "uid": 101, "gid": 101 }))
+        .sh(script);
+    let web = host.create("web", &bundle);
+    web.start();
+    web.until_stdout("ready");
+    assert!(web.stdout().starts_with("out\n"), "{}", web.stdout());
+    assert_eq!(web.stderr(), "err\n");
+    let script = "cat /dev/stdin; echo out >/dev/stdout; echo err >/proc/self/fd/2; echo more >>/dev/fd/1";
+    for user in ["0:0", "101:101"] {
+        let exec = || -> Command {
+            let mut command = host.bulkhead(["exec", "--user", user]);
+            command.arg(&web.id).args(["sh", "-c", script]);
+            command
+        };
+        let pipes = finish(&mut exec(), b"in\n", DEADLINE);
+        assert_eq!((pipes.success(), pipes.errors()), ("in\nout\nmore\n".into(), "err\n".into()), "{user}");
+        let null = || Stdio::null();
+        assert!(exec().stdin(null()).stdout(null()).stderr(null()).status().unwrap().success(), "{user}");
+        let path = host.dir().join("file");
+        let file = File::create(&path).unwrap();
+        let status = exec().stdin(null()).stdout(file.try_clone().unwrap()).stderr(file).status();
+        assert!(status.unwrap().success(), "{user}");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("out\nmore\n") && text.contains("err\n"), "{user}: {text:?}");
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let theirs = OwnedFd::from(theirs);
+        let status = exec().stdin(null()).stdout(theirs).stderr(null()).status();
+        assert!(status.unwrap().success(), "{user}");
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "out\nmore\n", "{user}");
+        let script = "echo out-$((1+1)) >/dev/stdout; echo err-$((2+2)) >/dev/stderr; read line </dev/stdin; echo got-$line";
+        let mut command = host.bulkhead(["exec", "--tty", "--user", user]);
+        let mut terminal = Terminal::spawn(command.arg(&web.id).args(["sh", "-c", script]), 80, 24);
+        terminal.expect("out-2\r\nerr-4\r\n", DEADLINE);
+        terminal.send("word\n");
+        terminal.expect("got-word\r\n", DEADLINE);
+        assert_eq!(terminal.wait(DEADLINE).code(), Some(0));
+    }
+    web.delete_force();
 }

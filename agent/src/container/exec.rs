@@ -9,7 +9,9 @@ use super::{
     error::ContainerError,
     launch::{ChildStdio, LaunchRequest, Launched, end, launch},
     layout::Layout,
-    namespaces, plan, rlimits,
+    namespaces,
+    plan::{self, Inherited},
+    rlimits,
     running::Running,
     scheduling,
 };
@@ -40,7 +42,8 @@ pub async fn exec(
 ) -> Result<Spawned, ContainerError> {
     stdio.fits(process)?;
     let namespaces = namespaces::foreign(container.pid, container.pidfd.as_fd())?;
-    let plan = plan::join(namespaces, process, &container.confinement)?;
+    let inherited = Inherited { confinement: &container.confinement, uid_mappings: &container.uid_mappings };
+    let plan = plan::join(namespaces, process, inherited)?;
     let launch_in = |cgroup| {
         launch(LaunchRequest {
             launcher: &layout.launcher,

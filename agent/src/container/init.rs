@@ -77,6 +77,9 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     if let Some(cpus) = plan.launch.initial_cpus {
         scheduling::set_own_cpus(cpus)?;
     }
+    if let Some(uid) = plan.launch.stream_owner {
+        console::own_streams(&stdio, uid)?;
+    }
     let mut sources = None;
     // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
     // come after the fork.
@@ -234,7 +237,10 @@ impl<'a> Process<'a> {
                 let cover = self.sources.as_mut().and_then(|sources| sources.cover.as_mut());
                 masked::mask(&self.root, path, cover)
             }
-            Step::Stdio { uid } => console::place_stdio(&self.stdio, *uid),
+            Step::Stdio { uid } => {
+                console::own_streams(&self.stdio, *uid)?;
+                console::place_streams(&self.stdio)
+            }
             Step::Environment { uid } => {
                 self.env = program::environment(&self.env, *uid, &self.root);
                 Ok(())

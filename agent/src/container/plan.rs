@@ -54,6 +54,8 @@ pub(super) struct Launch {
     pub(super) oom_score_adj: i32,
     /// The launcher's own, until the fork into the cgroup.
     pub(super) initial_cpus: Option<Cpus>,
+    /// Who gets the streams, by the ids of the guest: a user namespace may not give away what is the guest's.
+    pub(super) stream_owner: Option<u32>,
     pub(super) kind: LaunchKind,
 }
 
@@ -95,6 +97,14 @@ pub(super) struct Places<'a> {
     pub(super) share: &'a Path,
     /// The container's cgroup.
     pub(super) cgroup: &'a Path,
+}
+
+/// What every process of a container has from it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inherited<'a> {
+    pub(super) confinement: &'a Confinement,
+    /// Of its user namespace; empty without one.
+    pub(super) uid_mappings: &'a [IdMapping],
 }
 
 /// One bind source below the share.
@@ -242,7 +252,8 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         gid_mappings: spec.gid_mappings.clone(),
         joined,
     };
-    let plan = finish(&spec.process, &spec.confinement, namespaces, kind, steps);
+    let inherited = Inherited { confinement: &spec.confinement, uid_mappings: &spec.uid_mappings };
+    let plan = finish(&spec.process, inherited, namespaces, kind, steps);
     Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
 }
 
@@ -250,7 +261,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
 pub(super) fn join(
     namespaces: u32,
     process: &ProcessSpec,
-    confinement: &Confinement,
+    inherited: Inherited<'_>,
 ) -> Result<Plan, ContainerError> {
     if namespaces & namespaces::MOUNT == 0 {
         // Every container has one: what is looked at is none, and a program would run in the guest's own tree.
@@ -262,15 +273,15 @@ pub(super) fn join(
         steps.push(Step::BecomeRootInside);
     }
     terminal(process, false, &mut steps);
-    process_steps(process, confinement, &mut steps);
-    let mut plan = finish(process, confinement, namespaces, LaunchKind::Join, steps);
+    process_steps(process, inherited.confinement, &mut steps);
+    let mut plan = finish(process, inherited, namespaces, LaunchKind::Join, steps);
     plan.launch.initial_cpus = process.scheduling.exec_cpus.and_then(|cpus| cpus.initial);
     Ok(plan)
 }
 
 fn finish(
     process: &ProcessSpec,
-    confinement: &Confinement,
+    inherited: Inherited<'_>,
     namespaces: u32,
     kind: LaunchKind,
     steps: Vec<Step>,
@@ -278,9 +289,15 @@ fn finish(
     // Not given means the kernel's default: the agent's own protection from the killer must not be inherited.
     let oom_score_adj = process.oom_score_adj.unwrap_or(0);
     Plan {
-        launch: Launch { namespaces, oom_score_adj, initial_cpus: None, kind },
+        launch: Launch {
+            namespaces,
+            oom_score_adj,
+            initial_cpus: None,
+            stream_owner: outer_id(process.user.uid, inherited.uid_mappings),
+            kind,
+        },
         steps,
-        last_steps: last_steps(process, confinement),
+        last_steps: last_steps(process, inherited.confinement),
         args: process.args.clone(),
         env: process.env.clone(),
         start_hooks: None,
@@ -288,6 +305,17 @@ fn finish(
 }
 
 /// Those that are new, and those that are another container's.
+/// The guest's id of an id of the container, which may have a user namespace.
+fn outer_id(id: u32, mappings: &[IdMapping]) -> Option<u32> {
+    if mappings.is_empty() {
+        return Some(id);
+    }
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container).filter(|offset| *offset < mapping.size)?;
+        mapping.host.checked_add(offset)
+    })
+}
+
 fn chosen_namespaces(spec: &ContainerSpec) -> Result<(u32, u32), ContainerError> {
     let mut seen = HashSet::new();
     let (mut new, mut joined) = (0, 0);
