@@ -210,6 +210,7 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
     let mut shell = process(&["sh", "-c", "tty; stty size; echo x > /dev/tty"]);
     shell.terminal = true;
     shell.console_size = Some((80, 25));
+    shell.plain_line_feeds = true;
     let null = || std::os::fd::OwnedFd::from(fs::File::open("/dev/null").unwrap());
     let stdio = bulkhead_agent::container::ChildStdio {
         stdin: null(),
@@ -221,7 +222,7 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
     let mut seen = Vec::new();
     let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
     assert_eq!(wait(spawned.pid), End::Code(0));
-    assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\r\n25 80\r\nx\r\n");
+    assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\n25 80\nx\n");
     container.cgroup.kill_all().unwrap();
     wait(container.pid);
     remove(&container.cgroup);
@@ -246,7 +247,6 @@ async fn a_further_process_enters_the_user_namespace_as_well() {
     remove(&container.cgroup);
 }
 
-#[tokio::test]
 #[tokio::test]
 async fn streams_are_opened_by_name_by_root_and_users_also_in_a_user_namespace() {
     let Some(host) = host() else { return };
@@ -283,6 +283,7 @@ async fn streams_are_opened_by_name_by_root_and_users_also_in_a_user_namespace()
     }
 }
 
+#[tokio::test]
 async fn the_same_name_can_be_used_again() {
     let Some(host) = host() else { return };
     for _ in 0..5 {

@@ -13,7 +13,7 @@ use rustix::{
     process::ioctl_tiocsctty,
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
-    termios::{Winsize, tcsetwinsize},
+    termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use super::{
@@ -27,6 +27,16 @@ use super::{
 pub(super) struct Terminal {
     pub(super) master: OwnedFd,
     pub(super) slave: OwnedFd,
+}
+
+impl Terminal {
+    /// Line feeds come out as they went in, as with runc in the foreground.
+    pub(super) fn leave_line_feeds(&self) -> Result<(), ContainerError> {
+        const STEP: &str = "set up";
+        let mut settings = tcgetattr(&self.slave).during(STEP, "terminal")?;
+        settings.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&self.slave, OptionalActions::Now, &settings).during(STEP, "terminal")
+    }
 }
 
 /// Makes a pty in the container's devpts and the controlling terminal of this session.

@@ -226,7 +226,9 @@ impl<'a> Process<'a> {
             Step::WorkingDirectory(path) => rootfs::make_working_directory(&self.root, path),
             Step::Sysctl { file, value } => write_sysctl(file, value),
             Step::PivotRoot => rootfs::pivot(&self.root),
-            Step::Terminal { size, console } => self.terminal(*size, *console),
+            Step::Terminal { size, plain_line_feeds, console } => {
+                self.terminal(*size, *plain_line_feeds, *console)
+            }
             Step::ReadOnlyMount(path) => {
                 let place = self.root.place(path).during("make read-only", path)?;
                 Attributes::read_only().apply(place).during("make read-only", path)
@@ -375,8 +377,16 @@ impl<'a> Process<'a> {
         self.root.hold(path, &place, fd).during(STEP, path)
     }
 
-    fn terminal(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), ContainerError> {
+    fn terminal(
+        &mut self,
+        size: Option<(u16, u16)>,
+        plain_line_feeds: bool,
+        bind: bool,
+    ) -> Result<(), ContainerError> {
         let terminal = console::open(&self.root, size)?;
+        if plain_line_feeds {
+            terminal.leave_line_feeds()?;
+        }
         if bind {
             console::bind_console(&self.root, &terminal.slave)?;
         }

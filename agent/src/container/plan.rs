@@ -159,6 +159,7 @@ pub(super) enum Step {
     /// Make the pty, with columns and rows, and hand its master over.
     Terminal {
         size: Option<(u16, u16)>,
+        plain_line_feeds: bool,
         console: bool,
     },
     /// Set what had to wait until all was made in it.
@@ -304,7 +305,6 @@ fn finish(
     }
 }
 
-/// Those that are new, and those that are another container's.
 /// The guest's id of an id of the container, which may have a user namespace.
 fn outer_id(id: u32, mappings: &[IdMapping]) -> Option<u32> {
     if mappings.is_empty() {
@@ -316,6 +316,7 @@ fn outer_id(id: u32, mappings: &[IdMapping]) -> Option<u32> {
     })
 }
 
+/// Those that are new, and those that are another container's.
 fn chosen_namespaces(spec: &ContainerSpec) -> Result<(u32, u32), ContainerError> {
     let mut seen = HashSet::new();
     let (mut new, mut joined) = (0, 0);
@@ -469,7 +470,8 @@ fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<Strin
 
 fn terminal(process: &ProcessSpec, console: bool, steps: &mut Vec<Step>) {
     if process.terminal {
-        steps.push(Step::Terminal { size: process.console_size, console });
+        let ProcessSpec { console_size: size, plain_line_feeds, .. } = *process;
+        steps.push(Step::Terminal { size, plain_line_feeds, console });
     }
 }
 

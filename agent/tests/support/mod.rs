@@ -246,6 +246,7 @@ pub fn process(args: &[&str]) -> ProcessSpec {
         user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
         terminal: false,
         console_size: None,
+        plain_line_feeds: false,
         // What docker grants.
         capabilities: Some(capabilities(0xa804_25fb)),
         rlimits: vec![],

@@ -100,12 +100,13 @@ impl Args {
         self.refuse()?;
         let container = Container::open(&context.root, id)?;
         let policy = context.config()?.policy;
-        let CheckedProcess { process, warnings } = self.checked_process(&container, &policy)?;
+        let CheckedProcess { mut process, warnings } = self.checked_process(&container, &policy)?;
         for warning in &warnings {
             context.log.warn(warning);
         }
         let mode = if self.detach { Mode::Detached } else { Mode::Foreground };
         let terminal = self.terminal(&process, mode)?;
+        process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
         match container.status()? {
             Status::Created | Status::Starting | Status::Running => {}
             // The server says the same to one that comes later.

@@ -54,6 +54,8 @@ pub(super) fn check(
         user: check_user(&raw.user)?,
         terminal: raw.terminal,
         console_size: console_size(raw)?,
+        // Whoever is to have the terminal knows.
+        plain_line_feeds: false,
         capabilities: raw.capabilities.as_ref().map(|sets| capabilities::parse(sets, warnings)),
         rlimits: rlimits::parse(&raw.rlimits)?,
         no_new_privileges: raw.no_new_privileges,

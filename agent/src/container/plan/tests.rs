@@ -18,6 +18,7 @@ fn process() -> ProcessSpec {
         user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
         terminal: false,
         console_size: None,
+        plain_line_feeds: false,
         capabilities: None,
         rlimits: vec![],
         no_new_privileges: true,
@@ -256,11 +257,10 @@ fn a_further_process_mounts_nothing() {
     process.terminal = true;
     let plan = join(namespaces::MOUNT, &process, none()).unwrap();
     assert_eq!(plan.launch.kind, LaunchKind::Join);
-    assert!(plan.steps.contains(&Step::Terminal { size: None, console: false }));
+    assert!(plan.steps.contains(&Step::Terminal { size: None, plain_line_feeds: false, console: false }));
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device(_))));
 }
 
-fn filtered() -> Confinement {
 /// Of a container without a user namespace.
 fn none() -> Inherited<'static> {
     const NONE: &Confinement = &Confinement { seccomp: None, personality: None, memory_policy: None };
@@ -286,6 +286,7 @@ fn the_streams_belong_to_the_user_by_the_ids_of_the_guest() {
     }
 }
 
+fn filtered() -> Confinement {
     let program = FilterProgram::try_from(vec![0; 8]).unwrap();
     Confinement { seccomp: Some(Seccomp { program, flags: 0 }), ..Confinement::default() }
 }
