@@ -144,6 +144,23 @@ async fn a_link_in_the_image_cannot_send_a_mount_outside() {
 }
 
 #[tokio::test]
+async fn a_mount_on_a_link_to_nothing_makes_what_it_names() {
+    let Some(host) = host() else { return };
+    fs::write(host.share().join("c/file"), "bound\n").unwrap();
+    let nowhere = host.share().join("nowhere");
+    symlink(&nowhere, host.rootfs().join("etc/localtime")).unwrap();
+    symlink("../run/x", host.rootfs().join("tmp/link")).unwrap();
+    let change = |spec: &mut ContainerSpec| {
+        spec.mounts.push(bind("//etc/./localtime", "c/file"));
+        spec.mounts.push(filesystem("/tmp/link/", "tmpfs", &[]));
+        spec.process.cwd = "/tmp/link/below".into();
+    };
+    let out = host.shell(change, "cat /etc/localtime; pwd").await;
+    assert_eq!(out, "bound\n/run/x/below\n");
+    assert!(!nowhere.exists());
+}
+
+#[tokio::test]
 async fn a_source_that_is_a_link_is_refused() {
     let Some(host) = host() else { return };
     symlink("/etc", host.share().join("c/evil")).unwrap();

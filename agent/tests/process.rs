@@ -10,7 +10,7 @@ use bulkhead_protocol::container::{
     Capabilities, ContainerSpec, IdMapping, Namespace, NamespaceKind, NamespacePlace, Rlimit, User,
 };
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, waitpid};
-use support::{End, capabilities, dead, host, process, remove, spec, wait};
+use support::{End, capabilities, dead, host, process, remove, spec, user_namespace, wait};
 
 /// Capability numbers of linux/capability.h.
 const NET_BIND_SERVICE: u64 = 1 << 10;
@@ -210,6 +210,7 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
     let mut shell = process(&["sh", "-c", "tty; stty size; echo x > /dev/tty"]);
     shell.terminal = true;
     shell.console_size = Some((80, 25));
+    shell.plain_line_feeds = true;
     let null = || std::os::fd::OwnedFd::from(fs::File::open("/dev/null").unwrap());
     let stdio = bulkhead_agent::container::ChildStdio {
         stdin: null(),
@@ -221,7 +222,7 @@ async fn a_further_process_may_have_a_terminal_of_its_own() {
     let mut seen = Vec::new();
     let _ = std::io::copy(&mut fs::File::from(spawned.pty_master.unwrap()), &mut seen);
     assert_eq!(wait(spawned.pid), End::Code(0));
-    assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\r\n25 80\r\nx\r\n");
+    assert_eq!(String::from_utf8(seen).unwrap(), "/dev/pts/0\n25 80\nx\n");
     container.cgroup.kill_all().unwrap();
     wait(container.pid);
     remove(&container.cgroup);
@@ -244,6 +245,42 @@ async fn a_further_process_enters_the_user_namespace_as_well() {
     container.cgroup.kill_all().unwrap();
     wait(container.pid);
     remove(&container.cgroup);
+}
+
+#[tokio::test]
+async fn streams_are_opened_by_name_by_root_and_users_also_in_a_user_namespace() {
+    let Some(host) = host() else { return };
+    let script = "echo out >/dev/stdout; echo err >/proc/self/fd/2; cat /dev/stdin; echo more >>/dev/fd/1";
+    for namespace in [false, true] {
+        let container = |uid| {
+            let mut spec = spec(&["sh", "-c", script]);
+            if namespace {
+                user_namespace(&mut spec);
+            }
+            spec.process.user.uid = uid;
+            spec.process.user.gid = uid;
+            // Or root could open what belongs to others.
+            spec.process.capabilities = None;
+            spec
+        };
+        for uid in [0, 101] {
+            let outcome = host.run(&container(uid)).await.unwrap_or_else(|error| panic!("{}", error.chain()));
+            let said = (outcome.stdout.as_str(), outcome.stderr.as_str());
+            assert_eq!(said, ("out\nmore\n", "err\n"), "{uid} {namespace}");
+        }
+        let mut sleeping = container(0);
+        sleeping.process.args = ["sleep", "1000"].map(str::to_owned).into();
+        let (created, _streams) = host.create(&sleeping).await.unwrap();
+        let running = host.start(created).await;
+        for uid in [0, 101] {
+            let outcome = host.exec(&running, &container(uid).process).await.unwrap();
+            let said = (outcome.stdout.as_str(), outcome.stderr.as_str());
+            assert_eq!(said, ("out\nmore\n", "err\n"), "exec {uid} {namespace}");
+        }
+        running.cgroup.kill_all().unwrap();
+        wait(running.pid);
+        remove(&running.cgroup);
+    }
 }
 
 #[tokio::test]

@@ -374,8 +374,6 @@ async fn a_container_that_was_never_started_can_be_deleted_and_its_id_used_again
 async fn the_wrong_order_of_calls_is_refused_in_words() {
     let Some(container) = container().await else { return };
     container.create(&spec(&["sleep", "1000"]), &Streams::default()).await.unwrap();
-    let exec = refusal(container.exec("e", &process(&["id"]), &Streams::default()).await);
-    assert_eq!(exec.0, Code::FAILED_PRECONDITION);
     let again = refusal(container.create(&spec(&["id"]), &Streams::default()).await);
     assert_eq!(again.0, Code::ALREADY_EXISTS);
     container.start().await.unwrap();
@@ -384,6 +382,17 @@ async fn the_wrong_order_of_calls_is_refused_in_words() {
     container.exec("e", &process(&["sleep", "1000"]), &Streams::default()).await.unwrap();
     let twice = refusal(container.exec("e", &process(&["id"]), &Streams::default()).await);
     assert_eq!(twice.0, Code::ALREADY_EXISTS);
+    container.kill_and_delete().await;
+}
+
+#[tokio::test]
+async fn a_process_runs_in_a_container_that_has_not_started_and_the_init_starts_after_it() {
+    let Some(container) = container().await else { return };
+    container.create(&spec(&["sleep", "1000"]), &Streams::default()).await.unwrap();
+    container.exec("early", &process(&["sh", "-c", "exit 5"]), &Streams::default()).await.unwrap();
+    assert_eq!(container.wait("early").await.unwrap().code, 5);
+    container.exec("left", &process(&["sleep", "1000"]), &Streams::default()).await.unwrap();
+    container.start().await.unwrap();
     container.kill_and_delete().await;
 }
 

@@ -7,6 +7,7 @@
 pub mod cgroup_file;
 pub mod error_chain;
 pub mod hook;
+pub mod in_root;
 pub mod loopback;
 pub mod mount;
 pub mod namespace;

@@ -28,4 +28,5 @@ fn docker_runs_containers_as_its_flags_say() {
     let docker = Docker::new();
     engine::flags_are_what_the_container_sees(&docker);
     engine::gives_a_shell_on_a_terminal(&docker);
+    engine::gives_a_privileged_container_what_the_guest_has(&docker);
 }

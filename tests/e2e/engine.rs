@@ -65,3 +65,18 @@ pub(crate) fn gives_a_shell_on_a_terminal(engine: &impl Engine) {
     terminal.send("exit 4\n");
     assert_eq!(terminal.wait(DEADLINE).code(), Some(4));
 }
+
+pub(crate) fn gives_a_privileged_container_what_the_guest_has(engine: &impl Engine) {
+    let script = "busybox mount -t tmpfs tmpfs /tmp && mkdir /sys/fs/cgroup/below && echo 1 >/proc/sys/net/ipv4/ip_forward &&
+        echo x >/dev/null && echo x >/dev/nothing && busybox test -c /dev/fuse && ! busybox test -e /dev/kvm && probe report";
+    let run = ["run", "--rm", "--network=none", "--privileged", "--device=/dev/null:/dev/nothing"];
+    let finished = engine.output(run.iter().chain(&["probe", "sh", "-c", script]));
+    let seen: Value = serde_json::from_str(&finished.success()).unwrap();
+    for set in ["CapBnd", "CapEff", "CapPrm"] {
+        assert_eq!(seen["status"][set], "000001ffffffffff", "{set}");
+    }
+    let mounts = seen["mounts"].as_array().unwrap();
+    let of_sys = |line: &&Value| line.as_str().unwrap().split(' ').nth(4) == Some("/sys");
+    let sys = mounts.iter().find(of_sys).unwrap().as_str().unwrap();
+    assert!(sys.split(' ').nth(5).unwrap().starts_with("rw,"), "{sys}");
+}

@@ -189,3 +189,47 @@ fn links_of_the_rootfs_and_of_a_volume_lead_to_no_file_of_the_host() {
     assert_eq!(finished.success(), "/link/made\n/up/tmpfs\n", "{}", finished.errors());
     assert_eq!(fs::read_dir(&secret).unwrap().count(), 1);
 }
+
+#[test]
+fn a_mount_over_a_link_to_nothing_makes_what_it_names_inside_of_the_rootfs() {
+    let host = TestHost::new();
+    let (file, data) = (host.dir().join("zone"), host.dir().join("data"));
+    fs::write(&file, "zone\n").unwrap();
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "of the volume\n").unwrap();
+    let nowhere = host.dir().join("nowhere");
+    for read_only in [false, true] {
+        let bundle = host
+            .bundle()
+            .own_rootfs()
+            .set("/root/readonly", json!(read_only))
+            .set("/process/cwd", json!("/work/missing"))
+            .push("/mounts", volume(&file, "/etc/localtime", &["bind", "ro"]))
+            .push("/mounts", volume(&file, "/etc/resolv.conf", &["bind", "ro"]))
+            .push("/mounts", volume(&data, "/var/run/app", &["rbind"]))
+            .push("/mounts", volume(&data, "//srv//data/./x/", &["rbind"]))
+            .push("/mounts", json!({ "destination": "/var/lock/.", "type": "tmpfs" }))
+            .sh("cat /etc/localtime /etc/resolv.conf /var/run/app/file /srv/data/x/file; touch /var/lock/x; ls /lock; echo $PWD");
+        let rootfs = bundle.dir().join("rootfs");
+        fs::create_dir(rootfs.join("var")).unwrap();
+        for (target, link) in [
+            (nowhere.to_str().unwrap(), "etc/localtime"),
+            ("../run/systemd/resolve/stub.conf", "etc/resolv.conf"),
+            ("/run", "var/run"),
+            ("../lock", "var/lock"),
+        ] {
+            symlink(target, rootfs.join(link)).unwrap();
+        }
+        let text = host.run(&bundle).success();
+        assert_eq!(
+            text, "zone\nzone\nof the volume\nof the volume\nx\n/work/missing\n",
+            "read-only: {read_only}"
+        );
+        assert!(!nowhere.exists());
+        assert!(rootfs.join("run/systemd/resolve/stub.conf").is_file());
+    }
+    // Links without an end are told of, and nothing is made.
+    let bundle = host.bundle().own_rootfs().push("/mounts", volume(&file, "/etc/loop/x", &["bind"]));
+    symlink("loop", bundle.dir().join("rootfs/etc/loop")).unwrap();
+    host.run(&bundle).failure(1, &["make mount point /etc/loop/x: too many levels of symbolic links"]);
+}

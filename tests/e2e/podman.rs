@@ -23,8 +23,10 @@ fn podmans_flags_are_what_the_container_sees() {
 }
 
 #[test]
-fn podman_gives_a_shell_on_a_terminal() {
-    engine::gives_a_shell_on_a_terminal(&Podman::new());
+fn podman_gives_a_shell_on_a_terminal_and_privileges() {
+    let podman = Podman::new();
+    engine::gives_a_shell_on_a_terminal(&podman);
+    engine::gives_a_privileged_container_what_the_guest_has(&podman);
 }
 
 #[test]

@@ -21,8 +21,12 @@ fn a_shell_answers_on_a_terminal_and_ctrl_c_interrupts_its_child() {
     let mut terminal =
         Terminal::spawn(host.bulkhead(["run", "--bundle"]).arg(bundle.write()).arg(&id), 80, 24);
     terminal.send("echo hello-$((20+3)); stty size\n");
-    terminal.expect("hello-23", DEADLINE);
-    terminal.expect("24 80", DEADLINE);
+    // Line feeds are plain until the user's own terminal has them.
+    terminal.expect("hello-23\r\n", DEADLINE);
+    terminal.expect("24 80\r\n", DEADLINE);
+    let mut exec = host.bulkhead(["exec", "--tty", &id]);
+    let lines = finish(exec.args(["sh", "-c", "tty; echo line"]), b"", DEADLINE).success();
+    assert_eq!(lines, "/dev/pts/1\nline\n");
     terminal.send("echo sleeping-$((1+1)); sleep 1000\n");
     terminal.expect("sleeping-2", DEADLINE);
     terminal.send("\u{3}");
@@ -71,7 +75,8 @@ fn the_console_socket_receives_the_terminal() {
     while let Ok(count @ 1..) = master.read(&mut buffer) {
         seen.extend(&buffer[..count]);
     }
-    assert!(String::from_utf8_lossy(&seen).contains("got-word"), "{:?}", String::from_utf8_lossy(&seen));
+    // The only terminal that the caller knows does what a terminal does.
+    assert!(String::from_utf8_lossy(&seen).contains("got-word\r\n"), "{:?}", String::from_utf8_lossy(&seen));
     host.output(["delete", "--force", &id]).success();
     host.assert_no_trace_of(&id);
 }

@@ -13,7 +13,7 @@ use rustix::{
     process::ioctl_tiocsctty,
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
     stdio::{dup2_stderr, dup2_stdin, dup2_stdout},
-    termios::{Winsize, tcsetwinsize},
+    termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use super::{
@@ -27,6 +27,16 @@ use super::{
 pub(super) struct Terminal {
     pub(super) master: OwnedFd,
     pub(super) slave: OwnedFd,
+}
+
+impl Terminal {
+    /// Line feeds come out as they went in, as with runc in the foreground.
+    pub(super) fn leave_line_feeds(&self) -> Result<(), ContainerError> {
+        const STEP: &str = "set up";
+        let mut settings = tcgetattr(&self.slave).during(STEP, "terminal")?;
+        settings.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&self.slave, OptionalActions::Now, &settings).during(STEP, "terminal")
+    }
 }
 
 /// Makes a pty in the container's devpts and the controlling terminal of this session.
@@ -64,12 +74,16 @@ pub(super) fn bind_console(root: &Root, slave: &OwnedFd) -> Result<(), Container
     attach(mount, place).during(STEP, CONSOLE)
 }
 
-/// Puts the three at 0, 1 and 2, owned by the user, so that /dev/stdout can be opened again by name.
-pub(super) fn place_stdio(stdio: &[OwnedFd; 3], uid: u32) -> Result<(), ContainerError> {
+/// Gives the three to the user, so that /dev/stdout can be opened again by name. Pipes are the guest's: they are given away
+/// before a user namespace is entered. A terminal is the container's.
+pub(super) fn own_streams(stdio: &[OwnedFd; 3], uid: u32) -> Result<(), ContainerError> {
+    let named = stdio.iter().zip(["stdin", "stdout", "stderr"]);
+    named.into_iter().try_for_each(|(fd, name)| own(fd, uid).during("set owner of", name))
+}
+
+/// Puts the three at 0, 1 and 2.
+pub(super) fn place_streams(stdio: &[OwnedFd; 3]) -> Result<(), ContainerError> {
     const STEP: &str = "set up";
-    for (fd, name) in stdio.iter().zip(["stdin", "stdout", "stderr"]) {
-        own(fd, uid).during("set owner of", name)?;
-    }
     dup2_stdin(&stdio[0]).during(STEP, "stdin")?;
     dup2_stdout(&stdio[1]).during(STEP, "stdout")?;
     dup2_stderr(&stdio[2]).during(STEP, "stderr")

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use bulkhead_protocol::{
-    container::{Confinement, ContainerSpec},
+    container::{Confinement, ContainerSpec, IdMapping},
     id::ContainerId,
 };
 use bulkhead_sys::pidfd::by_number;
@@ -28,6 +28,7 @@ pub struct Created {
     pub gate: ParkedInit,
     pub pty_master: Option<OwnedFd>,
     pub confinement: Confinement,
+    pub uid_mappings: Vec<IdMapping>,
 }
 
 /// Lives between `create` and `start`. Releasing consumes it; dropping it without releasing ends the init.
@@ -59,11 +60,12 @@ pub async fn create(
     let request = LaunchRequest {
         launcher: &layout.launcher,
         plan: &plan,
-        stdio,
+        stdio: &stdio,
         cgroup: unfinished.cgroup.open()?,
         target: join,
     };
     let Launched { pid, pidfd, pty_master, gate } = launch(request).await?;
+    drop(stdio);
     let apply = |pid| {
         rlimits::apply(pid, &spec.process.rlimits)
             .and_then(|()| scheduling::apply(pid, &spec.process.scheduling))
@@ -83,6 +85,7 @@ pub async fn create(
         gate: ParkedInit(gate),
         pty_master,
         confinement: spec.confinement.clone(),
+        uid_mappings: spec.uid_mappings.clone(),
     })
 }
 

@@ -130,7 +130,8 @@ pub(super) fn open_guest_nodes(paths: &[String]) -> BTreeMap<String, Vec<OwnedFd
 pub(super) fn make(root: &Root, node: &DeviceNode, guest: Option<OwnedFd>) -> Result<(), ContainerError> {
     const STEP: &str = "make device";
     let path = node.path.as_str();
-    let (parent, name) = root.make_parent(path).during(STEP, path)?;
+    let (parent, name) = root.make_parent_of_target(path).during(STEP, path)?;
+    let name = name.as_str();
     let device = makedev(node.major, node.minor);
     match mknodat(&parent, name, file_type(node.kind), Mode::from_raw_mode(node.mode & 0o7777), device) {
         Ok(()) => {

@@ -22,6 +22,9 @@ pub enum ContainerError {
     /// The program cannot be executed.
     #[error("exec: {program:?}: {problem}")]
     Program { program: String, problem: String },
+    /// The kernel lets no process into a cgroup: it passes controllers on to those below it, or is gone.
+    #[error("join the cgroup")]
+    CgroupClosed { source: Cause },
     #[error("container-init ended before it was ready")]
     Died,
     #[error("container-init was not ready after {seconds} s")]
@@ -40,7 +43,7 @@ impl ContainerError {
     /// The message with its cause, as shown to the user.
     pub fn chain(&self) -> String {
         match self {
-            Self::Step { source, .. } => format!("{self}: {source}"),
+            Self::Step { source, .. } | Self::CgroupClosed { source } => format!("{self}: {source}"),
             Self::Refused { .. } | Self::Program { .. } | Self::Died | Self::Deadline { .. } => {
                 self.to_string()
             }

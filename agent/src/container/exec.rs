@@ -9,7 +9,9 @@ use super::{
     error::ContainerError,
     launch::{ChildStdio, LaunchRequest, Launched, end, launch},
     layout::Layout,
-    namespaces, plan, rlimits,
+    namespaces,
+    plan::{self, Inherited},
+    rlimits,
     running::Running,
     scheduling,
 };
@@ -22,8 +24,12 @@ pub struct Spawned {
     pub pty_master: Option<OwnedFd>,
 }
 
-/// Runs one more process in a container, in a cgroup below the container's; an empty one means the container's own. Answers when
-/// its exec has succeeded.
+/// How often the cgroup of the init is looked for: the container moves its init, and removes cgroups.
+const CGROUP_TRIES: usize = 8;
+
+/// Runs one more process in a container, in a cgroup below the container's; an empty one means the container's own. Where that
+/// takes no process, because the container passes controllers on to cgroups below it, the cgroup of its init is the place.
+/// Answers when its exec has succeeded.
 ///
 /// # Errors
 /// The step that failed. The process is gone then.
@@ -36,15 +42,29 @@ pub async fn exec(
 ) -> Result<Spawned, ContainerError> {
     stdio.fits(process)?;
     let namespaces = namespaces::foreign(container.pid, container.pidfd.as_fd())?;
-    let plan = plan::join(namespaces, process, &container.confinement)?;
-    let request = LaunchRequest {
-        launcher: &layout.launcher,
-        plan: &plan,
-        stdio,
-        cgroup: container.cgroup.open_below(cgroup)?,
-        target: Some(&container.pidfd),
+    let inherited = Inherited { confinement: &container.confinement, uid_mappings: &container.uid_mappings };
+    let plan = plan::join(namespaces, process, inherited)?;
+    let launch_in = |cgroup| {
+        launch(LaunchRequest {
+            launcher: &layout.launcher,
+            plan: &plan,
+            stdio: &stdio,
+            cgroup,
+            target: Some(&container.pidfd),
+        })
     };
-    let Launched { pid, pidfd, pty_master, gate, .. } = launch(request).await?;
+    let mut launched = launch_in(container.cgroup.open_below(cgroup)?).await;
+    for _ in 0..CGROUP_TRIES {
+        if !matches!(launched, Err(ContainerError::CgroupClosed { .. })) {
+            break;
+        }
+        // What was just left by the init may be gone.
+        if let Ok(cgroup) = container.cgroup.open_that_of(container.pid, container.pidfd.as_fd()) {
+            launched = launch_in(cgroup).await;
+        }
+    }
+    let Launched { pid, pidfd, pty_master, gate } = launched?;
+    drop(stdio);
     let limited = by_number(pid, pidfd.as_fd(), |pid| {
         rlimits::apply(pid, &process.rlimits)
             .and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling))

@@ -77,6 +77,9 @@ fn launch(socket: &PacketSocket) -> Result<(), ContainerError> {
     if let Some(cpus) = plan.launch.initial_cpus {
         scheduling::set_own_cpus(cpus)?;
     }
+    if let Some(uid) = plan.launch.stream_owner {
+        console::own_streams(&stdio, uid)?;
+    }
     let mut sources = None;
     // The cgroup namespace takes the cgroup we are in for its root, the user namespace takes our privileges: both
     // come after the fork.
@@ -223,7 +226,9 @@ impl<'a> Process<'a> {
             Step::WorkingDirectory(path) => rootfs::make_working_directory(&self.root, path),
             Step::Sysctl { file, value } => write_sysctl(file, value),
             Step::PivotRoot => rootfs::pivot(&self.root),
-            Step::Terminal { size, console } => self.terminal(*size, *console),
+            Step::Terminal { size, plain_line_feeds, console } => {
+                self.terminal(*size, *plain_line_feeds, *console)
+            }
             Step::ReadOnlyMount(path) => {
                 let place = self.root.place(path).during("make read-only", path)?;
                 Attributes::read_only().apply(place).during("make read-only", path)
@@ -234,7 +239,10 @@ impl<'a> Process<'a> {
                 let cover = self.sources.as_mut().and_then(|sources| sources.cover.as_mut());
                 masked::mask(&self.root, path, cover)
             }
-            Step::Stdio { uid } => console::place_stdio(&self.stdio, *uid),
+            Step::Stdio { uid } => {
+                console::own_streams(&self.stdio, *uid)?;
+                console::place_streams(&self.stdio)
+            }
             Step::Environment { uid } => {
                 self.env = program::environment(&self.env, *uid, &self.root);
                 Ok(())
@@ -369,8 +377,16 @@ impl<'a> Process<'a> {
         self.root.hold(path, &place, fd).during(STEP, path)
     }
 
-    fn terminal(&mut self, size: Option<(u16, u16)>, bind: bool) -> Result<(), ContainerError> {
+    fn terminal(
+        &mut self,
+        size: Option<(u16, u16)>,
+        plain_line_feeds: bool,
+        bind: bool,
+    ) -> Result<(), ContainerError> {
         let terminal = console::open(&self.root, size)?;
+        if plain_line_feeds {
+            terminal.leave_line_feeds()?;
+        }
         if bind {
             console::bind_console(&self.root, &terminal.slave)?;
         }

@@ -62,7 +62,8 @@ const WHAT: &str = "container-init";
 pub(super) struct LaunchRequest<'a> {
     pub(super) launcher: &'a Launcher,
     pub(super) plan: &'a Plan,
-    pub(super) stdio: ChildStdio,
+    /// To be closed when the process is there: only then does their end of file mean that of the process.
+    pub(super) stdio: &'a ChildStdio,
     /// The directory of the cgroup that the process is forked into.
     pub(super) cgroup: OwnedFd,
     /// Whose namespaces to join.
@@ -186,7 +187,6 @@ impl Launcher {
 }
 
 fn order(request: LaunchRequest<'_>) -> Result<AsyncFd<PacketSocket>, ContainerError> {
-    // Our copies of the child's ends close here: only then does their end of file mean that of the process.
     let LaunchRequest { launcher, plan, stdio, cgroup, target } = request;
     let plan = write_plan(plan)?;
     let mut fds =

@@ -117,6 +117,10 @@ pub(super) enum Fork {
 }
 
 /// Forks a sibling (a child of our parent) into new namespaces and a cgroup. Only for a process of one thread.
+///
+/// # Errors
+/// `CgroupClosed` where cgroup2 lets no process in (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process
+/// Constraint" and "Threads"), or the cgroup was removed.
 pub(super) fn fork_sibling(namespaces: u32, cgroup: BorrowedFd<'_>) -> Result<Fork, ContainerError> {
     let mut pidfd: libc::c_int = -1;
     let arguments = libc::clone_args {
@@ -140,8 +144,15 @@ pub(super) fn fork_sibling(namespaces: u32, cgroup: BorrowedFd<'_>) -> Result<Fo
         libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of::<libc::clone_args>())
     };
     match u32::try_from(answer) {
-        Err(_) => Err(std::io::Error::last_os_error())
-            .during("make process in new namespaces", format_args!("{namespaces:#x}")),
+        Err(_) => {
+            let error = std::io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EBUSY | libc::EOPNOTSUPP | libc::ENODEV) => {
+                    Err(ContainerError::CgroupClosed { source: error.into() })
+                }
+                _ => Err(error).during("make process in new namespaces", format_args!("{namespaces:#x}")),
+            }
+        }
         Ok(0) => Ok(Fork::Process),
         Ok(pid) => {
             // SAFETY: the kernel has just made this descriptor for us (CLONE_PIDFD) and nobody else has it.

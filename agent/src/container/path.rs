@@ -1,24 +1,24 @@
 //! Paths of the container, resolved so that nothing in it can lead outside.
 //!
-//! A `Root` is the directory that "/" means. Every path goes through openat2: symbolic links and `..` stop at the
-//! root, magic links of /proc are refused. What is made is made by name in a directory descriptor, never by a
-//! path, so a container that renames or links things meanwhile (it may share the rootfs) gains nothing.
+//! A `Root` is the directory that "/" means. Every path goes through `sys::in_root`: links and `..` stop at the root, and what
+//! is missing is made there, so a container that renames or links things meanwhile (it may share the rootfs) gains nothing.
 //!
 //! What was mounted is held, and a path below it starts there: a mount moves with the directory that it lies on, and
 //! whoever shares the rootfs may rename that and put another in its place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use bulkhead_sys::in_root::{self, Missing, make_file_in};
+pub(super) use bulkhead_sys::in_root::{child, make_directory_in as make_child_directory, open_beneath};
 use rustix::{
-    fs::{
-        AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, mkdirat, openat2,
-        statat, statx,
-    },
+    fs::{AtFlags, FileType, OFlags, Stat, StatxAttributes, StatxFlags, statat, statx},
     io::{Errno, Result},
 };
 
-/// openat2 answers EAGAIN when a rename somewhere in the system made `..` unsure. Rare: a few tries are enough.
-const TRIES: usize = 64;
+/// Of a file that is made to be mounted on, as with runc.
+const FILE_MODE: u32 = 0o755;
+/// Links that are followed to a device (path_resolution(7)).
+const LINKS: usize = 40;
 
 #[derive(Debug)]
 pub(super) struct Root {
@@ -56,7 +56,7 @@ impl Root {
                 done => return done,
             }
         }
-        open_with(&self.top, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        in_root::open(&self.top, path, flags)
     }
 
     /// Remembers what was mounted at `place`, which `path` was resolved to, unless that is a file.
@@ -102,83 +102,50 @@ impl Root {
         self.open(path, OFlags::PATH)
     }
 
-    /// The directory at `path`, made with its parents (mode 0755) where missing.
+    /// The directory at `path`, made with its parents (mode 0755) where missing, also where a link leads to nothing.
     pub(super) fn make_directory(&self, path: &str) -> Result<OwnedFd> {
-        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(Errno::NOENT) => {}
-            done => return done,
-        }
-        let mut here = self.open("/", OFlags::PATH | OFlags::DIRECTORY)?;
-        let mut seen = String::new();
-        // Once a component was made by us, the rest is below it and `..` would be lexical guesswork.
-        let mut fresh = false;
-        for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
-            seen = format!("{seen}/{part}");
-            if !fresh {
-                match self.open(&seen, OFlags::PATH | OFlags::DIRECTORY) {
-                    Err(Errno::NOENT) => fresh = true,
-                    opened => {
-                        here = opened?;
-                        continue;
-                    }
-                }
-            }
-            if part == ".." {
-                return Err(Errno::NOENT);
-            }
-            here = make_child_directory(&here, part)?;
-        }
-        Ok(here)
+        self.make(path, Missing::Directory)
     }
 
-    /// The file at `path` as a place; an empty one is made where missing, with its parents.
+    /// The file at `path` as a place; an empty one is made where missing, with its parents, also where a link leads to nothing.
     pub(super) fn make_file(&self, path: &str) -> Result<OwnedFd> {
-        match self.place(path) {
-            Err(Errno::NOENT) => {}
-            done => return done,
-        }
-        let (parent, name) = self.make_parent(path)?;
-        make_child_file(&parent, name)
+        self.make(path, Missing::File(FILE_MODE))
+    }
+
+    fn make(&self, path: &str, missing: Missing) -> Result<OwnedFd> {
+        Ok(in_root::make(|path, flags| self.open(path, flags), path, missing)?.fd)
     }
 
     /// As `make_file`, but a link at `path` itself is not followed: what is answered is then the link.
     pub(super) fn make_own_file(&self, path: &str) -> Result<OwnedFd> {
         let (parent, name) = self.make_parent(path)?;
         match child(&parent, name) {
-            Err(Errno::NOENT) => make_child_file(&parent, name),
+            Err(Errno::NOENT) => make_file_in(&parent, name, FILE_MODE),
             done => done,
         }
     }
 
     /// The directory that holds `path`, made where missing, and the last name of `path`.
     pub(super) fn make_parent<'a>(&self, path: &'a str) -> Result<(OwnedFd, &'a str)> {
-        let path = path.trim_end_matches('/');
-        let (parent, name) = path.rsplit_once('/').ok_or(Errno::INVAL)?;
-        if matches!(name, "" | "." | "..") {
-            return Err(Errno::INVAL);
-        }
-        Ok((self.make_directory(if parent.is_empty() { "/" } else { parent })?, name))
+        let (parent, name) = split(path)?;
+        Ok((self.make_directory(&parent)?, name))
     }
-}
 
-/// Opens the entry `name` of `directory` as a place, and never what a link there points to.
-pub(super) fn child(directory: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    open_with(
-        directory,
-        name,
-        OFlags::PATH | OFlags::NOFOLLOW,
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    )
-}
-
-/// Opens below `directory` without following any link: for trees that must not have one.
-pub(super) fn open_beneath(directory: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
-    open_with(
-        directory,
-        path,
-        flags,
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
+    /// As `make_parent`, of what a link at `path` leads to, in the end.
+    pub(super) fn make_parent_of_target(&self, path: &str) -> Result<(OwnedFd, String)> {
+        let mut path = path.to_owned();
+        for _ in 0..LINKS {
+            let (above, name) = split(&path)?;
+            let parent = self.make_directory(&above)?;
+            let target = match child(&parent, name) {
+                Err(Errno::NOENT) => None,
+                found => in_root::target(found?)?,
+            };
+            let Some(target) = target else { return Ok((parent, name.to_owned())) };
+            path = if target.starts_with('/') { target } else { format!("{above}/{target}") };
+        }
+        Err(Errno::LOOP)
+    }
 }
 
 /// The mount whose root this is, by its number.
@@ -196,43 +163,18 @@ pub(super) fn is_directory(file: impl AsFd) -> Result<bool> {
     Ok(FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) == FileType::Directory)
 }
 
-/// The directory `name` of `parent`, made (mode 0755) where missing. ELOOP or ENOTDIR when a link is there.
-pub(super) fn make_child_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        // Somebody else was quicker; whatever it is, the open below decides.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
-    }
-    open_beneath(parent, name, OFlags::PATH | OFlags::DIRECTORY)
-}
-
-/// A new empty file, as a place.
-fn make_child_file(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    let file = openat2(
-        parent,
-        name,
-        OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o755),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-    )?;
-    drop(file);
-    child(parent, name)
+/// The path of the directory that holds `path`, and the last name.
+fn split(path: &str) -> Result<(String, &str)> {
+    let mut names = in_root::components(path);
+    let name = names.next_back().filter(|name| *name != "..").ok_or(Errno::INVAL)?;
+    let parent: String = names.flat_map(|name| ["/", name]).collect();
+    Ok((if parent.is_empty() { "/".to_owned() } else { parent }, name))
 }
 
 /// The names of a path without `..`, which only the filesystem can resolve.
 fn components(path: &str) -> Option<Vec<&str>> {
-    let components: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    let components: Vec<&str> = in_root::components(path).collect();
     (!components.contains(&"..")).then_some(components)
-}
-
-fn open_with(directory: &OwnedFd, path: &str, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd> {
-    for _ in 0..TRIES {
-        match openat2(directory, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            done => return done,
-        }
-    }
-    Err(Errno::AGAIN)
 }
 
 #[cfg(test)]

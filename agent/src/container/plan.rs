@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::limits;
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount,
@@ -20,7 +19,9 @@ use bulkhead_protocol::{
         SharePath, TimeOffsets, User,
     },
     hook::StartHooks,
+    limits,
 };
+use bulkhead_sys::in_root::components;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -53,6 +54,8 @@ pub(super) struct Launch {
     pub(super) oom_score_adj: i32,
     /// The launcher's own, until the fork into the cgroup.
     pub(super) initial_cpus: Option<Cpus>,
+    /// Who gets the streams, by the ids of the guest: a user namespace may not give away what is the guest's.
+    pub(super) stream_owner: Option<u32>,
     pub(super) kind: LaunchKind,
 }
 
@@ -94,6 +97,14 @@ pub(super) struct Places<'a> {
     pub(super) share: &'a Path,
     /// The container's cgroup.
     pub(super) cgroup: &'a Path,
+}
+
+/// What every process of a container has from it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inherited<'a> {
+    pub(super) confinement: &'a Confinement,
+    /// Of its user namespace; empty without one.
+    pub(super) uid_mappings: &'a [IdMapping],
 }
 
 /// One bind source below the share.
@@ -148,6 +159,7 @@ pub(super) enum Step {
     /// Make the pty, with columns and rows, and hand its master over.
     Terminal {
         size: Option<(u16, u16)>,
+        plain_line_feeds: bool,
         console: bool,
     },
     /// Set what had to wait until all was made in it.
@@ -241,7 +253,8 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         gid_mappings: spec.gid_mappings.clone(),
         joined,
     };
-    let plan = finish(&spec.process, &spec.confinement, namespaces, kind, steps);
+    let inherited = Inherited { confinement: &spec.confinement, uid_mappings: &spec.uid_mappings };
+    let plan = finish(&spec.process, inherited, namespaces, kind, steps);
     Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
 }
 
@@ -249,7 +262,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
 pub(super) fn join(
     namespaces: u32,
     process: &ProcessSpec,
-    confinement: &Confinement,
+    inherited: Inherited<'_>,
 ) -> Result<Plan, ContainerError> {
     if namespaces & namespaces::MOUNT == 0 {
         // Every container has one: what is looked at is none, and a program would run in the guest's own tree.
@@ -261,15 +274,15 @@ pub(super) fn join(
         steps.push(Step::BecomeRootInside);
     }
     terminal(process, false, &mut steps);
-    process_steps(process, confinement, &mut steps);
-    let mut plan = finish(process, confinement, namespaces, LaunchKind::Join, steps);
+    process_steps(process, inherited.confinement, &mut steps);
+    let mut plan = finish(process, inherited, namespaces, LaunchKind::Join, steps);
     plan.launch.initial_cpus = process.scheduling.exec_cpus.and_then(|cpus| cpus.initial);
     Ok(plan)
 }
 
 fn finish(
     process: &ProcessSpec,
-    confinement: &Confinement,
+    inherited: Inherited<'_>,
     namespaces: u32,
     kind: LaunchKind,
     steps: Vec<Step>,
@@ -277,13 +290,30 @@ fn finish(
     // Not given means the kernel's default: the agent's own protection from the killer must not be inherited.
     let oom_score_adj = process.oom_score_adj.unwrap_or(0);
     Plan {
-        launch: Launch { namespaces, oom_score_adj, initial_cpus: None, kind },
+        launch: Launch {
+            namespaces,
+            oom_score_adj,
+            initial_cpus: None,
+            stream_owner: outer_id(process.user.uid, inherited.uid_mappings),
+            kind,
+        },
         steps,
-        last_steps: last_steps(process, confinement),
+        last_steps: last_steps(process, inherited.confinement),
         args: process.args.clone(),
         env: process.env.clone(),
         start_hooks: None,
     }
+}
+
+/// The guest's id of an id of the container, which may have a user namespace.
+fn outer_id(id: u32, mappings: &[IdMapping]) -> Option<u32> {
+    if mappings.is_empty() {
+        return Some(id);
+    }
+    mappings.iter().find_map(|mapping| {
+        let offset = id.checked_sub(mapping.container).filter(|offset| *offset < mapping.size)?;
+        mapping.host.checked_add(offset)
+    })
 }
 
 /// Those that are new, and those that are another container's.
@@ -421,7 +451,7 @@ fn mount_steps(
 fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<String>, ContainerError> {
     let mut nodes = Vec::new();
     let dev_is_given = |mount: &Mount| {
-        mount.destination.trim_end_matches('/') == "/dev" && matches!(mount.source, MountSource::Bind { .. })
+        components(&mount.destination).eq(["dev"]) && matches!(mount.source, MountSource::Bind { .. })
     };
     if spec.mounts.iter().any(dev_is_given) {
         return Ok(nodes);
@@ -440,7 +470,8 @@ fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<Strin
 
 fn terminal(process: &ProcessSpec, console: bool, steps: &mut Vec<Step>) {
     if process.terminal {
-        steps.push(Step::Terminal { size: process.console_size, console });
+        let ProcessSpec { console_size: size, plain_line_feeds, .. } = *process;
+        steps.push(Step::Terminal { size, plain_line_feeds, console });
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_protocol::{container::Confinement, id::ContainerId};
+use bulkhead_protocol::{
+    container::{Confinement, IdMapping},
+    id::ContainerId,
+};
 
 use super::cgroup::Cgroup;
 
@@ -14,4 +17,6 @@ pub struct Running {
     pub pidfd: OwnedFd,
     pub cgroup: Cgroup,
     pub confinement: Confinement,
+    /// Of its user namespace; empty without one.
+    pub uid_mappings: Vec<IdMapping>,
 }

@@ -88,13 +88,13 @@ impl Actor {
         expecting: &Expecting,
         shared: Shared,
     ) -> Result<Self, SandboxError> {
-        let Created { pid, pidfd, cgroup, gate, pty_master, confinement } = created;
+        let Created { pid, pidfd, cgroup, gate, pty_master, confinement, uid_mappings } = created;
         // A gate that is dropped on the way out ends the init.
         let stdio = wiring.connect(pty_master).map_err(SandboxError::io("connect stdio"))?;
         let exit =
             expecting.claim(pid, pidfd.as_fd()).map_err(SandboxError::io("watch the container's init"))?;
         let for_signals = pidfd.try_clone().map_err(SandboxError::io("copy a pidfd"))?;
-        let container = Arc::new(Running { id, pid, pidfd, cgroup, confinement });
+        let container = Arc::new(Running { id, pid, pidfd, cgroup, confinement, uid_mappings });
         let init = Process::supervise(pid, for_signals, exit, stdio, container.clone(), Role::Init);
         let gate = Gate::Parked(gate);
         let (freezing, execs, events) = (false, HashMap::new(), mpsc::channel(16));
@@ -205,10 +205,6 @@ impl Actor {
     fn may_exec(&self, id: &ExecId) -> Result<(), SandboxError> {
         if self.init.exited().is_some() {
             return Err(SandboxError::ExecAfterExit);
-        }
-        match self.gate {
-            Gate::Parked(_) | Gate::Releasing => return Err(SandboxError::ExecBeforeStart),
-            Gate::Open => {}
         }
         if self.execs.contains_key(id) {
             return Err(SandboxError::ProcessExists(id.clone()));

@@ -36,8 +36,6 @@ pub enum SandboxError {
     StartAfterExit,
     #[error("cannot exec in a stopped container")]
     ExecAfterExit,
-    #[error("cannot exec in a container that has not been started")]
-    ExecBeforeStart,
     #[error("cannot delete a container that is running")]
     DeleteRunning,
     #[error("cannot delete a process that is running")]

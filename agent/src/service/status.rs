@@ -43,7 +43,6 @@ impl IntoStatus for SandboxError {
             | Self::StartedAlready
             | Self::StartAfterExit
             | Self::ExecAfterExit
-            | Self::ExecBeforeStart
             | Self::DeleteRunning
             | Self::DeleteRunningProcess
             | Self::NoTerminal

@@ -143,9 +143,9 @@ impl Host {
 
     /// Releases the init; what `exec` takes.
     pub async fn start(&self, created: Created) -> Running {
-        let Created { pid, pidfd, cgroup, gate, confinement, .. } = created;
+        let Created { pid, pidfd, cgroup, gate, confinement, uid_mappings, .. } = created;
         gate.release().await.unwrap();
-        Running { id: self.id.clone(), pid, pidfd, cgroup, confinement }
+        Running { id: self.id.clone(), pid, pidfd, cgroup, confinement, uid_mappings }
     }
 
     /// A process that failed before its exec is a zombie until its parent reaps it, as PID 1 of a guest does;
@@ -246,6 +246,7 @@ pub fn process(args: &[&str]) -> ProcessSpec {
         user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
         terminal: false,
         console_size: None,
+        plain_line_feeds: false,
         // What docker grants.
         capabilities: Some(capabilities(0xa804_25fb)),
         rlimits: vec![],

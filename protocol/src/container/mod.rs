@@ -302,6 +302,9 @@ pub struct ProcessSpec {
     pub terminal: bool,
     /// Columns and rows at the start; only with a terminal.
     pub console_size: Option<(u16, u16)>,
+    /// The terminal writes a line feed as it is, without a carriage return in front (ONLCR of termios(3) is off): who reads from
+    /// it adds that, or wants none. Of no effect without a terminal.
+    pub plain_line_feeds: bool,
     /// `None`: keep what the agent has (as when the spec has no capabilities: all five sets empty in runc terms).
     pub capabilities: Option<Capabilities>,
     /// Each kind at most once.

@@ -248,7 +248,6 @@ async fn what_the_lifecycle_forbids_is_refused_by_kind() {
     assert_eq!(code(sandbox.start("web", "").await.unwrap_err()), Code::NOT_FOUND);
     sandbox.create("web", &["sleep"]).await.unwrap();
     assert_eq!(code(sandbox.create("web", &["sleep"]).await.unwrap_err()), Code::ALREADY_EXISTS);
-    assert_eq!(code(sandbox.exec("web", "e", &["sleep"]).await.unwrap_err()), Code::FAILED_PRECONDITION);
     sandbox.start("web", "").await.unwrap();
     assert_eq!(code(sandbox.start("web", "").await.unwrap_err()), Code::FAILED_PRECONDITION);
     let delete = DeleteRequest { id: "web".into(), ..Default::default() };
@@ -257,6 +256,7 @@ async fn what_the_lifecycle_forbids_is_refused_by_kind() {
     sandbox.kill("web", 9).await.unwrap();
     assert_eq!(sandbox.wait("web", "").await.unwrap(), 137);
     assert_eq!(code(sandbox.kill("web", 15).await.unwrap_err()), Code::NOT_FOUND);
+    assert_eq!(code(sandbox.exec("web", "e", &["sleep"]).await.unwrap_err()), Code::FAILED_PRECONDITION);
 }
 
 #[tokio::test]

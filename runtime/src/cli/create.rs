@@ -146,6 +146,7 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let config = context.config()?;
     let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
+    bundle.guest.process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
     let joined = join::resolve(&context.root, &mut bundle)?;
     let cgroup = place_for(context, &bundle, id)?;
     let HostPart { vm, limits, warnings, .. } = &mut bundle.host;

@@ -1,4 +1,4 @@
-//! `bulkhead exec`: a further process in a running container.
+//! `bulkhead exec`: a further process in a container that is created or runs.
 //!
 //! In the foreground this command is the proxy itself: it pumps, relays signals and exits as the process did. Detached
 //! it leaves a proxy behind, as `create` does.
@@ -100,18 +100,19 @@ impl Args {
         self.refuse()?;
         let container = Container::open(&context.root, id)?;
         let policy = context.config()?.policy;
-        let CheckedProcess { process, warnings } = self.checked_process(&container, &policy)?;
+        let CheckedProcess { mut process, warnings } = self.checked_process(&container, &policy)?;
         for warning in &warnings {
             context.log.warn(warning);
         }
         let mode = if self.detach { Mode::Detached } else { Mode::Foreground };
         let terminal = self.terminal(&process, mode)?;
+        process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
         match container.status()? {
-            Status::Starting | Status::Running => {}
+            Status::Created | Status::Starting | Status::Running => {}
             // The server says the same to one that comes later.
             Status::Paused if self.ignore_paused => {}
             Status::Paused => return Err(Error::Refused(PAUSED.into())),
-            Status::Creating | Status::Created | Status::Stopped => return Err(not_running().into()),
+            Status::Creating | Status::Stopped => return Err(not_running().into()),
         }
         let plan = proxy::Plan {
             root: absolute(&context.root)?,

@@ -162,7 +162,7 @@ impl Table {
         }
     }
 
-    /// Describes an exec of a running container.
+    /// Describes an exec of a container that is created or runs.
     pub(crate) fn describe(
         &mut self,
         key: &Key,
@@ -172,10 +172,10 @@ impl Table {
     ) -> Result<(), TableError> {
         let container = self.container_mut(&key.container)?;
         match container.init.status {
-            Status::Starting | Status::Running => {}
+            Status::Created | Status::Starting | Status::Running => {}
             Status::Paused if plan.ignore_paused => {}
             Status::Paused => return Err(TableError::ExecPaused),
-            Status::Creating | Status::Created | Status::Stopped => return Err(TableError::NotRunning),
+            Status::Creating | Status::Stopped => return Err(TableError::NotRunning),
         }
         if container.execs.contains_key(exec) {
             return Err(TableError::ExecExists(exec.clone()));

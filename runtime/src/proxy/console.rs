@@ -1,7 +1,8 @@
 //! Terminals of the host: the user's own, put into raw mode for a while, and new ones for `--console-socket`.
 //!
-//! The line discipline that matters runs in the guest; the host's must not touch a byte. With a console socket there
-//! are two pseudo terminals in a row: the caller holds the master of ours, we pump between our slave and the guest's.
+//! The line discipline that matters runs in the guest. The user's own terminal does one thing, as with runc: it puts a carriage
+//! return before a line feed, so that the process's output has none when it goes elsewhere. With a console socket there are two
+//! pseudo terminals in a row, and ours touches no byte: the caller holds its master, we pump between its slave and the guest's.
 
 use std::{
     io::{self, IoSlice},
@@ -31,7 +32,7 @@ impl RawMode {
     pub fn enter(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = rustix::io::fcntl_dupfd_cloexec(terminal, 3)?;
         let before = tcgetattr(&terminal)?;
-        make_raw(&terminal)?;
+        make_raw(&terminal, Output::AsBefore)?;
         Ok(Self { terminal, before })
     }
 }
@@ -43,9 +44,20 @@ impl Drop for RawMode {
     }
 }
 
-fn make_raw(terminal: impl AsFd) -> io::Result<()> {
+/// What a terminal in raw mode does with what is written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    AsBefore,
+    Raw,
+}
+
+fn make_raw(terminal: impl AsFd, output: Output) -> io::Result<()> {
     let mut raw = tcgetattr(&terminal)?;
+    let modes = raw.output_modes;
     raw.make_raw();
+    if output == Output::AsBefore {
+        raw.output_modes = modes;
+    }
     tcsetattr(&terminal, OptionalActions::Now, &raw)?;
     Ok(())
 }
@@ -57,7 +69,7 @@ pub(super) fn open(path: &Path, size: Option<(u16, u16)>) -> io::Result<OwnedFd>
     let master = openpt(flags)?;
     unlockpt(&master)?;
     let slave = ioctl_tiocgptpeer(&master, flags)?;
-    make_raw(&slave)?;
+    make_raw(&slave, Output::Raw)?;
     if let Some((columns, rows)) = size {
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&slave, size)?;
@@ -89,3 +101,6 @@ pub(super) fn size(terminal: impl AsFd) -> Option<(u16, u16)> {
     let size = tcgetwinsize(terminal).ok()?;
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,6 +99,13 @@ pub enum Terminal {
     Console(PathBuf),
 }
 
+impl Terminal {
+    /// Whether the guest's terminal leaves line feeds to this one. A caller with a socket has the only terminal that it knows.
+    pub fn adds_carriage_returns(&self) -> bool {
+        matches!(self, Self::Inherited)
+    }
+}
+
 /// What it says to the command, once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -23,7 +23,7 @@ pub(crate) enum ExposeError {
     Share(#[from] ShareError),
 }
 
-/// Gives back the spec for the guest, in which a read-only rootfs has all mount points. `exports` has the rootfs first.
+/// Gives back the spec for the guest. A read-only rootfs has all mount points and the working directory then. `exports` has the rootfs first.
 /// `caller` is the pidfd of a process with the mounts of who creates the container; `None` has this process's own.
 pub(crate) fn expose<'p>(
     share: &Share,
@@ -34,7 +34,9 @@ pub(crate) fn expose<'p>(
     let open = || -> Result<_, ExposeError> {
         let mut guest = Cow::Borrowed(guest);
         if let Some(rootfs) = exports.first().filter(|rootfs| rootfs.read_only) {
-            mount_points::make(&rootfs.source, &mut guest.to_mut().mounts, exports)?;
+            let guest = guest.to_mut();
+            mount_points::make(&rootfs.source, &mut guest.mounts, exports)?;
+            mount_points::make_working_directory(&rootfs.source, &guest.process.cwd, &guest.mounts)?;
         }
         Ok((guest, open_all(exports)?))
     };

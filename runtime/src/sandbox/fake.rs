@@ -53,6 +53,7 @@ pub(crate) fn process(args: &[&str]) -> ProcessSpec {
         user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
         terminal: false,
         console_size: None,
+        plain_line_feeds: false,
         capabilities: None,
         rlimits: vec![],
         no_new_privileges: false,

@@ -78,7 +78,7 @@ fn split(
     let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
     let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
-    let devices = devices::nodes(&linux.devices)?;
+    let devices = devices::nodes(&linux.devices, &linux.resources.devices, &mut warnings)?;
     let (resources, limits) = resources::parse(&linux.resources, &devices, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {

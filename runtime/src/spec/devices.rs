@@ -28,73 +28,99 @@ const GUEST: [(u32, u32, &str); 12] = [
 const BY_NAME: [&str; 1] = ["/dev/userfaultfd"];
 /// Where a rule for all minor numbers is of use in the guest: memory, terminals, misc, and the slaves of terminals.
 const MAJORS: [u32; 11] = [1, 5, 10, 136, 137, 138, 139, 140, 141, 142, 143];
+/// Devices that a warning names.
+const NAMED: usize = 8;
 /// Major and minor numbers: 12 and 20 bits.
 const MAJOR_MAX: u32 = 0xfff;
 const MINOR_MAX: u32 = 0xf_ffff;
 
-/// `linux.devices`.
-pub(super) fn nodes(raw: &[raw::Device]) -> Result<Vec<DeviceNode>, SpecError> {
+/// `linux.devices`. For a privileged container engines list all that the host has: what the guest lacks is left out then, with
+/// one warning for all of it.
+pub(super) fn nodes(
+    raw: &[raw::Device],
+    rules: &[raw::DeviceRule],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<DeviceNode>, SpecError> {
+    let privileged = allow_all(rules);
     let mut nodes = Vec::with_capacity(raw.len());
+    let mut absent = Vec::new();
     let mut paths = HashSet::new();
     for (index, device) in raw.iter().enumerate() {
-        let field = || format!("linux.devices[{index}]");
         check_absolute(&device.path, || format!("linux.devices[{index}].path"))?;
         if !paths.insert(device.path.as_str()) {
-            return Err(SpecError::Invalid {
-                field: field(),
-                reason: format!("{} is given twice", device.path),
-            });
+            let field = format!("linux.devices[{index}]");
+            return Err(SpecError::Invalid { field, reason: format!("{} is given twice", device.path) });
         }
-        let number = |value: Option<i64>, name: &str, most: u32| {
-            let field = || format!("linux.devices[{index}].{name}");
-            let value = value.ok_or_else(|| SpecError::Missing { field: field() })?;
-            let in_range = u32::try_from(value).ok().filter(|number| *number <= most);
-            in_range.ok_or_else(|| SpecError::Invalid {
-                field: field(),
-                reason: format!("{value} is out of range"),
-            })
-        };
-        let (kind, major, minor) = match device.kind.as_str() {
-            "p" => (DeviceKind::Fifo, 0, 0),
-            "c" | "u" => {
-                let major = number(device.major, "major", MAJOR_MAX)?;
-                (DeviceKind::Char, major, number(device.minor, "minor", MINOR_MAX)?)
-            }
-            "b" => {
-                let reason = format!(
-                    "{} is a block device of the host, and a microVM has none of the host's devices",
-                    device.path
-                );
-                return Err(SpecError::Refused { field: field(), reason });
-            }
-            other => {
-                let reason = format!("{other:?} is not one of c, u, b, p");
-                return Err(SpecError::Invalid { field: format!("linux.devices[{index}].type"), reason });
-            }
-        };
-        let by_name = kind == DeviceKind::Char && BY_NAME.contains(&device.path.as_str());
-        if kind == DeviceKind::Char && !by_name && !in_guest(major, minor) {
-            let known = GUEST.map(|(_, _, name)| name).join(", ");
-            let named = BY_NAME.join(", ");
-            let reason = format!(
-                "{} (c {major}:{minor}) is not in the microVM, which has {known}, and {named}",
-                device.path
-            );
-            return Err(SpecError::Refused { field: field(), reason });
+        match node(device, index) {
+            Err(SpecError::Refused { .. }) if privileged => absent.push(device.path.as_str()),
+            node => nodes.push(node?),
         }
-        nodes.push(DeviceNode {
-            path: device.path.clone(),
-            kind,
-            major,
-            minor,
-            by_name,
-            // Callers copy st_mode, type bits and all.
-            mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-            uid: device.uid.unwrap_or(0),
-            gid: device.gid.unwrap_or(0),
-        });
+    }
+    if !absent.is_empty() {
+        warnings.push(left_out(&absent));
     }
     Ok(nodes)
+}
+
+/// Whether every device may be opened and made: the last rule for all of them counts.
+fn allow_all(rules: &[raw::DeviceRule]) -> bool {
+    let parsed = rules.iter().enumerate().filter_map(|(index, raw)| rule(raw, index).ok());
+    let last = parsed.filter(|rule| (rule.kind, rule.major, rule.minor) == (None, None, None)).last();
+    last.is_some_and(|rule| rule.allow && rule.read && rule.write && rule.mknod)
+}
+
+fn left_out(absent: &[&str]) -> String {
+    let named = absent.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    let more = if absent.len() > NAMED { ", …" } else { "" };
+    format!("linux.devices: {} devices of the host are not in the microVM: {named}{more}", absent.len())
+}
+
+fn node(device: &raw::Device, index: usize) -> Result<DeviceNode, SpecError> {
+    let refused = |reason| SpecError::Refused { field: format!("linux.devices[{index}]"), reason };
+    let number = |value: Option<i64>, name: &str, most: u32| {
+        let field = || format!("linux.devices[{index}].{name}");
+        let value = value.ok_or_else(|| SpecError::Missing { field: field() })?;
+        let in_range = u32::try_from(value).ok().filter(|number| *number <= most);
+        in_range
+            .ok_or_else(|| SpecError::Invalid { field: field(), reason: format!("{value} is out of range") })
+    };
+    let (kind, major, minor) = match device.kind.as_str() {
+        "p" => (DeviceKind::Fifo, 0, 0),
+        "c" | "u" => {
+            let major = number(device.major, "major", MAJOR_MAX)?;
+            (DeviceKind::Char, major, number(device.minor, "minor", MINOR_MAX)?)
+        }
+        "b" => {
+            return Err(refused(format!(
+                "{} is a block device of the host, and a microVM has none of the host's devices",
+                device.path
+            )));
+        }
+        other => {
+            let reason = format!("{other:?} is not one of c, u, b, p");
+            return Err(SpecError::Invalid { field: format!("linux.devices[{index}].type"), reason });
+        }
+    };
+    let by_name = kind == DeviceKind::Char && BY_NAME.contains(&device.path.as_str());
+    if kind == DeviceKind::Char && !by_name && !in_guest(major, minor) {
+        let known = GUEST.map(|(_, _, name)| name).join(", ");
+        let named = BY_NAME.join(", ");
+        return Err(refused(format!(
+            "{} (c {major}:{minor}) is not in the microVM, which has {known}, and {named}",
+            device.path
+        )));
+    }
+    Ok(DeviceNode {
+        path: device.path.clone(),
+        kind,
+        major,
+        minor,
+        by_name,
+        // Callers copy st_mode, type bits and all.
+        mode: device.file_mode.unwrap_or(0o666) & 0o7777,
+        uid: device.uid.unwrap_or(0),
+        gid: device.gid.unwrap_or(0),
+    })
 }
 
 fn in_guest(major: u32, minor: u32) -> bool {

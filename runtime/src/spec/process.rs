@@ -7,6 +7,8 @@ use super::{Apparmor, ExecFlags, Policy, SpecError, capabilities, raw, rlimits, 
 
 /// Permission bits, with setuid, setgid and sticky.
 const UMASK_MAX: u32 = 0o777;
+/// The profile that confines nothing.
+const UNCONFINED: &str = "unconfined";
 /// What oom_score_adj of proc(5) takes.
 const OOM_SCORE_ADJ: std::ops::RangeInclusive<i32> = -1000..=1000;
 
@@ -31,7 +33,7 @@ pub(super) fn check(
         return Err(invalid("process.oomScoreAdj", "is not between -1000 and 1000"));
     }
     // These name profiles of the host's security module; the guest has none, and the VM is the wall instead.
-    if raw.apparmor_profile.as_deref().is_some_and(|profile| !profile.is_empty()) {
+    if raw.apparmor_profile.as_deref().is_some_and(|profile| !matches!(profile, "" | UNCONFINED)) {
         match policy.apparmor {
             Apparmor::Warn => {
                 warnings.push("process.apparmorProfile is not applied: the guest has no AppArmor".into());
@@ -52,6 +54,8 @@ pub(super) fn check(
         user: check_user(&raw.user)?,
         terminal: raw.terminal,
         console_size: console_size(raw)?,
+        // Whoever is to have the terminal knows.
+        plain_line_feeds: false,
         capabilities: raw.capabilities.as_ref().map(|sets| capabilities::parse(sets, warnings)),
         rlimits: rlimits::parse(&raw.rlimits)?,
         no_new_privileges: raw.no_new_privileges,

@@ -65,8 +65,8 @@ fn memory(raw: &raw::Memory, resources: &mut Resources, warnings: &mut Vec<Strin
         return Err(SpecError::Refused { field: field("disableOOMKiller"), reason });
     }
     let obsolete = [
-        ("kernel", raw.kernel.is_some_and(|limit| limit != 0)),
-        ("kernelTCP", raw.kernel_tcp.is_some_and(|limit| limit != 0)),
+        ("kernel", asks_for_limit(raw.kernel)),
+        ("kernelTCP", asks_for_limit(raw.kernel_tcp)),
         ("swappiness", raw.swappiness.is_some()),
     ];
     for (name, _) in obsolete.iter().filter(|(_, given)| *given) {
@@ -100,7 +100,7 @@ fn memory(raw: &raw::Memory, resources: &mut Resources, warnings: &mut Vec<Strin
 fn cpu(raw: &raw::Cpu, resources: &mut Resources) -> Result<(), SpecError> {
     let field = |name: &str| format!("linux.resources.cpu.{name}");
     let realtime = [
-        ("realtimeRuntime", raw.realtime_runtime.is_some_and(|value| value != 0)),
+        ("realtimeRuntime", asks_for_limit(raw.realtime_runtime)),
         ("realtimePeriod", raw.realtime_period.is_some_and(|value| value != 0)),
     ];
     if let Some((name, _)) = realtime.iter().find(|(_, given)| *given) {
@@ -109,7 +109,8 @@ fn cpu(raw: &raw::Cpu, resources: &mut Resources) -> Result<(), SpecError> {
     }
     resources.cpu_weight = raw.shares.filter(|shares| *shares != 0).map(weight_of);
     let quota = raw.quota.filter(|quota| *quota != 0);
-    resources.cpu_quota = quota.map(|quota| limit_of(&field("quota"), quota)).transpose()?;
+    // Any negative quota is none, as the kernel's file of cgroup1 has it.
+    resources.cpu_quota = quota.map(|quota| u64::try_from(quota).map_or(Limit::Max, Limit::Value));
     resources.cpu_period = raw.period.filter(|period| *period != 0);
     resources.cpu_burst = raw.burst;
     resources.cpu_idle = match raw.idle {
@@ -123,6 +124,11 @@ fn cpu(raw: &raw::Cpu, resources: &mut Resources) -> Result<(), SpecError> {
         }
     };
     Ok(())
+}
+
+/// Neither "not set" nor "no limit".
+fn asks_for_limit(value: Option<i64>) -> bool {
+    value.is_some_and(|value| !matches!(value, 0 | -1))
 }
 
 fn limit_of(field: &str, value: i64) -> Result<Limit, SpecError> {

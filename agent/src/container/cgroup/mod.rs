@@ -14,11 +14,12 @@ mod watch;
 use std::{
     ffi::CStr,
     fs, io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use bulkhead_protocol::{container::Resources, id::ContainerId};
+use bulkhead_sys::pidfd::by_number;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use self::watch::Watch;
@@ -99,6 +100,27 @@ impl Cgroup {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         rustix::fs::openat2(&own, below, flags, Mode::empty(), resolve).during("open cgroup", below)
+    }
+
+    /// The cgroup that the process is in, opened: this one or one below it.
+    ///
+    /// # Errors
+    /// The process has ended or is elsewhere; or its cgroup is gone, which it may be when the process was just moved.
+    pub(super) fn open_that_of(&self, pid: u32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, ContainerError> {
+        const STEP: &str = "look for the cgroup of";
+        let process = format!("process {pid}");
+        let read = |pid| fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        let text = by_number(pid, pidfd, read).and_then(|read| read).during(STEP, &process)?;
+        let below = self.below(&text).ok_or("it is not in the container's").during(STEP, &process)?;
+        self.open_below(below)
+    }
+
+    /// The path below this cgroup that /proc/PID/cgroup names (cgroups(7)): `0::/bulkhead/ID[/PATH]`.
+    fn below<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let (parent, path) = path.split_once('/')?;
+        let (own, below) = path.split_once('/').unwrap_or((path, ""));
+        (parent == PARENT && Path::new(own) == self.path.file_name()?).then_some(below)
     }
 
     /// Writes the limits and attaches the device rules.

@@ -6,6 +6,24 @@ fn the_count_of_kills_is_not_taken_from_a_longer_name() {
     assert_eq!(event("oom_kill_x 3\n", "oom_kill"), 0);
 }
 
+#[test]
+fn the_cgroup_of_a_process_counts_at_or_below_the_containers_own() {
+    let web = Cgroup::of(Path::new("/sys/fs/cgroup"), &"web".parse().unwrap());
+    assert_eq!(web.below("0::/bulkhead/web\n"), Some(""));
+    assert_eq!(web.below("0::/bulkhead/web/init.scope\n"), Some("init.scope"));
+    assert_eq!(web.below("1:name=other:/x\n0::/bulkhead/web/a/b\n"), Some("a/b"));
+    for elsewhere in [
+        "0::/\n",
+        "0::/bulkhead\n",
+        "0::/bulkhead/webs/a\n",
+        "0::/other/web\n",
+        "1:name=x:/bulkhead/web\n",
+        "",
+    ] {
+        assert_eq!(web.below(elsewhere), None, "{elsewhere}");
+    }
+}
+
 /// Directories in each other, more than a path can name.
 fn deep(top: &Path) -> OwnedFd {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -37,11 +37,31 @@ fn dots_at_the_front_stop_at_the_root() {
 }
 
 #[test]
-fn a_dangling_link_is_not_made_a_directory() {
-    let (outside, root) = root();
+fn what_a_link_to_nothing_names_is_made_in_the_root_and_below_a_mount() {
+    let (outside, mut root) = root();
     symlink("/nowhere", outside.path().join("root/link")).unwrap();
-    assert!(root.make_directory("/link/x").is_err());
+    let made = root.make_directory("/link/x").unwrap();
+    assert_eq!(path_of(&made), outside.path().join("root/nowhere/x"));
     assert!(!Path::new("/nowhere").exists());
+    hold(&mut root, &outside, "/data");
+    let mounted = outside.path().join("mounted/data");
+    symlink("../target", mounted.join("link")).unwrap();
+    // Links leave a mount by the way that its place in the root is.
+    assert_eq!(path_of(&root.make_file("/data/link").unwrap()), outside.path().join("root/target"));
+}
+
+#[test]
+fn a_device_is_made_where_its_link_leads() {
+    let (outside, root) = root();
+    fs::create_dir(outside.path().join("root/dev")).unwrap();
+    symlink("other", outside.path().join("root/dev/device")).unwrap();
+    symlink("../deep/down", outside.path().join("root/dev/other")).unwrap();
+    symlink("loop", outside.path().join("root/dev/loop")).unwrap();
+    let (parent, name) = root.make_parent_of_target("/dev/device").unwrap();
+    assert_eq!((path_of(&parent), name.as_str()), (outside.path().join("root/deep"), "down"));
+    let (parent, name) = root.make_parent_of_target("//dev/./plain").unwrap();
+    assert_eq!((path_of(&parent), name.as_str()), (outside.path().join("root/dev"), "plain"));
+    assert_eq!(root.make_parent_of_target("/dev/loop").unwrap_err(), Errno::LOOP);
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn process() -> ProcessSpec {
         user: User { uid: 0, gid: 0, additional_gids: vec![], umask: None },
         terminal: false,
         console_size: None,
+        plain_line_feeds: false,
         capabilities: None,
         rlimits: vec![],
         no_new_privileges: true,
@@ -228,7 +229,7 @@ fn a_process_that_contradicts_itself_is_refused() {
     let check = |change: fn(&mut ProcessSpec)| {
         let mut process = process();
         change(&mut process);
-        join(namespaces::MOUNT, &process, &Confinement::default()).unwrap_err().chain()
+        join(namespaces::MOUNT, &process, none()).unwrap_err().chain()
     };
     assert_eq!(check(|process| process.args.clear()), "process.args is empty");
     assert_eq!(check(|process| process.cwd = "tmp".into()), r#"process.cwd "tmp" is not an absolute path"#);
@@ -245,7 +246,7 @@ fn a_process_that_contradicts_itself_is_refused() {
 #[test]
 fn a_process_joins_a_container_or_nothing() {
     for namespaces in [0, namespaces::USER | namespaces::NETWORK] {
-        let refused = join(namespaces, &process(), &Confinement::default()).unwrap_err();
+        let refused = join(namespaces, &process(), none()).unwrap_err();
         assert_eq!(refused.chain(), "the process whose namespaces are joined is not in a container");
     }
 }
@@ -254,10 +255,35 @@ fn a_process_joins_a_container_or_nothing() {
 fn a_further_process_mounts_nothing() {
     let mut process = process();
     process.terminal = true;
-    let plan = join(namespaces::MOUNT, &process, &Confinement::default()).unwrap();
+    let plan = join(namespaces::MOUNT, &process, none()).unwrap();
     assert_eq!(plan.launch.kind, LaunchKind::Join);
-    assert!(plan.steps.contains(&Step::Terminal { size: None, console: false }));
+    assert!(plan.steps.contains(&Step::Terminal { size: None, plain_line_feeds: false, console: false }));
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device(_))));
+}
+
+/// Of a container without a user namespace.
+fn none() -> Inherited<'static> {
+    const NONE: &Confinement = &Confinement { seccomp: None, personality: None, memory_policy: None };
+    Inherited { confinement: NONE, uid_mappings: &[] }
+}
+
+#[test]
+fn the_streams_belong_to_the_user_by_the_ids_of_the_guest() {
+    let mut spec = spec();
+    spec.process.user.uid = 1000;
+    assert_eq!(planned(&spec).launch.stream_owner, Some(1000));
+    spec.namespaces.push(Namespace { kind: NamespaceKind::User, place: NamespacePlace::New });
+    let mapping = |container, host, size| IdMapping { container, host, size };
+    spec.uid_mappings = vec![mapping(0, 5000, 1), mapping(1000, 100_000, 1)];
+    spec.gid_mappings = spec.uid_mappings.clone();
+    assert_eq!(planned(&spec).launch.stream_owner, Some(100_000));
+    let inherited = Inherited { uid_mappings: &spec.uid_mappings, ..none() };
+    for (uid, owner) in [(0, Some(5000)), (1000, Some(100_000)), (1, None), (1001, None)] {
+        let user = User { uid, ..spec.process.user.clone() };
+        let process = ProcessSpec { user, ..process() };
+        let plan = join(namespaces::MOUNT | namespaces::USER, &process, inherited).unwrap();
+        assert_eq!(plan.launch.stream_owner, owner, "{uid}");
+    }
 }
 
 fn filtered() -> Confinement {
@@ -269,7 +295,9 @@ fn filtered() -> Confinement {
 fn a_filter_is_set_after_the_release_and_takes_a_capability_only_without_no_new_privs() {
     let last = |no_new_privileges| {
         let process = ProcessSpec { no_new_privileges, ..process() };
-        let plan = join(namespaces::MOUNT, &process, &filtered()).unwrap();
+        let plan =
+            join(namespaces::MOUNT, &process, Inherited { confinement: &filtered(), uid_mappings: &[] })
+                .unwrap();
         let reserve = plan.steps.contains(&Step::Capabilities { for_filter: true });
         (reserve, plan.last_steps)
     };
@@ -285,7 +313,7 @@ fn the_first_cpus_of_an_exec_are_not_those_of_a_new_container() {
     let mut spec = spec();
     spec.process.scheduling.exec_cpus = exec_cpus;
     assert_eq!(planned(&spec).launch.initial_cpus, None);
-    let plan = join(namespaces::MOUNT, &spec.process, &Confinement::default()).unwrap();
+    let plan = join(namespaces::MOUNT, &spec.process, none()).unwrap();
     assert_eq!(plan.launch.initial_cpus, Cpus::new(1));
 }
 

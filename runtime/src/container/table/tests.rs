@@ -57,11 +57,13 @@ fn an_exit_that_comes_before_the_answer_to_start_counts() {
 }
 
 #[test]
-fn an_exec_needs_a_running_container_and_a_free_id() {
+fn an_exec_needs_a_container_that_is_made_and_a_free_id() {
     let (init, exec) = (key(""), key("e"));
     let id = exec.exec.clone().unwrap();
-    let mut table = created();
+    let mut table = Table::default();
+    table.reserve(&init.container, "/b".into(), vec![], Stdio::default()).unwrap();
     assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::NotRunning));
+    created().describe(&init, &id, Stdio::default(), plan()).unwrap();
     let mut table = running();
     table.describe(&init, &id, Stdio::default(), plan()).unwrap();
     assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::ExecExists(id)));

@@ -58,8 +58,9 @@ fn a_symlink_out_of_the_rootfs_leads_back_into_it() {
     fs::create_dir(&outside).unwrap();
     symlink(&outside, rootfs.join("link")).unwrap();
     symlink("/run", rootfs.join("var")).unwrap();
-    assert!(make(&rootfs, &mut [proc("/link/new")], &[]).is_err());
+    make(&rootfs, &mut [proc("/link/new")], &[]).unwrap();
     assert!(!outside.join("new").exists());
+    assert!(rootfs.join(outside.strip_prefix("/").unwrap()).join("new").is_dir());
     make(&rootfs, &mut [proc("/var/lock")], &[]).unwrap();
     assert!(rootfs.join("run/lock").is_dir());
 }
@@ -105,4 +106,22 @@ fn a_tmpfs_takes_the_mode_of_a_directory_of_the_image_only() {
     assert_eq!(mounts[0].data, Vec::<String>::new());
     assert_eq!(mounts[1].data, ["size=1m", "mode=1777"]);
     assert_eq!(mounts[2].data, ["mode=700"]);
+}
+
+#[test]
+fn a_missing_working_directory_is_made_but_not_below_a_mount() {
+    let dir = tempfile::tempdir().unwrap();
+    symlink("/srv/app", dir.path().join("app")).unwrap();
+    let mounts = [proc("/data")];
+    for path in ["/app/run", "/data/run", "/"] {
+        make_working_directory(dir.path(), path, &mounts).unwrap();
+    }
+    assert!(dir.path().join("srv/app/run").is_dir());
+    assert!(!dir.path().join("data").exists());
+    fs::write(dir.path().join("file"), "").unwrap();
+    let error = make_working_directory(dir.path(), "/file/x", &mounts).unwrap_err();
+    assert_eq!(
+        bulkhead_sys::chain(&error),
+        "make working directory /file/x in the rootfs: Not a directory (os error 20)"
+    );
 }

@@ -50,6 +50,41 @@ fn a_device_of_the_host_is_refused_by_name() {
 }
 
 #[test]
+fn devices_of_the_host_are_left_out_for_a_privileged_container_with_one_warning() {
+    let all = json!({"allow": true, "access": "rwm"});
+    let none = json!({"allow": false, "access": "rwm"});
+    let devices: Vec<Value> = (0..20)
+        .map(|minor| json!({"path": format!("/dev/sd{minor}"), "type": "b", "major": 8, "minor": minor}))
+        .chain([
+            json!({"path": "/dev/kvm", "type": "c", "major": 10, "minor": 232}),
+            json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}),
+        ])
+        .collect();
+    let with =
+        |rules: Value| bundle().set("linux.devices", json!(devices)).set("linux.resources.devices", rules);
+    let privileged = with(json!([none, all, {"allow": false, "type": "c", "major": 1, "minor": 1}]));
+    let paths: Vec<String> = privileged.guest().devices.into_iter().map(|node| node.path).collect();
+    assert_eq!(paths, ["/dev/fuse"]);
+    let warning = "linux.devices: 21 devices of the host are not in the microVM: /dev/sd0, /dev/sd1, ";
+    assert_eq!(privileged.warnings().len(), 1);
+    assert!(privileged.warnings()[0].starts_with(warning), "{:?}", privileged.warnings());
+    let some = json!({"allow": true, "type": "b", "access": "rwm"});
+    let read_only = json!({"allow": true, "access": "r"});
+    for rules in [json!([]), json!([all, none]), json!([some]), json!([read_only])] {
+        let refusal = with(rules).refusal();
+        assert!(
+            refusal.starts_with("linux.devices[0] is not supported: /dev/sd0 is a block device"),
+            "{refusal}"
+        );
+    }
+    // What is wrong stays wrong.
+    let wrong = bundle().set("linux.resources.devices", json!([all]));
+    let refusal =
+        wrong.set("linux.devices", one(json!({"path": "/dev/x", "type": "c", "major": 1}))).refusal();
+    assert_eq!(refusal, "linux.devices[0].minor is missing");
+}
+
+#[test]
 fn a_device_must_be_whole() {
     let refusal = |value| device(value).refusal();
     let lacking = refusal(json!({"path": "/dev/x", "type": "c", "major": 1}));

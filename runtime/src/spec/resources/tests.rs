@@ -69,7 +69,9 @@ fn cpu_bandwidth_is_taken() {
     let cpu = resources("cpu", json!({"quota": 50_000, "period": 100_000, "burst": 10, "idle": 1}));
     assert_eq!((cpu.cpu_quota, cpu.cpu_period), (Some(Limit::Value(50_000)), Some(100_000)));
     assert_eq!((cpu.cpu_burst, cpu.cpu_idle), (Some(10), Some(true)));
-    assert_eq!(resources("cpu", json!({"quota": -1})).cpu_quota, Some(Limit::Max));
+    for none in [-1, -5, i64::MIN] {
+        assert_eq!(resources("cpu", json!({"quota": none})).cpu_quota, Some(Limit::Max));
+    }
     let unset = resources("cpu", json!({"quota": 0, "period": 0, "idle": 0, "realtimeRuntime": 0}));
     assert_eq!((unset.cpu_quota, unset.cpu_period, unset.cpu_idle), (None, None, Some(false)));
 }
@@ -78,8 +80,6 @@ fn cpu_bandwidth_is_taken() {
 fn a_bad_cpu_value_is_refused_by_name() {
     let refusal = with("cpu", json!({"idle": 2})).refusal();
     assert_eq!(refusal, "linux.resources.cpu.idle: 2 is neither 0 nor 1");
-    let refusal = with("cpu", json!({"quota": -5})).refusal();
-    assert_eq!(refusal, "linux.resources.cpu.quota: -5 is negative (-1 is no limit)");
     let refusal = with("cpu", json!({"shares": -1})).refusal();
     assert!(refusal.starts_with("linux.resources.cpu.shares: invalid value: integer `-1`"), "{refusal}");
     for name in ["realtimeRuntime", "realtimePeriod"] {
@@ -97,6 +97,21 @@ fn a_pids_limit_of_zero_is_a_limit() {
     assert_eq!(resources("pids", json!({})).pids_max, None);
     let refusal = with("pids", json!({"limit": -2})).refusal();
     assert_eq!(refusal, "linux.resources.pids.limit: -2 is negative (-1 is no limit)");
+}
+
+#[test]
+fn minus_one_is_no_limit_also_where_there_is_none() {
+    let spec =
+        with("memory", json!({"limit": -1, "reservation": -1, "swap": -1, "kernel": -1, "kernelTCP": -1}));
+    let memory = spec.guest().resources;
+    let no_limit = Some(Limit::Max);
+    assert_eq!(
+        (memory.memory_max, memory.memory_low, memory.memory_swap_max),
+        (no_limit, no_limit, no_limit)
+    );
+    assert_eq!(spec.warnings(), [""; 0]);
+    let cpu = with("cpu", json!({"quota": -1, "realtimeRuntime": -1}));
+    assert_eq!(cpu.guest().resources.cpu_quota, no_limit);
 }
 
 #[test]
