@@ -8,6 +8,7 @@ pub mod error_chain;
 pub mod hook;
 pub mod loopback;
 pub mod mount;
+pub mod mount_table;
 pub mod namespace;
 pub mod pidfd;
 pub mod user_namespace;
