@@ -33,3 +33,4 @@ mod run;
 mod schema;
 mod systemd;
 mod terminal;
+mod volumes;

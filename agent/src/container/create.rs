@@ -16,6 +16,7 @@ use super::{
     layout::Layout,
     plan::{self, Places},
     rlimits, scheduling,
+    volumes::InUse,
 };
 
 /// A container whose init is parked before exec.
@@ -28,6 +29,8 @@ pub struct Created {
     pub gate: ParkedInit,
     pub pty_master: Option<OwnedFd>,
     pub confinement: Confinement,
+    /// Held as long as the container is there.
+    pub volumes: InUse,
 }
 
 /// Lives between `create` and `start`. Releasing consumes it; dropping it without releasing ends the init.
@@ -53,7 +56,9 @@ pub async fn create(
     stdio.fits(&spec.process)?;
     let cgroup = Cgroup::of(&layout.cgroups, id);
     let spec = devices::renumbered(spec)?;
-    let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, &spec)?;
+    let volumes = layout.volumes.take(&layout.share, &spec).await?;
+    let places = Places { share: &layout.share, volumes: &volumes.mounts(), cgroup: cgroup.path() };
+    let plan = plan::create(places, &spec)?;
     cgroup.make(&layout.cgroups)?;
     let unfinished = Unfinished { cgroup, finished: false };
     let request = LaunchRequest {
@@ -83,6 +88,7 @@ pub async fn create(
         gate: ParkedInit(gate),
         pty_master,
         confinement: spec.confinement.clone(),
+        volumes,
     })
 }
 

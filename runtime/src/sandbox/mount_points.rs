@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::share::Export;
+use super::source::Export;
 
 #[derive(Debug, thiserror::Error)]
 #[error("make mount point {} in the rootfs", .destination)]
@@ -56,8 +56,8 @@ pub(crate) fn make(rootfs: &Path, mounts: &mut [Mount], exports: &[Export]) -> R
 
 /// A file is mounted on a file.
 fn is_file(mount: &Mount, exports: &[Export]) -> bool {
-    let MountSource::Bind { path, .. } = &mount.source else { return false };
-    exports.iter().any(|export| export.share == *path && !export.directory)
+    let MountSource::Export { name } = &mount.source else { return false };
+    exports.iter().any(|export| export.share == *name && !export.directory)
 }
 
 /// True when it was missing.

@@ -14,16 +14,19 @@
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
+//!   probe meet DIRECTORY     locks, maps, watches and listens there, prints "ready" and answers a `probe visit`
+//!   probe visit DIRECTORY    prints what it has of the `probe meet` in a directory
 //!   probe empower PATH       gives PATH the file capability CAP_NET_RAW and prints "ok" or the error's name
 
 use std::{
     env,
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
+    path::Path,
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, report};
+use bulkhead_tests::probe::{bytes, calls, neighbours, report};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -89,6 +92,11 @@ fn main() -> ExitCode {
         }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
+        ["meet", directory] => tell(neighbours::meet(Path::new(directory))),
+        ["visit", directory] => match neighbours::visit(Path::new(directory)) {
+            Ok(seen) => println!("{seen}"),
+            Err(error) => tell(Err(error)),
+        },
         ["empower", path] => tell(empower(path)),
         _ => {
             eprintln!("probe: unknown words {words:?}");

@@ -1,6 +1,7 @@
 //! What the probe binary and the tests that read its answers share.
 
 pub mod calls;
+pub mod neighbours;
 pub mod report;
 
 /// `length` bytes drawn from `seed` (xorshift64*): what `probe spew` writes and a test expects.
