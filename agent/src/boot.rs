@@ -13,8 +13,10 @@ use rustix::{
 
 use crate::say;
 
-/// Where the virtio-fs share is mounted; rootfs and volumes are directories below it.
+/// Where the virtio-fs share is mounted: the rootfs of containers, and what volumes are made of, are below it.
 pub const SHARE: &str = "/run/share";
+/// Where each volume is mounted while containers use it.
+pub const VOLUMES: &str = "/run/volumes";
 /// The share's tag, as the VMM announces it.
 const SHARE_TAG: &str = "share";
 pub const CGROUP: &str = "/sys/fs/cgroup";

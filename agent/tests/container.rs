@@ -167,7 +167,7 @@ async fn a_source_that_is_a_link_is_refused() {
     let mut spec = spec(&["sh"]);
     spec.mounts.push(bind("/evil", "c/evil/passwd"));
     let error = host.create(&spec).await.unwrap_err();
-    assert_eq!(error.chain(), "open source in share c/evil/passwd: too many levels of symbolic links");
+    assert_eq!(error.chain(), "open in volume evil/passwd: too many levels of symbolic links");
     host.assert_clean();
 }
 

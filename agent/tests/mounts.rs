@@ -8,9 +8,12 @@ mod support;
 
 use std::{fs, path::PathBuf};
 
-use bulkhead_protocol::container::{ContainerSpec, IdMap, Mount, MountSource, Propagation, PropagationMode};
+use bulkhead_protocol::container::{
+    ContainerSpec, IdMap, Mount, MountSource, Place, Propagation, PropagationMode, Submount, Volume,
+    VolumeKind,
+};
 use rustix::mount::{MountFlags, UnmountFlags};
-use support::{Host, bind, filesystem, host, ids, mount, spec};
+use support::{Host, bind, filesystem, host, ids, mount, place, share_path, spec};
 
 /// MOUNT_ATTR_RDONLY, NOSUID, NODIRATIME of linux/mount.h.
 const READ_ONLY: u64 = 0x1;
@@ -102,12 +105,24 @@ async fn propagation_holds_inside_the_container() {
 async fn recursive_attributes_reach_the_mounts_below_a_bind() {
     let Some(host) = host() else { return };
     let below = Below::mount(data(&host).join("below"));
-    let change = |spec: &mut ContainerSpec| {
-        let recursive = Mount { recursive_set: READ_ONLY | NO_DIR_ATIME, ..bind("/recursive", "c/data") };
-        spec.mounts.push(recursive);
-        spec.mounts.push(Mount { set: READ_ONLY, ..bind("/top", "c/data") });
+    let volume = Volume { name: share_path("c/data/below"), kind: VolumeKind::Share };
+    let below_it = |attributes| {
+        let place = Place { volume: volume.clone(), path: None, attributes };
+        vec![Submount { below: share_path("below"), place }]
     };
-    let script = "touch /recursive/below/x; touch /top/x; touch /top/below/y; cat /proc/self/mountinfo";
+    let whole = |destination: &str, attributes| {
+        mount(destination, MountSource::Bind { place: place("c/data"), submounts: below_it(attributes) })
+    };
+    let change = |spec: &mut ContainerSpec| {
+        spec.mounts.push(Mount { recursive_set: READ_ONLY | NO_DIR_ATIME, ..whole("/recursive", 0) });
+        spec.mounts.push(Mount { set: READ_ONLY, ..whole("/top", 0) });
+        // As they are on the host, which their parents do not change.
+        spec.mounts.push(whole("/there", READ_ONLY | NO_SUID));
+        spec.mounts.push(Mount { recursive_clear: READ_ONLY, ..whole("/cleared", READ_ONLY) });
+    };
+    let script =
+        "touch /recursive/below/x; touch /top/x; touch /top/below/y; touch /there/z; touch /there/below/z
+        cat /proc/self/mountinfo";
     let out = host.shell(change, script).await;
     // The place of the test may add its own, such as nosuid.
     let has = |path: &str, option: &str| {
@@ -116,7 +131,10 @@ async fn recursive_attributes_reach_the_mounts_below_a_bind() {
     };
     assert!(has("/recursive/below", "ro") && has("/recursive/below", "nodiratime"), "{out}");
     assert!(has("/top", "ro") && has("/top/below", "rw"), "{out}");
-    assert!(!below.0.join("x").exists() && below.0.join("y").exists());
+    assert!(has("/there", "rw") && has("/there/below", "ro") && has("/there/below", "nosuid"), "{out}");
+    assert!(has("/cleared/below", "rw"), "{out}");
+    let made = ["x", "y", "z"].map(|name| below.0.join(name).exists());
+    assert_eq!(made, [false, true, false]);
 }
 
 #[tokio::test]

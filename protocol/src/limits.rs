@@ -8,6 +8,8 @@ pub const CONTAINERS: usize = 256;
 pub const EXECS: usize = 1024;
 /// Mounts of one container: each takes a descriptor while it is made, and a process has 1024.
 pub const MOUNTS: usize = 512;
+/// Mounts of the host below the sources of a container's recursive binds.
+pub const SUBMOUNTS: usize = 256;
 /// Bytes of the JSON of a `ContainerSpec` or `ProcessSpec`.
 pub const CONTAINER_SPEC: usize = 3 << 20;
 /// Bytes of a `config.json` (a spec of 10 MB is read, then refused or split).

@@ -10,6 +10,7 @@ pub mod hook;
 pub mod in_root;
 pub mod loopback;
 pub mod mount;
+pub mod mount_table;
 pub mod namespace;
 pub mod pidfd;
 pub mod text;

@@ -34,3 +34,4 @@ mod run;
 mod schema;
 mod systemd;
 mod terminal;
+mod volumes;

@@ -16,6 +16,7 @@ use super::{
     layout::Layout,
     plan::{self, Places},
     rlimits, scheduling,
+    volumes::InUse,
 };
 
 /// A container whose init is parked before exec.
@@ -29,6 +30,8 @@ pub struct Created {
     pub pty_master: Option<OwnedFd>,
     pub confinement: Confinement,
     pub uid_mappings: Vec<IdMapping>,
+    /// Held as long as the container is there.
+    pub volumes: InUse,
 }
 
 /// Lives between `create` and `start`. Releasing consumes it; dropping it without releasing ends the init.
@@ -54,7 +57,9 @@ pub async fn create(
     stdio.fits(&spec.process)?;
     let cgroup = Cgroup::of(&layout.cgroups, id);
     let spec = devices::renumbered(spec)?;
-    let plan = plan::create(Places { share: &layout.share, cgroup: cgroup.path() }, &spec)?;
+    let volumes = layout.volumes.take(&layout.share, &spec).await?;
+    let places = Places { share: &layout.share, volumes: &volumes.mounts(), cgroup: cgroup.path() };
+    let plan = plan::create(places, &spec)?;
     cgroup.make(&layout.cgroups)?;
     let unfinished = Unfinished { cgroup, finished: false };
     let request = LaunchRequest {
@@ -86,6 +91,7 @@ pub async fn create(
         pty_master,
         confinement: spec.confinement.clone(),
         uid_mappings: spec.uid_mappings.clone(),
+        volumes,
     })
 }
 

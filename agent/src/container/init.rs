@@ -34,7 +34,7 @@ use super::{
     mounts,
     namespaces::{self, Fork},
     path::Root,
-    plan::{LaunchKind, Plan, Step},
+    plan::{BelowBind, LaunchKind, Plan, Step},
     program::{self, Entered, Program},
     rootfs::{self, Sources},
     scheduling, staging, start_hooks, sysctl,
@@ -212,7 +212,7 @@ impl<'a> Process<'a> {
                 rustix::system::setdomainname(name.as_bytes()).during("set domain name", name)
             }
             Step::Rootfs => self.attach_rootfs(),
-            Step::BindMount { source, mount } => self.bind(*source, mount),
+            Step::BindMount { source, mount, submounts } => self.bind(*source, mount, submounts),
             Step::FilesystemMount(mount) => self.filesystem(mount),
             Step::MappedMount { source, mount } => self.mapped(*source, mount),
             Step::Remount(mount) => self.remount(mount),
@@ -294,16 +294,23 @@ impl<'a> Process<'a> {
         Ok(())
     }
 
-    fn bind(&mut self, source: usize, mount: &Mount) -> Result<(), ContainerError> {
+    fn bind(&mut self, source: usize, mount: &Mount, submounts: &[BelowBind]) -> Result<(), ContainerError> {
         let path = mount.destination.as_str();
-        let taken = self.sources.as_mut().and_then(|sources| sources.binds.get_mut(source)?.take());
-        let fd = taken.ok_or("its source was not opened").during("bind mount on", path)?;
+        let fd = self.bind_source(source, path)?;
         let file = !super::path::is_directory(&fd).during("bind mount on", path)?;
         let place = mounts::destination(&self.root, mount, file)?;
         mounts::outside_procfs(&place, path)?;
         mounts::set_attributes(&fd, mount, 0)?;
         attach(&fd, &place).during("bind mount on", path)?;
+        for BelowBind { source, below } in submounts {
+            mounts::attach_below(&fd, below, &self.bind_source(*source, path)?, mount)?;
+        }
         self.root.hold(path, &place, fd).during("bind mount on", path)
+    }
+
+    fn bind_source(&mut self, source: usize, path: &str) -> Result<OwnedFd, ContainerError> {
+        let taken = self.sources.as_mut().and_then(|sources| sources.binds.get_mut(source)?.take());
+        taken.ok_or("its source was not opened").during("bind mount on", path)
     }
 
     fn filesystem(&mut self, mount: &Mount) -> Result<(), ContainerError> {

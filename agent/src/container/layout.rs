@@ -1,9 +1,9 @@
 //! Where things are in the guest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::launch::Launcher;
-use crate::boot::{CGROUP, SHARE};
+use super::{launch::Launcher, volumes::Volumes};
+use crate::boot::{CGROUP, SHARE, VOLUMES};
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
 #[derive(Debug, Clone)]
@@ -12,12 +12,19 @@ pub struct Layout {
     pub launcher: Launcher,
     /// The root of the share.
     pub share: PathBuf,
+    /// Those that containers use.
+    pub volumes: Volumes,
     /// The cgroup2 mount.
     pub cgroups: PathBuf,
 }
 
 impl Layout {
     pub fn guest() -> Self {
-        Self { launcher: Launcher::new("/proc/self/exe"), share: SHARE.into(), cgroups: CGROUP.into() }
+        Self {
+            launcher: Launcher::new("/proc/self/exe"),
+            share: SHARE.into(),
+            volumes: Volumes::below(Path::new(VOLUMES)),
+            cgroups: CGROUP.into(),
+        }
     }
 }

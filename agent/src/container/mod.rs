@@ -14,7 +14,7 @@
 //!   launch
 //!   message                       rootfs, start_hooks
 //!   plan
-//!   mounts, devices, masked, console, cgroup
+//!   mounts, devices, masked, console, cgroup, volumes
 //!   staging
 //!   detached, and single steps: credentials, rlimits, sysctl …
 //!   error, path, namespaces
@@ -49,6 +49,7 @@ mod staging;
 mod start_hooks;
 pub mod stats;
 mod sysctl;
+mod volumes;
 
 pub use self::{
     cgroup::Cgroup,
@@ -59,4 +60,5 @@ pub use self::{
     layout::Layout,
     prepare::prepare,
     running::Running,
+    volumes::{InUse, Volumes},
 };

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use bulkhead_protocol::container::{IdMap, Mount, MountSource};
+use bulkhead_protocol::container::{IdMap, Mount, MountSource, SharePath};
 use bulkhead_sys::{mount::Attributes, user_namespace::with_maps};
 use rustix::{
     fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, fstat, fstatfs, statx},
@@ -10,7 +10,7 @@ use rustix::{
 };
 
 use super::{
-    detached::{filesystem, propagation},
+    detached::{attach, filesystem, propagation},
     error::{Cause, ContainerError, During},
     namespaces,
     path::{Root, make_child_directory, open_beneath},
@@ -74,7 +74,10 @@ pub(super) fn destination(root: &Root, mount: &Mount, file: bool) -> Result<Owne
     let path = mount.destination.as_str();
     let kind = match &mount.source {
         MountSource::Filesystem { kind, .. } => kind.as_str(),
-        MountSource::Bind { .. } | MountSource::Cgroup | MountSource::Remount => "",
+        MountSource::Export { .. }
+        | MountSource::Bind { .. }
+        | MountSource::Cgroup
+        | MountSource::Remount => "",
     };
     let place = match kind {
         "proc" | "sysfs" => ordinary_directory(root, path)?,
@@ -147,19 +150,40 @@ pub(super) fn mounted_at(root: &Root, path: &str) -> Result<OwnedFd, ContainerEr
     Err("nothing is mounted there").during(STEP, path)
 }
 
+/// Mounts what lies below a bind at its place there. It has the attributes that it has on the host, and those that the
+/// specification wants of all mounts below. `bind` is attached already: a place in a detached mount is none.
+pub(super) fn attach_below(
+    bind: &OwnedFd,
+    below: &SharePath,
+    submount: &OwnedFd,
+    mount: &Mount,
+) -> Result<(), ContainerError> {
+    let path = format!("{}/{}", mount.destination.trim_end_matches('/'), below.as_str());
+    let place = open_beneath(bind, below.as_str(), OFlags::PATH).during("find mount point", &path)?;
+    recursive_attributes(mount, 0).apply(submount).during("set attributes of mount", &path)?;
+    if let Some(wanted) = mount.propagation.filter(|wanted| wanted.recursive) {
+        propagation(wanted).apply(submount).during("set propagation of mount", &path)?;
+    }
+    attach(submount, &place).during("bind mount on", &path)
+}
+
+/// Those of the mount and of all below it.
+fn recursive_attributes(mount: &Mount, later: u64) -> Attributes {
+    Attributes {
+        set: mount.recursive_set & !later,
+        clear: mount.recursive_clear,
+        recursive: true,
+        ..Attributes::default()
+    }
+}
+
 /// Sets what the specification wants of a mount, all but what `seal` does later.
 pub(super) fn set_attributes(fd: &OwnedFd, mount: &Mount, later: u64) -> Result<(), ContainerError> {
     const STEP: &str = "set attributes of mount";
     let path = mount.destination.as_str();
     let own = Attributes { set: mount.set & !later, clear: mount.clear, ..Attributes::default() };
     own.apply(fd).during(STEP, path)?;
-    let all = Attributes {
-        set: mount.recursive_set & !later,
-        clear: mount.recursive_clear,
-        recursive: true,
-        ..Attributes::default()
-    };
-    all.apply(fd).during(STEP, path)?;
+    recursive_attributes(mount, later).apply(fd).during(STEP, path)?;
     if let Some(wanted) = mount.propagation {
         propagation(wanted).apply(fd).during("set propagation of mount", path)?;
     }

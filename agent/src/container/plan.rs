@@ -15,7 +15,7 @@ use std::{
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, Cpus, DeviceNode, IdMapping, MemoryPolicy, Mount,
-        MountSource, NamespaceKind, NamespacePlace, Personality, ProcessSpec, Propagation, Seccomp,
+        MountSource, NamespaceKind, NamespacePlace, Personality, Place, ProcessSpec, Propagation, Seccomp,
         SharePath, TimeOffsets, User,
     },
     hook::StartHooks,
@@ -30,6 +30,7 @@ use super::{
     mounts::{READ_ONLY, late_attributes},
     namespaces::{self, bit},
     rlimits, sysctl,
+    volumes::Mounts,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +96,8 @@ pub(super) struct Outside {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
     pub(super) share: &'a Path,
+    /// Where each volume of the container is mounted.
+    pub(super) volumes: &'a Mounts,
     /// The container's cgroup.
     pub(super) cgroup: &'a Path,
 }
@@ -107,11 +110,23 @@ pub(super) struct Inherited<'a> {
     pub(super) uid_mappings: &'a [IdMapping],
 }
 
-/// One bind source below the share.
+/// The source of a bind, or of a mount below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Bind {
-    pub(super) path: SharePath,
-    pub(super) recursive: bool,
+    /// Where its volume is mounted.
+    pub(super) volume: PathBuf,
+    /// In the volume; `None` is all of it.
+    pub(super) path: Option<SharePath>,
+    /// `MOUNT_ATTR_*` bits that it has, unless the mount says otherwise.
+    pub(super) attributes: u64,
+}
+
+/// What is mounted below a bind, in that order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BelowBind {
+    /// The number of the bind source.
+    pub(super) source: usize,
+    pub(super) below: SharePath,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +146,7 @@ pub(super) enum Step {
     BindMount {
         source: usize,
         mount: Mount,
+        submounts: Vec<BelowBind>,
     },
     FilesystemMount(Mount),
     /// Attach filesystem number `source` of the launch.
@@ -222,7 +238,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     }
     names(spec, (namespaces | joined) & bit(NamespaceKind::Uts) != 0, &mut steps)?;
     steps.push(Step::Rootfs);
-    let (binds, mapped) = mount_steps(spec, has(NamespaceKind::Cgroup), &mut steps)?;
+    let (binds, mapped) = mount_steps(places.volumes, spec, has(NamespaceKind::Cgroup), &mut steps)?;
     let nodes = device_steps(spec, &mut steps)?;
     steps.push(Step::WorkingDirectory(spec.process.cwd.clone()));
     for (key, value) in &spec.sysctl {
@@ -404,6 +420,7 @@ fn names(spec: &ContainerSpec, own: bool, steps: &mut Vec<Step>) -> Result<(), C
 
 /// Answers what the launch must open and make: bind sources and filesystems with an id map.
 fn mount_steps(
+    volumes: &Mounts,
     spec: &ContainerSpec,
     own_cgroup: bool,
     steps: &mut Vec<Step>,
@@ -431,9 +448,22 @@ fn mount_steps(
         }
         let mount = mount.clone();
         steps.push(match &mount.source {
-            MountSource::Bind { path, recursive } => {
-                binds.push(Bind { path: path.clone(), recursive: *recursive });
-                Step::BindMount { source: binds.len() - 1, mount }
+            MountSource::Bind { place, submounts } => {
+                binds.push(bind(volumes, place)?);
+                let source = binds.len() - 1;
+                let mut below = Vec::new();
+                for submount in submounts {
+                    binds.push(bind(volumes, &submount.place)?);
+                    below.push(BelowBind { source: binds.len() - 1, below: submount.below.clone() });
+                }
+                Step::BindMount { source, mount, submounts: below }
+            }
+            MountSource::Export { name } => {
+                return Err(ContainerError::refused(format_args!(
+                    "mount {:?}: the host has no volume for {}",
+                    mount.destination,
+                    name.as_str()
+                )));
             }
             MountSource::Filesystem { .. } if mount.id_map.is_some() => {
                 mapped.push(mount.clone());
@@ -444,7 +474,22 @@ fn mount_steps(
             MountSource::Remount => Step::Remount(mount),
         });
     }
+    if binds.len() > limits::MOUNTS + limits::SUBMOUNTS {
+        return Err(ContainerError::refused(format_args!(
+            "mounts: there are {} with those below them, and at most {} are supported",
+            binds.len(),
+            limits::MOUNTS + limits::SUBMOUNTS
+        )));
+    }
     Ok((binds, mapped))
+}
+
+fn bind(volumes: &Mounts, place: &Place) -> Result<Bind, ContainerError> {
+    let name = place.volume.name.as_str();
+    let volume = volumes.get(name).cloned();
+    let volume =
+        volume.ok_or_else(|| ContainerError::refused(format_args!("volume {name} is not mounted")))?;
+    Ok(Bind { volume, path: place.path.clone(), attributes: place.attributes })
 }
 
 /// Answers the guest devices to open.

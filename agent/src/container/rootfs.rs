@@ -51,12 +51,9 @@ pub(super) fn stage(outside: &Outside) -> Result<Sources, ContainerError> {
         .during("make mounts private below", "/")?;
     let share = open(&outside.share, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open share", outside.share.display())?;
-    let rootfs = open_source(&share, &outside.rootfs, true)?;
-    if !super::path::is_directory(&rootfs).during("open rootfs", outside.rootfs.as_str())? {
-        return Err(Errno::NOTDIR).during("open rootfs", outside.rootfs.as_str());
-    }
+    let rootfs = open_rootfs(&share, &outside.rootfs)?;
     look_ahead(&rootfs);
-    let open_bind = |bind: &Bind| open_source(&share, &bind.path, bind.recursive).map(Some);
+    let open_bind = |bind: &Bind| open_bind(bind).map(Some);
     let binds = outside.binds.iter().map(open_bind).collect::<Result<_, _>>()?;
     let mapped = outside.mapped.iter().map(make_mapped).collect::<Result<_, _>>()?;
     let devices = devices::open_guest_nodes(&outside.nodes);
@@ -102,21 +99,40 @@ fn open_cgroup(path: &Path) -> Result<OwnedFd, ContainerError> {
     clone_tree(place, false).during(STEP, path.display())
 }
 
-fn open_source(share: &OwnedFd, path: &SharePath, recursive: bool) -> Result<OwnedFd, ContainerError> {
+fn open_rootfs(share: &OwnedFd, path: &SharePath) -> Result<OwnedFd, ContainerError> {
     forget_earlier(share, path);
-    // A directory may be a mount of the share that appears only when it is entered, which O_DIRECTORY does and
-    // O_PATH alone does not.
-    let place = match open_beneath(share, path.as_str(), OFlags::PATH | OFlags::DIRECTORY) {
-        Err(Errno::NOTDIR) => open_beneath(share, path.as_str(), OFlags::PATH | OFlags::NOFOLLOW),
-        place => place,
-    }
-    .during("open source in share", path.as_str())?;
-    let mount = clone_tree(&place, recursive).during("clone mount of source", path.as_str())?;
-    // Nothing that is mounted in the container later shall appear in another one.
-    Attributes { propagation: libc::MS_PRIVATE, recursive: true, ..Attributes::default() }
-        .apply(&mount)
-        .during("make source private", path.as_str())?;
+    // It is a mount of the share, which appears only when it is entered: O_DIRECTORY does that, and O_PATH alone does not.
+    let place = open_beneath(share, path.as_str(), OFlags::PATH | OFlags::DIRECTORY)
+        .during("open rootfs", path.as_str())?;
+    let mount = clone_tree(&place, true).during("clone mount of rootfs", path.as_str())?;
+    private(&mount).during("make rootfs private", path.as_str())?;
     Ok(mount)
+}
+
+/// A detached mount of what a bind is of, with the attributes that it has on the host. No link is followed on the way.
+fn open_bind(bind: &Bind) -> Result<OwnedFd, ContainerError> {
+    let shown = bind.path.as_ref().map_or("", SharePath::as_str);
+    let volume = open(&bind.volume, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+        .during("open volume", bind.volume.display())?;
+    let place = match &bind.path {
+        None => volume,
+        // A directory may be a filesystem of its own, which appears only when it is entered.
+        Some(path) => match open_beneath(&volume, path.as_str(), OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOTDIR) => open_beneath(&volume, path.as_str(), OFlags::PATH | OFlags::NOFOLLOW),
+            place => place,
+        }
+        .during("open in volume", shown)?,
+    };
+    let mount = clone_tree(&place, false).during("clone mount of volume", shown)?;
+    private(&mount).during("make volume private", shown)?;
+    let attributes = Attributes { set: bind.attributes, ..Attributes::default() };
+    attributes.apply(&mount).during("set attributes of volume", shown)?;
+    Ok(mount)
+}
+
+/// Nothing that is mounted in the container later shall appear in another one.
+fn private(mount: &OwnedFd) -> Result<(), Errno> {
+    Attributes { propagation: libc::MS_PRIVATE, recursive: true, ..Attributes::default() }.apply(mount)
 }
 
 /// A pod may use an id again while the kernel remembers what the share had by that path, which the host has taken away. A

@@ -3,8 +3,9 @@
 //! The guest runs from an initramfs, whose root can be neither pivoted nor unmounted: the staging on top of it can. It carries
 //! a whole procfs and sysfs, without which a user namespace may not mount its own.
 
-use std::{fs, os::fd::OwnedFd};
+use std::{os::fd::OwnedFd, path::Path};
 
+use bulkhead_sys::mount_table::{Entry, MountTable};
 use rustix::{
     fs::{Mode, OFlags, mkdirat, open},
     io::Errno,
@@ -33,10 +34,10 @@ pub(super) fn enter() -> Result<(), ContainerError> {
     for name in ["rootfs", "proc", "sys"] {
         mkdirat(&staging, name, Mode::from_raw_mode(0o755)).during(STEP, name)?;
     }
-    let table = fs::read_to_string("/proc/self/mountinfo").during("read mounts of", "/")?;
+    let table = MountTable::read().during("read mounts of", "/")?;
     for point in top_mount_points(&table) {
         // Best effort: what stays is out of reach below the staging anyway.
-        let _ = unmount(point.as_str(), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
     }
     let root = open_directory("/").during(STEP, "/")?;
     attach(&staging, &root).during(STEP, "/")?;
@@ -50,35 +51,12 @@ pub(super) fn enter() -> Result<(), ContainerError> {
     Ok(())
 }
 
-/// The mount points whose parent is the root mount, last mounted first. `table` is /proc/self/mountinfo (proc(5)):
-/// id, parent id, device, root, mount point, …
-fn top_mount_points(table: &str) -> Vec<String> {
-    let fields = |line: &str| -> Option<(String, String, String)> {
-        let mut words = line.split(' ');
-        let (id, parent) = (words.next()?, words.next()?);
-        Some((id.to_owned(), parent.to_owned(), unescape(words.nth(2)?)))
-    };
-    let mounts: Vec<_> = table.lines().filter_map(fields).collect();
-    let Some((root, _, _)) = mounts.iter().rfind(|(_, _, point)| point == "/") else { return Vec::new() };
-    let below = |(_, parent, point): &&(String, String, String)| parent == root && point != "/";
-    mounts.iter().rev().filter(below).map(|(_, _, point)| point.clone()).collect()
-}
-
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> String {
-    let mut parts = field.split('\\');
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let code = part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                text.push(char::from(code));
-                text.push_str(&part[3..]);
-            }
-            None => text.extend(["\\", part]),
-        }
-    }
-    text
+/// The mount points whose parent is the root mount, last mounted first.
+fn top_mount_points(table: &MountTable) -> Vec<&Path> {
+    let is_root = |entry: &&Entry| entry.point == Path::new("/");
+    let Some(root) = table.entries().iter().rfind(is_root) else { return Vec::new() };
+    let below = table.entries().iter().rev().filter(|entry| entry.parent == root.id && !is_root(entry));
+    below.map(|entry| entry.point.as_path()).collect()
 }
 
 /// A copy of the staging's sysfs, for whom the kernel refuses a mount of its own.

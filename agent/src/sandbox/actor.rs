@@ -37,7 +37,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    container::{self, ContainerError, Created, ParkedInit, Running, stats},
+    container::{self, ContainerError, Created, InUse, ParkedInit, Running, stats},
     process::{Process, Role, SignalNumber, list},
     reaper::Expecting,
     stdio::Wiring,
@@ -75,6 +75,7 @@ pub(super) struct Actor {
     /// A freeze or thaw is under way.
     freezing: bool,
     execs: HashMap<ExecId, Exec>,
+    volumes: InUse,
     shared: Shared,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
 }
@@ -88,7 +89,7 @@ impl Actor {
         expecting: &Expecting,
         shared: Shared,
     ) -> Result<Self, SandboxError> {
-        let Created { pid, pidfd, cgroup, gate, pty_master, confinement, uid_mappings } = created;
+        let Created { pid, pidfd, cgroup, gate, pty_master, confinement, uid_mappings, volumes } = created;
         // A gate that is dropped on the way out ends the init.
         let stdio = wiring.connect(pty_master).map_err(SandboxError::io("connect stdio"))?;
         let exit =
@@ -98,7 +99,7 @@ impl Actor {
         let init = Process::supervise(pid, for_signals, exit, stdio, container.clone(), Role::Init);
         let gate = Gate::Parked(gate);
         let (freezing, execs, events) = (false, HashMap::new(), mpsc::channel(16));
-        Ok(Self { container, init, gate, freezing, execs, shared, events })
+        Ok(Self { container, init, gate, freezing, execs, volumes, shared, events })
     }
 
     /// Runs until the container is deleted. A reply that nobody waits for any more is dropped on purpose.
@@ -111,7 +112,8 @@ impl Actor {
                         let deleted = self.delete().await;
                         let done = deleted.is_ok();
                         if done {
-                            // The id is free before the caller hears that it is.
+                            // The id is free before the caller hears that it is, and what the host takes away is not mounted.
+                            std::mem::take(&mut self.volumes).let_go().await;
                             drop((inbox, self, reservation));
                             let _ = reply.send(deleted);
                             return;

@@ -16,12 +16,13 @@ use std::{
 };
 
 use bulkhead_agent::container::{
-    ChildStdio, ContainerError, Created, Launcher, Layout, Running, create, exec,
+    ChildStdio, ContainerError, Created, Launcher, Layout, Running, Volumes, create, exec,
 };
 use bulkhead_protocol::{
     container::{
         Capabilities, Confinement, ContainerSpec, IdMapping, Mount, MountSource, Namespace, NamespaceKind,
-        NamespacePlace, ProcessSpec, Resources, Rootfs, Scheduling, SharePath, TimeOffsets, User,
+        NamespacePlace, Place, ProcessSpec, Resources, Rootfs, Scheduling, SharePath, TimeOffsets, User,
+        Volume, VolumeKind,
     },
     id::ContainerId,
 };
@@ -70,6 +71,7 @@ pub fn host() -> Option<Host> {
         eprintln!("SKIPPED: needs {}", missing.unwrap_or("cgroup2"));
         return None;
     };
+    own_mounts();
     let share = TempDir::new().unwrap();
     let rootfs = share.path().join("c/rootfs");
     for directory in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
@@ -87,10 +89,22 @@ pub fn host() -> Option<Host> {
     let layout = Layout {
         launcher: Launcher::new(env!("CARGO_BIN_EXE_bulkhead-agent")),
         share: share.path().into(),
+        volumes: Volumes::below(&share.path().join("volumes")),
         cgroups: cgroups.into(),
     };
     let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     Some(Host { layout, id: id.parse().unwrap(), share })
+}
+
+/// Volumes are mounted in the namespace of the agent, which is this thread: the machine's stays as it is.
+fn own_mounts() {
+    use rustix::{
+        mount::{MountPropagationFlags, mount_change},
+        thread::{UnshareFlags, unshare_unsafe},
+    };
+    // SAFETY: only the mount namespace, root and working directory of this thread stop being shared, which no test relies on.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
 }
 
 impl Host {
@@ -165,7 +179,7 @@ impl Host {
     pub fn assert_clean(&self) {
         let cgroup = self.layout.cgroups.join("bulkhead").join(self.id.as_str());
         assert!(!cgroup.exists(), "{} is left", cgroup.display());
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let share = self.share.path().display().to_string();
         assert!(!mounts.contains(&share), "a mount is left: {mounts}");
     }
@@ -319,9 +333,16 @@ pub fn mount(destination: &str, source: MountSource) -> Mount {
     }
 }
 
-/// What is at `path` in the share, with all that is mounted below.
+/// What is at `path` in the share, without what is mounted below.
 pub fn bind(destination: &str, path: &str) -> Mount {
-    mount(destination, MountSource::Bind { path: share_path(path), recursive: true })
+    mount(destination, MountSource::Bind { place: place(path), submounts: vec![] })
+}
+
+/// A path in the volume that its first component is.
+pub fn place(path: &str) -> Place {
+    let (volume, path) = path.split_once('/').map_or((path, None), |(volume, path)| (volume, Some(path)));
+    let volume = Volume { name: share_path(volume), kind: VolumeKind::Share };
+    Place { volume, path: path.map(share_path), attributes: 0 }
 }
 
 /// One range of ids.

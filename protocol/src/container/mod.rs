@@ -6,6 +6,7 @@
 
 mod confinement;
 mod scheduling;
+mod volume;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
+    volume::{Memory, Place, Submount, Volume, VolumeKind},
 };
 use crate::{hook::StartHooks, id::ContainerId};
 
@@ -75,6 +77,11 @@ impl From<SharePath> for String {
 }
 
 impl SharePath {
+    /// The place of a volume, by its number in the sandbox: a child of the root. No container's id begins like it.
+    pub fn of_volume(number: u64) -> Self {
+        Self(format!("@{number}"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -179,8 +186,10 @@ pub struct IdMap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum MountSource {
-    /// A directory or file of the share.
-    Bind { path: SharePath, recursive: bool },
+    /// A directory or file of the host, by the name of its export. The host puts `Bind` there when it has mounted it.
+    Export { name: SharePath },
+    /// A directory or file in a volume, without what is mounted below it but for `submounts`, each after those above it.
+    Bind { place: Place, submounts: Vec<Submount> },
     /// A new filesystem of the guest: proc, sysfs, tmpfs, devpts, mqueue. `source` is the name it shows.
     Filesystem { kind: String, source: String },
     /// The container's cgroup2 hierarchy (the spec says `cgroup` or `cgroup2`).

@@ -132,14 +132,15 @@ impl Creation {
         Ok(Subject::from(&self.record).create(pid)?)
     }
 
-    /// The container is complete: others find it from now on.
+    /// The container is complete: others find it from now on. What is not quite as the bundle asks for.
     ///
     /// # Errors
     /// When the server cannot record it.
-    pub fn commit(&self) -> Result<(), CreationError> {
+    pub fn commit(&self) -> Result<Vec<String>, CreationError> {
         let id = self.id();
-        call(Some(self.dir()), async |server| server.sandbox.commit_create(bounded(), &id).await)?;
-        Ok(())
+        let committed =
+            call(Some(self.dir()), async |server| server.sandbox.commit_create(bounded(), &id).await)?;
+        Ok(committed.warnings)
     }
 
     /// The server that was started for it, to be reaped.

@@ -4,9 +4,9 @@ use std::{fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use bulkhead_protocol::sandbox::{
-    AttachProxyRequest, BeginCreateRequest, CreationRequest as CreationRequestId, Empty, Process,
-    ProcessesRequest, ProcessesResponse, Sandbox, WaitOomRequest, WaitOomResponse, WaitProcessRequest,
-    WaitProcessResponse,
+    AttachProxyRequest, BeginCreateRequest, CommitCreateResponse, CreationRequest as CreationRequestId,
+    Empty, Process, ProcessesRequest, ProcessesResponse, Sandbox, WaitOomRequest, WaitOomResponse,
+    WaitProcessRequest, WaitProcessResponse,
 };
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -43,10 +43,14 @@ impl Sandbox for SandboxService {
         Ok(Empty::new())
     }
 
-    async fn commit_create(&self, _: &TtrpcContext, request: CreationRequestId) -> Answer<Empty> {
+    async fn commit_create(
+        &self,
+        _: &TtrpcContext,
+        request: CreationRequestId,
+    ) -> Answer<CommitCreateResponse> {
         let id = key(&request.container_id, "")?.container;
-        detached(self.containers.clone().commit(id)).await.map_err(ApiError::from)?;
-        Ok(Empty::new())
+        let warnings = detached(self.containers.clone().commit(id)).await.map_err(ApiError::from)?;
+        Ok(CommitCreateResponse { warnings, ..Default::default() })
     }
 
     async fn abort_create(&self, _: &TtrpcContext, request: CreationRequestId) -> Answer<Empty> {

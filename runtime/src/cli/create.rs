@@ -251,7 +251,10 @@ fn make(
     };
     let start = ProxyStart { root, sandbox, terminal, detach: mode == Mode::Detached, network };
     match complete(&mut creation, &id, &bundle, start, flags) {
-        Ok(proxy) => {
+        Ok((proxy, warnings)) => {
+            for warning in &warnings {
+                context.log.warn(warning);
+            }
             context.log.entry(crate::log::Level::Info, "created", &[("container", id.as_str())]);
             Ok(Created { id, proxy, creation, terminal: bundle.host.terminal })
         }
@@ -271,14 +274,15 @@ struct ProxyStart {
     network: Option<Namespace>,
 }
 
-/// Starts the proxy, which has the server make the container; then the hooks run, and callers hear of it.
+/// Starts the proxy, which has the server make the container; then the hooks run, and callers hear of it. What the server warns
+/// of comes along.
 fn complete(
     creation: &mut Creation,
     id: &ContainerId,
     bundle: &Bundle,
     start: ProxyStart,
     flags: &Flags,
-) -> Result<proxy::Child, Error> {
+) -> Result<(proxy::Child, Vec<String>), Error> {
     let ProxyStart { root, sandbox, terminal, detach, network } = start;
     // Compiles a seccomp profile, while the VM boots.
     let container = ContainerPlan::of(bundle)?;
@@ -296,8 +300,8 @@ fn complete(
     wait_ready(&mut proxy)?;
     creation.run_hooks(proxy.process.pid)?;
     publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
-    creation.commit()?;
-    Ok(proxy)
+    let warnings = creation.commit()?;
+    Ok((proxy, warnings))
 }
 
 /// What the server is asked for.

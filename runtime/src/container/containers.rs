@@ -158,8 +158,8 @@ impl Containers {
     /// Drops a container or exec, and what it had in the share. Its id is free when the guest has nothing of it any more.
     async fn forget(&self, key: &Key) {
         if key.is_init() {
-            let exports = self.table().exports(&key.container);
-            self.sandbox.withdraw(&key.container, &exports).await;
+            let rootfs = self.table().rootfs(&key.container);
+            self.sandbox.withdraw(&key.container, rootfs.as_ref()).await;
         }
         self.table().forget(key);
         self.changed.notify_one();

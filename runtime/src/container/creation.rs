@@ -68,6 +68,8 @@ pub(crate) struct Creation {
     /// This process, the server, may be in its cgroup.
     hosts_sandbox: bool,
     done: bool,
+    /// What is not quite as the bundle asks for, to be told to the caller.
+    pub(super) warnings: Vec<String>,
     /// The sandbox ends, and undoes it then.
     pub(super) aborted: bool,
     /// Held while the guest makes it.
@@ -96,6 +98,7 @@ impl Creation {
             entrance: None,
             hosts_sandbox,
             done: false,
+            warnings: Vec::new(),
             aborted: false,
             making: Arc::default(),
         };

@@ -46,6 +46,7 @@ impl ContainerPlan {
             read_only: bundle.host.rootfs_readonly,
             read_only_recursive: false,
             recursive: true,
+            shared_memory: false,
             id_map: None,
         };
         let exports = bundle.host.exports.iter().map(|export| Export {
@@ -55,6 +56,7 @@ impl ContainerPlan {
             read_only: export.read_only,
             read_only_recursive: export.read_only_recursive,
             recursive: export.recursive,
+            shared_memory: export.shared_memory,
             id_map: export.id_map.clone(),
         });
         Ok(Self {

@@ -81,7 +81,8 @@ impl Process {
 #[derive(Debug)]
 struct Container {
     bundle: PathBuf,
-    exports: Vec<Export>,
+    /// In the share.
+    rootfs: Option<Export>,
     /// Its limits, as far as the machine is sized by them; none until it is made.
     demand: Demand,
     init: Process,
@@ -123,7 +124,7 @@ impl Table {
         &mut self,
         id: &ContainerId,
         bundle: PathBuf,
-        exports: Vec<Export>,
+        rootfs: Option<Export>,
         stdio: Stdio,
     ) -> Result<(), TableError> {
         if self.containers.contains_key(id) {
@@ -135,7 +136,7 @@ impl Table {
         let init = Process::new(Status::Creating, stdio, None);
         self.containers.insert(
             id.clone(),
-            Container { bundle, exports, demand: Demand::default(), init, execs: BTreeMap::new() },
+            Container { bundle, rootfs, demand: Demand::default(), init, execs: BTreeMap::new() },
         );
         Ok(())
     }
@@ -277,9 +278,9 @@ impl Table {
         }
     }
 
-    /// What a container has in the share.
-    pub(crate) fn exports(&self, id: &ContainerId) -> Vec<Export> {
-        self.container(id).map(|container| container.exports.clone()).unwrap_or_default()
+    /// What a container alone has in the share.
+    pub(crate) fn rootfs(&self, id: &ContainerId) -> Option<Export> {
+        self.container(id).ok()?.rootfs.clone()
     }
 
     /// Drops what is known of it.

@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::{
     container::ContainerPlan,
-    sandbox::{open_export, set_read_only},
+    sandbox::{is_memory, open_export, set_read_only},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +82,13 @@ impl<'plan> Covered<'plan> {
         let mounts = &container.guest.mounts;
         let made = mounts.iter().filter(|mount| !matches!(mount.source, MountSource::Remount));
         made.map(|mount| {
-            let MountSource::Bind { path, .. } = &mount.source else { return Ok((mount, empty()?)) };
-            // Owners that are mapped would be written unmapped here.
-            match container.exports.iter().find(|export| export.share == *path && export.id_map.is_none()) {
-                Some(export) => Ok((mount, open_export(export)?)),
-                None => Ok((mount, empty()?)),
+            let MountSource::Export { name } = &mount.source else { return Ok((mount, empty()?)) };
+            match container.exports.iter().find(|export| export.share == *name) {
+                // Owners that are mapped would be written unmapped here, and memory of the guest is not to be seen.
+                Some(export) if export.id_map.is_none() && !is_memory(export) => {
+                    Ok((mount, open_export(export)?))
+                }
+                Some(_) | None => Ok((mount, empty()?)),
             }
         })
         .map(|made| made.map(|(mount, tree)| Self { destination: &mount.destination, tree }))

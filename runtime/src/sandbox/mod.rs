@@ -5,7 +5,7 @@
 //!
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
 //!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
-//!   share, expose, mount_points: what the guest sees of the host's files
+//!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
@@ -27,27 +27,36 @@ pub(crate) mod resize;
 pub(crate) mod share;
 pub mod sizing;
 mod slots;
+mod source;
 pub(crate) mod timeline;
 pub(crate) mod vmm;
+mod volumes;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{borrow::Cow, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
-use bulkhead_protocol::{id::ContainerId, limits, vmm::Request};
+use bulkhead_protocol::{
+    container::{ContainerSpec, VolumeKind},
+    id::ContainerId,
+    limits,
+    vmm::Request,
+};
 use bulkhead_sys::chain;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::failure::Failure;
 pub use self::plan::SandboxPlan;
-pub use self::share::Export;
+pub use self::source::Export;
 use self::{
     agent::Agent,
     clock::Clock,
+    expose::{ExposeError, Files},
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
     sizing::{Demand, Memory},
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
+    volumes::Volumes,
 };
 use crate::{
     log::note,
@@ -99,12 +108,14 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     parts: Parts,
+    /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
+    volumes: Mutex<Volumes>,
     vm: watch::Sender<Vm>,
 }
 
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, vm: watch::Sender::new(Vm::Booting) })
+        Arc::new(Self { parts, volumes: Mutex::default(), vm: watch::Sender::new(Vm::Booting) })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -113,10 +124,6 @@ impl Sandbox {
 
     pub(crate) fn nics(&self) -> &Nics {
         &self.parts.nics
-    }
-
-    pub(crate) fn share(&self) -> &Share {
-        &self.parts.share
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {
@@ -261,24 +268,68 @@ impl Sandbox {
         }
     }
 
-    /// Takes what a container has in the share from the guest, which has unmounted it. Its kernel may keep files, and a
-    /// hostile one what it likes: the VMM closes them.
-    pub(crate) async fn withdraw(&self, container: &ContainerId, exports: &[Export]) {
-        for export in exports.iter().rev() {
-            self.parts.share.remove(export);
+    /// Opens what a container has of the host, with the mounts of `caller`, a process behind a pidfd. The guest may boot meanwhile.
+    ///
+    /// # Errors
+    /// As `expose::open`.
+    pub(crate) fn open_files<'p>(
+        &self,
+        exports: &[Export],
+        guest: &'p ContainerSpec,
+        caller: Option<&OwnedFd>,
+    ) -> Result<Files<'p>, ExposeError> {
+        expose::open(&self.parts.share, exports, guest, caller)
+    }
+
+    /// Shows a container's volumes to the guest, which is up. The spec by which the guest finds them, and what is not as the bundle
+    /// asks for. `withdraw` takes back what this has done, also when it fails.
+    ///
+    /// # Errors
+    /// As `Files::place`.
+    pub(crate) async fn place<'p>(
+        &self,
+        container: &ContainerId,
+        mut files: Files<'p>,
+    ) -> Result<(Cow<'p, ContainerSpec>, Vec<String>), ExposeError> {
+        if !files.are_placed() {
+            let vmm = self.parts.processes.jailed().map_err(|source| ExposeError::Vmm { source })?;
+            let mut volumes = self.volumes.lock().await;
+            files.place(&self.parts.share, &mut volumes, &vmm, container)?;
         }
+        let warnings = std::mem::take(&mut files.warnings);
+        Ok((files.into_spec(), warnings))
+    }
+
+    /// Takes from the guest what a container alone has of the host: its rootfs, and volumes that no other container uses. The guest
+    /// has unmounted them. Its kernel may keep files, and a hostile one what it likes: the VMM closes them.
+    pub(crate) async fn withdraw(&self, container: &ContainerId, rootfs: Option<&Export>) {
+        let mut volumes = self.volumes.lock().await;
+        let mut names = Vec::new();
+        for released in volumes.release(container) {
+            if released.kind == VolumeKind::Share {
+                self.parts.share.remove_volume(&released.id.name(), released.directory);
+                names.push(String::from(released.id.name()));
+            }
+        }
+        drop(volumes);
+        if let Some(rootfs) = rootfs {
+            self.parts.share.remove(rootfs);
+        }
+        names.push(container.to_string());
         if self.agent_now().is_none() {
             return;
         }
-        let request = Request::Revoke { directory: container.to_string() };
-        let revoked = self.parts.machine.vmm().call(request, Vec::new(), limits::CONTROL).await;
-        if let Err(error) = revoked {
-            note(&format!("take the files of {container} from the guest: {}", chain(&error)));
+        for directory in names {
+            let request = Request::Revoke { directory };
+            let revoked = self.parts.machine.vmm().call(request, Vec::new(), limits::CONTROL).await;
+            if let Err(error) = revoked {
+                note(&format!("take the files of {container} from the guest: {}", chain(&error)));
+            }
         }
     }
 }
 
-pub(crate) use share::{open_export, set_read_only};
+pub(crate) use source::{is_memory, open_export, set_read_only};
 pub(crate) use vmm::pass_as;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::share::Export;
+use super::source::Export;
 
 #[derive(Debug, thiserror::Error)]
 #[error("make {what} {path} in the rootfs")]
@@ -80,8 +80,8 @@ fn open_root(rootfs: &Path) -> Result<OwnedFd, Errno> {
 
 /// A file is mounted on a file.
 fn is_file(mount: &Mount, exports: &[Export]) -> bool {
-    let MountSource::Bind { path, .. } = &mount.source else { return false };
-    exports.iter().any(|export| export.share == *path && !export.directory)
+    let MountSource::Export { name } = &mount.source else { return false };
+    exports.iter().any(|export| export.share == *name && !export.directory)
 }
 
 #[cfg(test)]

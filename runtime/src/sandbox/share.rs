@@ -2,55 +2,36 @@
 //!
 //!   <state>/share/            read-only, so that a guest cannot fill the host's /run
 //!     <id>/rootfs             bind of the bundle's rootfs
-//!     <id>/mounts/<n>         binds of its volumes, read-only where the spec says so
+//!     @<n>                    volumes, each a source of the pod's containers
 //!
 //! All of it is mounted in a mount namespace that the server makes for itself: when the server and the VMM are gone, by
 //! whatever cause, so are the mounts. The namespace is a slave of the host's, so that later sources of the host are found
 //! and none of our mounts leave. The share itself is a shared mount: what the server adds later shows up in the VMM's jail.
 //!
-//! An export belongs to no peer group of the host's and is slave of none. As a peer its removal would unmount the host's own
-//! mounts below the source; as a slave it would get what the host mounts there later, without the export's attributes,
-//! and the host could not unmount that while the guest uses it.
+//! Volumes are the exception: the server mounts them in the jail's own namespace alone. What comes there from elsewhere is locked,
+//! for the jail belongs to another user namespace: a read-only mount could never become writable, which a volume does when a
+//! container asks for that. Whether it can is the server's to say: nobody in the jail may change a mount.
 
 use std::{
     io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
 use bulkhead_protocol::container::{IdMap, IdMapping, SharePath};
 use bulkhead_sys::{
     mount::{self, Attributes},
+    namespace::visit_mounts_of,
     user_namespace::{Mapping, with_maps},
 };
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags},
+    fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, openat2},
     io::Errno,
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags},
+    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount},
     thread::UnshareFlags,
 };
-use serde::{Deserialize, Serialize};
 
-/// One host path that the guest may see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Export {
-    /// Absolute; a directory or a regular file.
-    pub source: PathBuf,
-    pub share: SharePath,
-    pub directory: bool,
-    pub read_only: bool,
-    /// With `read_only`: the mounts below it as well.
-    pub read_only_recursive: bool,
-    /// Mounts below the source come along.
-    pub recursive: bool,
-    /// Its owners are seen as others: all accesses of the VMM go through the map.
-    pub id_map: Option<IdMap>,
-}
-
-/// A guest may make setuid programs in its volumes, and there may be device nodes: neither means anything to a process of the
-/// host that looks through the export. The guest's kernel goes by its own mounts. Not noexec, which access(2) shows.
-const HARMLESS: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+use super::source::Export;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShareError {
@@ -62,6 +43,8 @@ pub(crate) enum ShareError {
     Export { path: PathBuf, source: io::Error },
     #[error("map the ids of {}, whose filesystem must be able to", .path.display())]
     IdMap { path: PathBuf, source: io::Error },
+    #[error("look into the mount namespace of the VMM, which takes CAP_SYS_ADMIN and CAP_SYS_PTRACE")]
+    Jail { source: io::Error },
 }
 
 #[derive(Debug)]
@@ -111,20 +94,13 @@ impl Share {
             .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
     }
 
-    /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.
+    /// Opens an export, and shows it to the guest under a name that it has not seen before: a rootfs.
     pub(crate) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
-        let path = || export.source.clone();
-        if let Some(map) = &export.id_map {
-            map_ids(tree, map).map_err(|source| ShareError::IdMap { path: path(), source })?;
-        }
-        self.attach(tree, export).map_err(|errno| ShareError::Export { path: path(), source: errno.into() })
-    }
-
-    fn attach(&self, tree: &OwnedFd, export: &Export) -> Result<(), Errno> {
-        self.make_mount_point(export.share.as_str(), export.directory)?;
+        let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
+        self.make_mount_point(export.share.as_str(), export.directory).map_err(failed)?;
         let target = self.path.join(export.share.as_str());
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(tree, "", rustix::fs::CWD, &target, flags)
+        move_mount(tree, "", CWD, &target, flags).map_err(failed)
     }
 
     fn make_mount_point(&self, path: &str, directory: bool) -> Result<(), Errno> {
@@ -151,6 +127,59 @@ impl Share {
         let flags = if export.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
         let _ = rustix::fs::unlinkat(&self.below, export.share.as_str(), flags);
     }
+
+    /// Takes a volume away. It is mounted in the jail alone: the kernel unmounts what lies on a directory in another namespace
+    /// when that is removed (rmdir(2) and unlink(2) since Linux 3.18), also when the VMM is no more.
+    pub(crate) fn remove_volume(&self, name: &SharePath, directory: bool) {
+        let flags = if directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        let _ = rustix::fs::unlinkat(&self.below, name.as_str(), flags);
+    }
+
+    /// Does `work` where the guest's files are: in the mount namespace of the VMM, a process behind a pidfd, whose root is the share.
+    ///
+    /// # Errors
+    /// When this process may not look there; or what `work` answers.
+    pub(crate) fn in_jail<T: Send>(
+        &self,
+        vmm: &OwnedFd,
+        work: impl FnOnce(Jail<'_>) -> Result<T, ShareError> + Send,
+    ) -> Result<T, ShareError> {
+        let share = self;
+        visit_mounts_of(vmm, || work(Jail { share })).map_err(|source| ShareError::Jail { source })?
+    }
+}
+
+/// The mount namespace of the VMM, which the thread is in.
+#[derive(Debug)]
+pub(crate) struct Jail<'share> {
+    share: &'share Share,
+}
+
+impl Jail<'_> {
+    /// Whether a path in a volume leads to this object: device and inode number. No link is followed.
+    pub(crate) fn leads_to(&self, volume: &SharePath, path: &SharePath, object: (u64, u64)) -> bool {
+        let found = place(&format!("/{}/{}", volume.as_str(), path.as_str())).and_then(fstat);
+        found.is_ok_and(|found| (found.st_dev, found.st_ino) == object)
+    }
+
+    /// Mounts a volume that is not there yet. `tree` has all attributes already.
+    pub(crate) fn add(&self, volume: &SharePath, tree: &OwnedFd, directory: bool) -> Result<(), Errno> {
+        self.share.make_mount_point(volume.as_str(), directory)?;
+        let target = place(&format!("/{}", volume.as_str()))?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(tree, "", target, "", flags)
+    }
+
+    /// Lets the guest write to a volume that was read-only. What it has open stays as it is.
+    pub(crate) fn make_writable(&self, volume: &SharePath) -> Result<(), Errno> {
+        let mounted = place(&format!("/{}", volume.as_str()))?;
+        Attributes { clear: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() }.apply(mounted)
+    }
+}
+
+fn place(path: &str) -> Result<OwnedFd, Errno> {
+    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), links)
 }
 
 /// Leaves no mount behind in this process's namespace.
@@ -162,57 +191,13 @@ impl Drop for Share {
 
 /// On the host and not in the guest: there every directory of the share is a filesystem of its own, which Linux 6.12 does not
 /// let have an id map. The filesystem of the volume must be able to (ext4, xfs, btrfs; tmpfs since 6.3).
-fn map_ids(tree: &OwnedFd, map: &IdMap) -> io::Result<()> {
+///
+/// # Errors
+/// When the filesystem has no id maps, or the map is none.
+pub(crate) fn map_ids(path: &Path, tree: &OwnedFd, map: &IdMap) -> Result<(), ShareError> {
+    let failed = |source| ShareError::IdMap { path: path.to_owned(), source };
     let mapping = |m: &IdMapping| Mapping { inside: m.container, outside: m.host, count: m.size };
     let mappings = |list: &[IdMapping]| list.iter().map(mapping).collect::<Vec<_>>();
-    let namespace = with_maps(&mappings(&map.uids), &mappings(&map.gids))?;
-    Ok(mount::map_ids(tree, &namespace, map.recursive)?)
+    let namespace = with_maps(&mappings(&map.uids), &mappings(&map.gids)).map_err(failed)?;
+    mount::map_ids(tree, &namespace, false).map_err(|errno| failed(errno.into()))
 }
-
-/// Opens what a container shares, in this thread's mount namespace.
-pub(crate) fn open_all(exports: &[Export]) -> Result<Vec<OwnedFd>, ShareError> {
-    let open = |export: &Export| {
-        let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
-        open_export(export).map_err(failed)
-    };
-    exports.iter().map(open).collect()
-}
-
-/// A detached copy of the source's mount, with the attributes of the export. It is private, with all mounts below it.
-pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
-    let mut flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, export.recursive);
-    let place = open_source(&export.source, export.directory)?;
-    let tree = rustix::mount::open_tree(&place, "", flags)?;
-    // The copy of a shared mount is a peer of it, that of a slave a slave of the same master. Before all else: what arrives
-    // until then is below the tree, and gets the attributes that follow.
-    Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() }.recursive().apply(&tree)?;
-    Attributes { set: HARMLESS, ..Attributes::default() }.recursive().apply(&tree)?;
-    if export.read_only {
-        set_read_only(tree.as_fd(), export.read_only_recursive)?;
-    }
-    Ok(tree)
-}
-
-/// The path was resolved when the spec was read. What was put in its place since, by a container that may write
-/// there, is not followed: no link is, and nothing but a directory or a regular file is opened.
-fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let place = rustix::fs::openat2(rustix::fs::CWD, path, flags, Mode::empty(), links)?;
-    match (FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode), directory) {
-        (FileType::Directory, true) | (FileType::RegularFile, false) => Ok(place),
-        (_, true) => Err(Errno::NOTDIR),
-        (FileType::Directory, false) => Err(Errno::ISDIR),
-        (_, false) => Err(Errno::OPNOTSUPP),
-    }
-}
-
-/// Before the mount is attached anywhere, so there is no moment in which it could be written.
-pub(crate) fn set_read_only(tree: BorrowedFd<'_>, recursive: bool) -> Result<(), Errno> {
-    Attributes { recursive, ..Attributes::read_only() }.apply(tree)
-}
-
-#[cfg(test)]
-mod tests;

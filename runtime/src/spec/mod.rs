@@ -79,7 +79,7 @@ pub struct HostPart {
     /// Absolute, an existing directory; to be shared as `<id>/rootfs` (`guest.rootfs.source`).
     pub rootfs: PathBuf,
     pub rootfs_readonly: bool,
-    /// Binds to make in the share, beside the rootfs.
+    /// What the guest gets of the host, beside the rootfs.
     pub exports: Vec<Export>,
     /// A network namespace of the host, whose interfaces the VM gets. `None`: a fresh namespace, empty at first.
     pub network: Option<NetworkPath>,
@@ -160,7 +160,7 @@ pub struct Join {
 pub struct Export {
     /// Absolute; exists, is a directory or a regular file.
     pub source: PathBuf,
-    /// `<id>/mounts/<n>`; the agent mounts it from there.
+    /// `<id>/mounts/<n>`: the name by which its mount refers to it.
     pub share: SharePath,
     pub directory: bool,
     /// The host's mount is read-only.
@@ -169,6 +169,8 @@ pub struct Export {
     pub read_only_recursive: bool,
     /// Mounts below the source come along (`rbind`).
     pub recursive: bool,
+    /// It is mounted at /dev/shm.
+    pub shared_memory: bool,
     /// Its owners are seen as others.
     pub id_map: Option<IdMap>,
 }

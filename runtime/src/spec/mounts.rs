@@ -1,7 +1,7 @@
 //! `mounts`: each becomes one mount of the guest; a bind also becomes an `Export`, the one host file or directory
 //! that the guest sees for it.
 //!
-//!   bind  source (host) ─Export─▶ <id>/mounts/<n> in the share ─MountSource::Bind─▶ destination
+//!   bind  source (host) ─Export <id>/mounts/<n>─▶ a volume of the sandbox ─MountSource::Export─▶ destination
 //!   other type ─MountSource::Filesystem, made by the guest's kernel─▶ destination
 //!
 //! The host looks at a source once, through symlinks, to refuse what a share cannot carry.
@@ -67,7 +67,7 @@ pub(super) fn parse(
         let source = if options.bind.is_some() || mount.kind.as_deref() == Some("bind") {
             let export = export(mount, &options, index, all.exports.len(), bundle, id)?;
             as_bind(&mut options, index, warnings)?;
-            let source = MountSource::Bind { path: export.share.clone(), recursive: export.recursive };
+            let source = MountSource::Export { name: export.share.clone() };
             all.exports.push(export);
             source
         } else if options.remount {
@@ -80,7 +80,7 @@ pub(super) fn parse(
             let reason = "only a tmpfs can have tmpcopyup".to_owned();
             return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
         }
-        if let (MountSource::Bind { .. }, Some(export)) = (&source, all.exports.last_mut()) {
+        if let (MountSource::Export { .. }, Some(export)) = (&source, all.exports.last_mut()) {
             // The guest's kernel cannot map the ids of a directory in the share: each is a filesystem of its own there.
             export.id_map = id_map.take();
         }
@@ -140,7 +140,7 @@ fn id_map(
             return Err(SpecError::Missing { field: field(missing) });
         }
     };
-    if !matches!(source, MountSource::Bind { .. }) && !source.is_tmpfs() {
+    if !matches!(source, MountSource::Export { .. }) && !source.is_tmpfs() {
         let reason = "only a bind or a tmpfs can have an id mapping".to_owned();
         return Err(SpecError::Refused { field: field("type"), reason });
     }
@@ -192,8 +192,16 @@ fn export(
         read_only: options.read_only(),
         read_only_recursive: recursive && options.read_only_recursive(),
         recursive,
+        shared_memory: is_shared_memory(mount.destination.as_deref()),
         id_map: None,
     })
+}
+
+/// By its name alone: what the image has there, such as a link to /run/shm, is the guest's to follow.
+fn is_shared_memory(destination: Option<&str>) -> bool {
+    let names =
+        destination.into_iter().flat_map(|path| path.split('/')).filter(|name| !matches!(*name, "" | "."));
+    names.eq(["dev", "shm"])
 }
 
 enum Refusal {

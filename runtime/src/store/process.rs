@@ -83,6 +83,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Of the process.
+    pub fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
+    }
+
     /// The pid of its parent. `None` when it has ended.
     pub fn parent(&self) -> io::Result<Option<u32>> {
         let stat = Stat::of(self.process.pid);

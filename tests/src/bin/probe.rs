@@ -19,16 +19,19 @@
 //!   probe wait-lock KIND PATH    waits for the lock, prints "EINTR" for each USR1, and "ok"; keeps it until it is killed
 //!   probe acl PATH USER      lets USER read and write PATH by an ACL, and prints "ok" or the error's name
 //!   probe unnamed DIR        makes a file without a name in DIR, names it "linked", and prints "ok" or the error's name
+//!   probe meet DIRECTORY     locks, maps, watches and listens there, prints "ready" and answers a `probe visit`
+//!   probe visit DIRECTORY    prints what it has of the `probe meet` in a directory
 //!   probe empower PATH       gives PATH the file capability CAP_NET_RAW and prints "ok" or the error's name
 
 use std::{
     env,
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
+    path::Path,
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, report};
+use bulkhead_tests::probe::{bytes, calls, files, neighbours, report};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -102,6 +105,11 @@ fn main() -> ExitCode {
             Err(_) => return ExitCode::from(2),
         },
         ["unnamed", directory] => tell(files::unnamed(directory)),
+        ["meet", directory] => tell(neighbours::meet(Path::new(directory))),
+        ["visit", directory] => match neighbours::visit(Path::new(directory)) {
+            Ok(seen) => println!("{seen}"),
+            Err(error) => tell(Err(error)),
+        },
         ["empower", path] => tell(empower(path)),
         _ => {
             eprintln!("probe: unknown words {words:?}");

@@ -2,6 +2,7 @@
 
 pub mod calls;
 pub mod files;
+pub mod neighbours;
 pub mod report;
 
 /// `length` bytes drawn from `seed` (xorshift64*): what `probe spew` writes and a test expects.

@@ -1,13 +1,23 @@
 use std::collections::BTreeMap;
 
 use bulkhead_protocol::container::{
-    DeviceKind, ExecCpus, FilterProgram, Namespace, Resources, Rlimit, Rootfs, Scheduling, TimeOffset,
+    DeviceKind, ExecCpus, FilterProgram, Namespace, Resources, Rlimit, Rootfs, Scheduling, Submount,
+    TimeOffset, Volume, VolumeKind,
 };
 
 use super::*;
 
-fn places() -> Places<'static> {
-    Places { share: Path::new("/share"), cgroup: Path::new("/cgroup/web") }
+/// Of a guest that has mounted two volumes.
+fn planned_or_not(spec: &ContainerSpec) -> Result<Plan, ContainerError> {
+    let volumes =
+        Mounts::from([("@0", "/volumes/5"), ("@1", "/volumes/7")].map(|(a, b)| (a.into(), b.into())));
+    let places = Places { share: Path::new("/share"), volumes: &volumes, cgroup: Path::new("/cgroup/web") };
+    create(places, spec)
+}
+
+fn place_in(volume: u64, path: &str) -> Place {
+    let volume = Volume { name: SharePath::of_volume(volume), kind: VolumeKind::Share };
+    Place { volume, path: Some(share(path)), attributes: 2 }
 }
 
 fn process() -> ProcessSpec {
@@ -76,15 +86,15 @@ fn tmpfs() -> MountSource {
 }
 
 fn bind(path: &str) -> MountSource {
-    MountSource::Bind { path: share(path), recursive: true }
+    MountSource::Bind { place: place_in(0, path), submounts: vec![] }
 }
 
 fn planned(spec: &ContainerSpec) -> Plan {
-    create(places(), spec).unwrap()
+    planned_or_not(spec).unwrap()
 }
 
 fn refusal(spec: &ContainerSpec) -> String {
-    create(places(), spec).unwrap_err().chain()
+    planned_or_not(spec).unwrap_err().chain()
 }
 
 /// Where the first step comes that `matches` knows.
@@ -114,7 +124,44 @@ fn mounts_keep_their_order_and_come_before_devices_and_masks() {
     let mask = place(&plan, |step| matches!(step, Step::MaskPath(_)));
     assert!(last < device && device < pivot && pivot < mask);
     let LaunchKind::Create { outside, .. } = &plan.launch.kind else { panic!("{plan:?}") };
-    assert_eq!(outside.binds.iter().map(|bind| bind.path.as_str()).collect::<Vec<_>>(), ["web/b", "web/a"]);
+    assert_eq!(
+        outside.binds.iter().map(|bind| bind.path.clone()).collect::<Vec<_>>(),
+        ["web/b", "web/a"].map(|path| Some(share(path)))
+    );
+}
+
+#[test]
+fn what_is_mounted_below_a_bind_is_a_source_of_its_own() {
+    let mut spec = spec();
+    let submount = Submount { below: share("deep/er"), place: place_in(1, "x") };
+    let source = MountSource::Bind { place: place_in(0, "data"), submounts: vec![submount] };
+    spec.mounts = vec![mount("/a", bind("first")), mount("/b", source), mount("/c", bind("last"))];
+    let plan = planned(&spec);
+    let LaunchKind::Create { outside, .. } = &plan.launch.kind else { panic!("{plan:?}") };
+    let bind = |volume: &str, path| Bind { volume: volume.into(), path: Some(share(path)), attributes: 2 };
+    let expected = [
+        bind("/volumes/5", "first"),
+        bind("/volumes/5", "data"),
+        bind("/volumes/7", "x"),
+        bind("/volumes/5", "last"),
+    ];
+    assert_eq!(outside.binds, expected);
+    let below = plan.steps.iter().find_map(|step| match step {
+        Step::BindMount { source: 1, submounts, .. } => Some(submounts.clone()),
+        _ => None,
+    });
+    assert_eq!(below.unwrap(), [BelowBind { source: 2, below: share("deep/er") }]);
+    place(&plan, |step| matches!(step, Step::BindMount { source: 3, .. }));
+}
+
+#[test]
+fn a_volume_that_is_not_mounted_and_an_export_without_one_are_refused() {
+    let mut spec = spec();
+    let source = MountSource::Bind { place: place_in(2, "x"), submounts: vec![] };
+    spec.mounts = vec![mount("/a", source)];
+    assert_eq!(refusal(&spec), "volume @2 is not mounted");
+    spec.mounts = vec![mount("/a", MountSource::Export { name: share("web/mounts/0") })];
+    assert_eq!(refusal(&spec), "mount \"/a\": the host has no volume for web/mounts/0");
 }
 
 #[test]

@@ -6,9 +6,9 @@
 //! The creation that the sandbox was started for is undone when the VM is gone: the VMM is in its cgroup. So an abort of it
 //! ends the server (`until_over`), which drops it last.
 
-use std::{borrow::Cow, os::fd::OwnedFd, sync::Arc};
+use std::{os::fd::OwnedFd, sync::Arc};
 
-use bulkhead_protocol::{container::ContainerSpec, id::ContainerId, limits, timeline::Phase};
+use bulkhead_protocol::{id::ContainerId, limits, timeline::Phase};
 use bulkhead_sys::chain;
 use tokio::{io::unix::AsyncFd, task::spawn_blocking, time::timeout};
 
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     log::note,
-    sandbox::{agent::Agent, cgroup, expose::expose, key::Key, nics::Found, sizing::Demand},
+    sandbox::{agent::Agent, cgroup, expose::Files, key::Key, nics::Found, sizing::Demand},
     spec::HostLimits,
 };
 
@@ -85,7 +85,12 @@ impl Containers {
             }
             None => None,
         };
-        self.table().reserve(&key.container, plan.bundle.clone(), plan.exports.clone(), stdio.clone())?;
+        self.table().reserve(
+            &key.container,
+            plan.bundle.clone(),
+            plan.exports.first().cloned(),
+            stdio.clone(),
+        )?;
         match self.make(&key, &plan, &stdio).await {
             Ok(()) => {
                 self.mark(&key, Phase::ContainerCreated);
@@ -102,11 +107,13 @@ impl Containers {
     }
 
     async fn make(&self, key: &Key, plan: &ContainerPlan, stdio: &Stdio) -> Result<(), ContainerError> {
-        let guest = self.expose(key, plan)?;
+        let files = self.open_files(key, plan)?;
         let made_for_it = self.sandbox.is_made_for(&key.container);
         // While the guest boots.
         let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
+        let (guest, warnings) = self.sandbox.place(&key.container, files).await?;
+        self.warn(key, warnings);
         let limits = match self.sandbox.cgroup() {
             Some(cgroup) if made_for_it => cgroup.limits.clone(),
             Some(_) | None => HostLimits::default(),
@@ -130,18 +137,22 @@ impl Containers {
         Ok(self.table().made(&key.container, demand)?)
     }
 
-    /// Shows its files to the guest, as who creates the container sees them.
-    fn expose<'p>(
-        &self,
-        key: &Key,
-        plan: &'p ContainerPlan,
-    ) -> Result<Cow<'p, ContainerSpec>, ContainerError> {
+    /// Opens its files, as who creates the container sees them.
+    fn open_files<'p>(&self, key: &Key, plan: &'p ContainerPlan) -> Result<Files<'p>, ContainerError> {
         let attachment = self.attachments.get(key);
         if attachment.is_none() && self.attachments.is_lost(key) {
             return Err(ContainerError::Unattached);
         }
         let caller = attachment.as_ref().map(|attachment| attachment.pidfd().as_ref());
-        Ok(expose(self.sandbox.share(), &plan.exports, &plan.guest, caller)?)
+        Ok(self.sandbox.open_files(&plan.exports, &plan.guest, caller)?)
+    }
+
+    /// Keeps what the user is to read until the container is complete. Another client than ours has the log.
+    fn warn(&self, key: &Key, warnings: Vec<String>) {
+        match self.creations().get_mut(&key.container) {
+            Some(creation) => creation.warnings.extend(warnings),
+            None => warnings.iter().for_each(|warning| note(warning)),
+        }
     }
 
     /// Moves what holds the container's streams into its cgroup, and this server where the VMM is. Not earlier: they have
@@ -183,26 +194,27 @@ impl Containers {
         }
     }
 
-    /// The container is complete: it is made, and its hooks have run.
+    /// The container is complete: it is made, and its hooks have run. What is not quite as the bundle asks for.
     ///
     /// # Errors
     /// When it is not made, or cannot be recorded; the creation is undone then.
-    pub(crate) async fn commit(self: Arc<Self>, id: ContainerId) -> Result<(), ContainerError> {
+    pub(crate) async fn commit(self: Arc<Self>, id: ContainerId) -> Result<Vec<String>, ContainerError> {
         let key = Key::init(id.clone());
         let made = self.table().process(&key).is_ok_and(|process| process.status != Status::Creating);
         if !made {
             return Err(ContainerError::NotMade { id });
         }
-        let creation = self.creations().remove(&id).ok_or(ContainerError::NoCreation { id })?;
+        let mut creation = self.creations().remove(&id).ok_or(ContainerError::NoCreation { id })?;
         let written = creation.write_record(self.attachments.process(&key));
         if let Err(error) = written {
             self.creations().insert(creation.id().clone(), creation);
             return Err(error);
         }
+        let warnings = std::mem::take(&mut creation.warnings);
         creation.complete();
         self.committed.store(true, std::sync::atomic::Ordering::Relaxed);
         self.changed.notify_one();
-        Ok(())
+        Ok(warnings)
     }
 
     /// Undoes a creation that was begun.

@@ -17,7 +17,7 @@ fn plan() -> ExecPlan {
 
 fn created() -> Table {
     let mut table = Table::default();
-    table.reserve(&key("").container, "/b".into(), vec![], Stdio::default()).unwrap();
+    table.reserve(&key("").container, "/b".into(), None, Stdio::default()).unwrap();
     table.made(&key("").container, Demand::default()).unwrap();
     table
 }
@@ -33,8 +33,8 @@ fn running() -> Table {
 fn an_id_is_taken_from_the_first_moment() {
     let mut table = Table::default();
     let id = key("").container;
-    table.reserve(&id, "/b".into(), vec![], Stdio::default()).unwrap();
-    let again = table.reserve(&id, "/b".into(), vec![], Stdio::default()).unwrap_err();
+    table.reserve(&id, "/b".into(), None, Stdio::default()).unwrap();
+    let again = table.reserve(&id, "/b".into(), None, Stdio::default()).unwrap_err();
     assert_eq!(again.to_string(), "container with id exists: web");
     assert_eq!(table.check_alive(&key("")), Err(TableError::NotRunning));
 }
@@ -61,7 +61,7 @@ fn an_exec_needs_a_container_that_is_made_and_a_free_id() {
     let (init, exec) = (key(""), key("e"));
     let id = exec.exec.clone().unwrap();
     let mut table = Table::default();
-    table.reserve(&init.container, "/b".into(), vec![], Stdio::default()).unwrap();
+    table.reserve(&init.container, "/b".into(), None, Stdio::default()).unwrap();
     assert_eq!(table.describe(&init, &id, Stdio::default(), plan()), Err(TableError::NotRunning));
     created().describe(&init, &id, Stdio::default(), plan()).unwrap();
     let mut table = running();

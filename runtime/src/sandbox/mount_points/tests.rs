@@ -35,13 +35,14 @@ fn missing_directories_and_files_are_made_but_not_below_other_mounts() {
         read_only: true,
         read_only_recursive: false,
         recursive: false,
+        shared_memory: false,
         id_map: None,
     };
     let mut mounts = [
         proc("/proc"),
         proc("/dev"),
         proc("/dev/pts"),
-        mount("/etc/deep/hosts", MountSource::Bind { path, recursive: false }),
+        mount("/etc/deep/hosts", MountSource::Export { name: path }),
     ];
     make(dir.path(), &mut mounts, &[export]).unwrap();
     assert!(dir.path().join("proc").is_dir());

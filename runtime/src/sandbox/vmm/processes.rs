@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -65,6 +66,16 @@ impl Processes {
         }
         self.held().push(held);
         Ok(Some(process))
+    }
+
+    /// A descriptor of the process that is in the jail.
+    ///
+    /// # Errors
+    /// When the VMM has not told of it, or is no more.
+    pub(crate) fn jailed(&self) -> io::Result<OwnedFd> {
+        let held = self.held();
+        let jailed = held.iter().rfind(|held| held.process != self.outer).ok_or(io::ErrorKind::NotFound)?;
+        jailed.pidfd().try_clone()
     }
 
     /// SIGKILL to all, without waiting.

@@ -71,10 +71,11 @@ fn a_bind_becomes_an_export_of_that_source_alone() {
         read_only: true,
         read_only_recursive: false,
         recursive: true,
+        shared_memory: false,
         id_map: None,
     };
     assert_eq!(loaded.host.exports, [expected]);
-    assert_eq!(loaded.guest.mounts[0].source, MountSource::Bind { path: share, recursive: true });
+    assert_eq!(loaded.guest.mounts[0].source, MountSource::Export { name: share });
     assert_eq!(loaded.guest.mounts[0].set, 0x1);
 }
 
@@ -112,6 +113,16 @@ fn a_file_and_a_symlink_to_one_are_exported_as_the_file() {
     assert_eq!(exports.len(), 2);
     assert!(exports.iter().all(|export| !export.directory && export.source.ends_with("file")));
     assert_eq!((exports[0].share.as_str(), exports[1].share.as_str()), ("web/mounts/0", "web/mounts/1"));
+}
+
+#[test]
+fn shared_memory_is_known_by_its_place() {
+    let shared = |destination: &str| {
+        let mount = json!({"destination": destination, "type": "bind", "source": "rootfs"});
+        with(mount).load().unwrap().host.exports[0].shared_memory
+    };
+    assert!(shared("/dev/shm") && shared("//dev/./shm/"));
+    assert!(!shared("/dev/shm/x") && !shared("/dev") && !shared("/mnt/dev/shm"));
 }
 
 #[test]
@@ -162,7 +173,7 @@ fn a_remount_changes_attributes_and_no_filesystem() {
     // A bind is made with its attributes at once.
     assert!(matches!(
         with_bind(&["bind", "remount", "ro"]).guest().mounts[0].source,
-        MountSource::Bind { .. }
+        MountSource::Export { .. }
     ));
 }
 

@@ -17,3 +17,15 @@ fn a_source_that_has_become_a_link_or_a_device_is_not_opened() {
     assert_eq!([errno("real/sub", false), errno("real/file", true)], [Errno::ISDIR, Errno::NOTDIR]);
     assert_eq!([errno("fifo", false), errno("gone", true)], [Errno::OPNOTSUPP, Errno::NOENT]);
 }
+
+#[test]
+fn the_path_in_a_filesystem_goes_through_the_root_of_the_mount() {
+    let table =
+        MountTable::parse(b"7 1 8:1 /volumes/data /run/sub rw - ext4 d rw\n8 1 8:1 / / rw - ext4 d rw");
+    let path = |entry: usize, path: &str| in_filesystem(&table.entries()[entry], Path::new(path));
+    // Two ways to one directory.
+    assert_eq!(path(0, "/run/sub/x/y"), Some("/volumes/data/x/y".into()));
+    assert_eq!(path(1, "/volumes/data/x/y"), Some("/volumes/data/x/y".into()));
+    assert_eq!(path(0, "/run/sub").unwrap().to_str(), Some("/volumes/data"));
+    assert_eq!(path(0, "/run/submarine"), None);
+}

@@ -1,0 +1,197 @@
+//! The volumes of the sandbox, mounted once each for all containers that use them.
+//!
+//!   share/@3 ─automount─▶ its filesystem ─bind─▶ volumes/0 ─open_tree, in a launcher─▶ container       tmpfs ─▶ volumes/1
+//!
+//! A directory of the share is a filesystem of its own, which Linux mounts anew for each mount namespace that walks into it. Two
+//! of them are the same files of the host and nothing else: sockets, fifos, locks and pages are those of one. So it is the agent
+//! that walks, in its own namespace, of which every launcher gets a copy. A volume is unmounted when its last user lets go.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bulkhead_protocol::container::{ContainerSpec, Memory, MountSource, SharePath, Volume, VolumeKind};
+use bulkhead_sys::mount::Attributes;
+use rustix::{
+    fs::{Mode, OFlags, fstatfs, open},
+    io::Errno,
+    mount::{UnmountFlags, unmount},
+};
+use tokio::{sync::OnceCell, task::spawn_blocking};
+
+use super::{
+    detached::{attach, clone_tree, filesystem},
+    error::{Cause, ContainerError, During},
+    path::{is_directory, open_beneath},
+};
+
+/// Of linux/magic.h.
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
+/// Clones share one table.
+#[derive(Debug, Clone)]
+pub struct Volumes {
+    /// Where they are mounted.
+    directory: Arc<Path>,
+    table: Arc<Mutex<HashMap<Volume, Weak<Slot>>>>,
+    /// Names are not used again: the last user of a volume may let go while the next one mounts it.
+    next: Arc<AtomicU64>,
+}
+
+/// A volume that is mounted, or about to be.
+type Slot = OnceCell<Mounted>;
+
+/// The volumes of one container. Dropping it, which blocks, unmounts those that nobody else uses.
+#[derive(Debug, Default)]
+pub struct InUse(HashMap<Volume, Arc<Slot>>);
+
+/// Where each volume of a container is mounted.
+pub(super) type Mounts = BTreeMap<String, PathBuf>;
+
+#[derive(Debug)]
+struct Mounted {
+    point: PathBuf,
+    directory: bool,
+}
+
+impl Volumes {
+    /// They are mounted below `directory`, which is made when it is needed.
+    pub fn below(directory: &Path) -> Self {
+        Self { directory: directory.into(), table: Arc::default(), next: Arc::default() }
+    }
+
+    /// Mounts what the mounts of a container refer to, unless it is mounted already.
+    ///
+    /// # Errors
+    /// The first that cannot be mounted. The others are let go of.
+    pub(super) async fn take(&self, share: &Path, spec: &ContainerSpec) -> Result<InUse, ContainerError> {
+        let mut taken = InUse::default();
+        for volume in wanted(spec) {
+            if taken.0.contains_key(volume) {
+                continue;
+            }
+            let slot = self.slot(volume);
+            let mount = async || {
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                let point = self.directory.join(number.to_string());
+                let (share, volume) = (share.to_owned(), volume.clone());
+                let mounted = spawn_blocking(move || Mounted::make(&share, &volume, point)).await;
+                mounted.map_err(io::Error::from).during("mount volume", "")?
+            };
+            slot.get_or_try_init(mount).await?;
+            taken.0.insert(volume.clone(), slot);
+        }
+        Ok(taken)
+    }
+
+    fn slot(&self, volume: &Volume) -> Arc<Slot> {
+        // Each critical section leaves the table whole.
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.retain(|_, slot| slot.strong_count() > 0);
+        if let Some(slot) = table.get(volume).and_then(Weak::upgrade) {
+            return slot;
+        }
+        let slot = Arc::<Slot>::default();
+        table.insert(volume.clone(), Arc::downgrade(&slot));
+        slot
+    }
+}
+
+/// All volumes that a container's mounts name, some more than once.
+fn wanted(spec: &ContainerSpec) -> impl Iterator<Item = &Volume> {
+    spec.mounts.iter().flat_map(|mount| {
+        let (place, submounts) = match &mount.source {
+            MountSource::Bind { place, submounts } => (Some(place), submounts.as_slice()),
+            MountSource::Export { .. }
+            | MountSource::Filesystem { .. }
+            | MountSource::Cgroup
+            | MountSource::Remount => (None, [].as_slice()),
+        };
+        place.into_iter().chain(submounts.iter().map(|submount| &submount.place)).map(|place| &place.volume)
+    })
+}
+
+impl InUse {
+    /// Where they are mounted.
+    pub(super) fn mounts(&self) -> Mounts {
+        let point = |(volume, slot): (&Volume, &Arc<Slot>)| {
+            Some((volume.name.as_str().to_owned(), slot.get()?.point.clone()))
+        };
+        self.0.iter().filter_map(point).collect()
+    }
+
+    /// Drops it where that may block.
+    pub async fn let_go(self) {
+        // A panic there is as good.
+        let _ = spawn_blocking(move || drop(self)).await;
+    }
+}
+
+impl Mounted {
+    fn make(share: &Path, volume: &Volume, point: PathBuf) -> Result<Self, ContainerError> {
+        const STEP: &str = "mount volume";
+        let name = &volume.name;
+        let tree = match volume.kind {
+            VolumeKind::Share => of_share(share, name).during(STEP, name.as_str())?,
+            VolumeKind::Memory(memory) => of_memory(memory).during(STEP, name.as_str())?,
+        };
+        let directory = is_directory(&tree).during(STEP, name.as_str())?;
+        let mounted = Self { point, directory };
+        mounted.make_point().during("make mount point of volume", name.as_str())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = open(&mounted.point, flags, Mode::empty()).during(STEP, name.as_str())?;
+        attach(&tree, place).during(STEP, name.as_str())?;
+        Ok(mounted)
+    }
+
+    fn make_point(&self) -> io::Result<()> {
+        if let Some(parent) = self.point.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if self.directory { fs::create_dir(&self.point) } else { fs::File::create_new(&self.point).map(drop) }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let unmounted = unmount(&self.point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let removed = if self.directory { fs::remove_dir(&self.point) } else { fs::remove_file(&self.point) };
+        if let Err(error) = unmounted.map_err(io::Error::from).and(removed) {
+            crate::say!("unmount {}: {error}", self.point.display());
+        }
+    }
+}
+
+/// What the host serves by this name, as a detached mount.
+fn of_share(share: &Path, name: &SharePath) -> Result<OwnedFd, Errno> {
+    let root = open(share, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // A directory is a mount that appears only when it is entered, which O_DIRECTORY does and O_PATH alone does not.
+    let place = match open_beneath(&root, name.as_str(), OFlags::PATH | OFlags::DIRECTORY) {
+        Err(Errno::NOTDIR) => open_beneath(&root, name.as_str(), OFlags::PATH | OFlags::NOFOLLOW),
+        place => place,
+    }?;
+    let tree = clone_tree(&place, false)?;
+    Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() }.apply(&tree)?;
+    if is_directory(&tree)? && fstatfs(&tree)?.f_type as u64 == FUSE_SUPER_MAGIC {
+        // What has appeared has served its turn.
+        let _ = unmount(share.join(name.as_str()), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+    }
+    Ok(tree)
+}
+
+fn of_memory(memory: Memory) -> Result<OwnedFd, Cause> {
+    let Memory { bytes, mode, uid, gid } = memory;
+    let mut data = vec![format!("mode={mode:o}"), format!("uid={uid}"), format!("gid={gid}")];
+    if bytes > 0 {
+        data.push(format!("size={bytes}"));
+    }
+    let data: Vec<&str> = data.iter().map(String::as_str).collect();
+    filesystem("tmpfs", "shm", &[], &data)
+}

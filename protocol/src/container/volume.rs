@@ -1,0 +1,58 @@
+//! What the host has mounted for the containers of a sandbox: volumes, and places in them.
+//!
+//! A volume is there once for a sandbox, however many of its containers name it, so that they share one filesystem of the
+//! guest: sockets, fifos, locks and mapped pages of its files. The host names it when it comes and never uses the name again.
+
+use serde::{Deserialize, Serialize};
+
+use super::SharePath;
+
+/// One directory or file of the host, or what stands for it in the guest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// A child of the root of the share: where it is, if the host serves it.
+    pub name: SharePath,
+    pub kind: VolumeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum VolumeKind {
+    /// Served by the host, at the volume's name in the share.
+    Share,
+    /// A tmpfs of the guest, made when the first container needs it and gone with the last.
+    Memory(Memory),
+}
+
+/// A tmpfs, as the host's that it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// 0: half of the guest's memory, the kernel's default.
+    pub bytes: u64,
+    /// Permission bits of its root.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A directory or file in a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    pub volume: Volume,
+    /// Below the root of the volume; `None` is that itself.
+    pub path: Option<SharePath>,
+    /// `MOUNT_ATTR_*` bits (linux/mount.h) of the host's mount, which a bind of it has until it is told otherwise.
+    pub attributes: u64,
+}
+
+/// What is mounted below the source of a recursive bind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submount {
+    /// Below the destination of the bind.
+    pub below: SharePath,
+    pub place: Place,
+}
