@@ -38,7 +38,7 @@ use crate::{
     config::Config,
     error::Error,
     log::{Format, Log, LogOptions, note},
-    proxy, sandbox,
+    proxy, sandbox, shed,
     text::printable,
 };
 
@@ -172,6 +172,10 @@ impl Context {
 
 /// Parses the arguments of this process, runs the command, reports its error and returns the exit code.
 pub fn main() -> u8 {
+    if let Err(error) = shed::descriptors() {
+        note(&format!("bulkhead: {}", bulkhead_sys::chain(&error)));
+        return 1;
+    }
     // Commands of our own, which each start of a container waits for: not worth building a parser. The id that follows
     // is for people who read the process list; the plan comes over a socket.
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
