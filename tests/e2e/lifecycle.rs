@@ -177,6 +177,15 @@ fn a_wait_for_the_exit_is_short() {
     web.delete();
 }
 
+#[test]
+fn a_container_can_be_deleted_when_its_last_output_is_there() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["echo", "bye"]));
+    web.start();
+    web.until_stdout("bye");
+    web.delete();
+}
+
 /// Runs a command that has the writing end of a pipe as a further descriptor, and waits for the end of the pipe.
 fn lets_go_of_a_pipe(command: &mut Command) {
     const NUMBER: i32 = 9;
