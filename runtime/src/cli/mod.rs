@@ -181,6 +181,7 @@ pub fn main() -> u8 {
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some(api::server::COMMAND) => return api::server::main(),
         Some(sandbox::cgroup::scope::COMMAND) => return sandbox::cgroup::scope::main(),
+        Some(sandbox::cgroup::oom::COMMAND) => return sandbox::cgroup::oom::main(),
         Some(proxy::COMMAND) => return proxy::main(),
         _ => {}
     }
