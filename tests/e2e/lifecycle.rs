@@ -224,3 +224,21 @@ fn a_descriptor_that_the_caller_had_open_by_chance_ends_with_the_command() {
         host.output(["delete", "--force", &id]).success();
     }
 }
+
+#[test]
+fn a_descriptor_for_the_container_is_refused_by_its_number_and_kind() {
+    let host = TestHost::new();
+    let bundle = host.bundle().args(["true"]);
+    let run = format!(
+        "exec 3</dev/null; exec {} --root {} run --preserve-fds 1 --bundle {} {}",
+        bulkhead_tests::host::stage().join("bin/bulkhead").display(),
+        host.root().display(),
+        bundle.write().display(),
+        host.id("web"),
+    );
+    let refused = bulkhead_tests::host::finish(Command::new("bash").args(["-c", &run]), b"", DEADLINE);
+    refused.failure(1, &["--preserve-fds=1: descriptor 3, a device, cannot be passed into a microVM"]);
+    let activated = format!("export LISTEN_FDS=1 LISTEN_PID=$$; {}", run.replace("--preserve-fds 1", ""));
+    let refused = bulkhead_tests::host::finish(Command::new("bash").args(["-c", &activated]), b"", DEADLINE);
+    refused.failure(1, &["LISTEN_FDS=1: descriptor 3, a device, cannot be passed into a microVM"]);
+}

@@ -21,7 +21,7 @@ use bulkhead_protocol::{
 };
 
 use self::join::Joined;
-use super::{CgroupManager, Context};
+use super::{CgroupManager, Context, preserve};
 use crate::{
     api::Creation,
     config::{Artefacts, Config},
@@ -73,7 +73,7 @@ pub(super) struct Flags {
     /// Accepted; a microVM's keyrings are its own
     #[arg(long)]
     no_new_keyring: bool,
-    /// Number of further descriptors to pass: only 0 is possible across a VM
+    /// Number of further descriptors to pass: 0, since none can be passed into a microVM
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Name of the container
@@ -137,9 +137,7 @@ impl Created {
 }
 
 fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Result<Checked, Error> {
-    if flags.preserve_fds > 0 {
-        return Err(usage("descriptors cannot be passed into a microVM: --preserve-fds must be 0"));
-    }
+    preserve::refuse_for_container(flags.preserve_fds)?;
     if flags.no_pivot {
         context.log.debug("--no-pivot has no meaning in a microVM");
     }

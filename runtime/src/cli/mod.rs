@@ -15,6 +15,7 @@ mod features;
 mod kill;
 mod list;
 mod pause;
+mod preserve;
 mod ps;
 mod resume;
 mod run;
