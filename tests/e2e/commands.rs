@@ -1,9 +1,15 @@
 //! pause, resume, update, events: what a running container's guest does when it is told.
 
-use std::{fs::File, process::Stdio};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Stdio,
+};
 
 use bulkhead_tests::host::{Container, DEADLINE, TestHost, finish, until};
 use serde_json::{Value, json};
+
+use crate::pod::sharing;
 
 fn running<'host>(host: &'host TestHost, args: &[&str]) -> Container<'host> {
     let container = host.create("web", &host.bundle().args(args));
@@ -138,7 +144,54 @@ fn the_stream_of_events_tells_of_a_kill_for_memory_and_ends_with_the_container()
     web.wait();
     let status = until("the stream ends", DEADLINE, || events.try_wait().unwrap());
     assert!(status.success() && said().contains(r#""type":"oom""#), "{status} {}", said());
+    // Engines look at the host's cgroup, once the exit is known. The processes are where they were.
+    let cgroup = Path::new("/sys/fs/cgroup/bulkhead").join(&web.id);
+    assert_eq!(event(&cgroup, "oom_kill"), 1);
+    assert!(event(&cgroup, "oom") >= 1);
+    assert!(fs::read_dir(&cgroup).unwrap().all(|entry| !entry.unwrap().file_type().unwrap().is_dir()));
     web.delete();
+}
+
+/// A counter of the `memory.events` of a cgroup on the host.
+fn event(cgroup: &Path, name: &str) -> u64 {
+    let events = fs::read_to_string(cgroup.join("memory.events")).unwrap();
+    let counter = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    events.lines().find_map(counter).unwrap()
+}
+
+#[test]
+fn each_kill_for_memory_of_a_container_that_goes_on_is_counted_on_the_host() {
+    let host = TestHost::new();
+    let limit = json!({"limit": 33_554_432, "swap": 33_554_432});
+    let first = host.create(
+        "first",
+        &host.bundle().args(["probe", "linger"]).set("/linux/resources/memory", limit.clone()),
+    );
+    first.start();
+    first.until_stdout("ready");
+    // Its proxy alone is in the cgroup of the second.
+    let bundle = sharing(&host, &first, &["network"]).args(["probe", "linger"]);
+    let second = host.create("second", &bundle.set("/linux/resources/memory", limit));
+    second.start();
+    second.until_stdout("ready");
+    let cgroup = |web: &Container<'_>| Path::new("/sys/fs/cgroup/bulkhead").join(&web.id);
+    let counted = || [&first, &second].map(|web| event(&cgroup(web), "oom_kill"));
+    for (index, web) in [&first, &second].into_iter().enumerate() {
+        web.exec(["probe", "exit", "0"]).success();
+        assert_eq!(counted()[index], 0);
+        web.exec(["probe", "hold", "100"]).exited(137);
+        until("the host counts it", DEADLINE, || (counted()[index] == 1).then_some(()));
+        until("the processes are back", DEADLINE, || {
+            let procs = fs::read_to_string(cgroup(web).join("cgroup.procs")).unwrap();
+            procs.lines().any(|pid| pid == web.pid().to_string()).then_some(())
+        });
+    }
+    // A kill by hand is none.
+    second.kill("KILL");
+    assert_eq!(second.wait(), 137);
+    assert_eq!(counted(), [1, 1]);
+    second.delete();
+    first.delete_force();
 }
 
 #[test]

@@ -1,8 +1,20 @@
 //! create, start, state, kill, delete, list: what each does in each status.
 
-use std::{thread, time::Duration};
+use std::{
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::process::CommandExt as _,
+    },
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use bulkhead_tests::host::{DEADLINE, TestHost};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::pod::sharing;
 
 #[test]
 fn a_container_goes_from_created_to_running_to_stopped() {
@@ -163,4 +175,70 @@ fn a_wait_for_the_exit_is_short() {
     // The proxy must not outlive its process: podman stop gives it ten seconds.
     web.until_status("stopped", Duration::from_secs(10));
     web.delete();
+}
+
+#[test]
+fn a_container_can_be_deleted_when_its_last_output_is_there() {
+    let host = TestHost::new();
+    let web = host.create("web", &host.bundle().args(["echo", "bye"]));
+    web.start();
+    web.until_stdout("bye");
+    web.delete();
+}
+
+/// Runs a command that has the writing end of a pipe as a further descriptor, and waits for the end of the pipe.
+fn lets_go_of_a_pipe(command: &mut Command) {
+    const NUMBER: i32 = 9;
+    let (mut reader, writer) = io::pipe().unwrap();
+    let fd = writer.as_raw_fd();
+    let inherit = move || {
+        // SAFETY: one system call, allowed between fork and exec; `writer` is open until the command has ended.
+        let done = unsafe { libc::dup2(fd, NUMBER) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: the closure makes one system call; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(inherit) };
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+    drop(writer);
+    let patience = PollTimeout::try_from(DEADLINE).unwrap();
+    let ended = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap();
+    assert_eq!(ended, 1, "the pipe is still held after {command:?}");
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_descriptor_that_the_caller_had_open_by_chance_ends_with_the_command() {
+    let host = TestHost::new();
+    let web = host.id("web");
+    let bundle = host.bundle().args(["probe", "linger"]);
+    lets_go_of_a_pipe(host.bulkhead(["create", "--bundle"]).arg(bundle.write()).arg(&web));
+    lets_go_of_a_pipe(&mut host.bulkhead(["start", &web]));
+    lets_go_of_a_pipe(&mut host.bulkhead(["exec", "--detach", &web, "probe", "linger"]));
+    let first = host.create("first", &host.bundle().args(["probe", "linger"]));
+    let second = sharing(&host, &first, &["network"]).args(["probe", "linger"]);
+    lets_go_of_a_pipe(
+        host.bulkhead(["run", "--detach", "--bundle"]).arg(second.write()).arg(host.id("second")),
+    );
+    for id in [host.id("second"), first.id.clone(), web] {
+        host.output(["delete", "--force", &id]).success();
+    }
+}
+
+#[test]
+fn a_descriptor_for_the_container_is_refused_by_its_number_and_kind() {
+    let host = TestHost::new();
+    let bundle = host.bundle().args(["true"]);
+    let run = format!(
+        "exec 3</dev/null; exec {} --root {} run --preserve-fds 1 --bundle {} {}",
+        bulkhead_tests::host::stage().join("bin/bulkhead").display(),
+        host.root().display(),
+        bundle.write().display(),
+        host.id("web"),
+    );
+    let refused = bulkhead_tests::host::finish(Command::new("bash").args(["-c", &run]), b"", DEADLINE);
+    refused.failure(1, &["--preserve-fds=1: descriptor 3, a device, cannot be passed into a microVM"]);
+    let activated = format!("export LISTEN_FDS=1 LISTEN_PID=$$; {}", run.replace("--preserve-fds 1", ""));
+    let refused = bulkhead_tests::host::finish(Command::new("bash").args(["-c", &activated]), b"", DEADLINE);
+    refused.failure(1, &["LISTEN_FDS=1: descriptor 3, a device, cannot be passed into a microVM"]);
 }

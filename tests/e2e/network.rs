@@ -242,3 +242,64 @@ fn a_network_that_a_microvm_cannot_have_is_refused_and_left_as_it_was() {
     refused(&inside(&host, &wire), &["route 10.99.0.0/16", "the route is not unicast"]);
     assert_eq!(wire.traces(), [""; 0]);
 }
+
+/// An interface in the namespace of this process, which is the host's to `bulkhead`, with its other end outside.
+struct Device {
+    name: String,
+    wire: Wire,
+}
+
+impl Device {
+    fn new() -> Self {
+        let wire = Wire::new();
+        let name = format!("nd{}", std::process::id());
+        let outside = wire.outside.as_str();
+        ip(&["link", "add", &name, "type", "veth", "peer", "name", "far0", "netns", outside]).success();
+        ip(&["addr", "add", "10.78.0.2/24", "dev", &name]).success();
+        ip(&["-n", outside, "addr", "add", "10.78.0.1/24", "dev", "far0"]).success();
+        ip(&["-n", outside, "link", "set", "far0", "up"]).success();
+        Self { name, wire }
+    }
+
+    fn is_the_hosts(&self) -> bool {
+        ip(&["-o", "addr", "show", &self.name]).text().contains("10.78.0.2/24")
+    }
+
+    /// As `name` in the container.
+    fn moved(&self, bundle: Bundle, name: &str) -> Bundle {
+        let mut devices = json!({});
+        devices[&self.name] = json!({ "name": name });
+        bundle.set("/linux/netDevices", devices)
+    }
+}
+
+#[test]
+fn an_interface_that_the_bundle_names_moves_into_the_container() {
+    let host = TestHost::new();
+    let device = Device::new();
+    let refused = |bundle: &Bundle, words: &[&str]| {
+        let id = host.id("refused");
+        let mut command = host.bulkhead(["create", "--bundle"]);
+        finish(command.arg(bundle.write()).arg(&id), b"", DEADLINE).failure(1, words);
+        host.assert_no_trace_of(&id);
+        assert!(device.is_the_hosts());
+    };
+    let missing = bundle(&host, None).set("/linux/netDevices", json!({ "nowhere": {} }));
+    refused(&missing, &["linux.netDevices[\"nowhere\"]: there is no interface nowhere"]);
+    device.wire.connect(0);
+    let taken = device.moved(inside(&host, &device.wire), "eth0");
+    refused(&taken, &[&format!("linux.netDevices[{:?}]: there is an interface eth0 already", device.name)]);
+    // A creation that fails later puts it back.
+    let hook = json!([{ "path": "/bin/false" }]);
+    refused(&device.moved(bundle(&host, None), "lan0").set("/hooks/createRuntime", hook), &["hooks"]);
+
+    let bundle = device.moved(bundle(&host, None), "lan0").args(["probe", "linger"]);
+    let container = host.create("net", &bundle);
+    assert!(!device.is_the_hosts());
+    container.start();
+    container.until_stdout("ready");
+    let addresses = container.exec(["busybox", "ip", "-o", "addr", "show", "lan0"]).success();
+    assert!(addresses.contains("10.78.0.2/24"), "{addresses}");
+    ping(&container, "10.78.0.1");
+    container.delete_force();
+}

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use bulkhead_tests::host::{Engine as _, Podman, tour};
+use bulkhead_tests::host::{Engine as _, Podman, finish, tour};
 
 use crate::engine;
 
@@ -74,4 +74,27 @@ fn containers_of_a_podman_network_find_each_other_by_name() {
     let script = "until busybox wget -q -O - http://server/; do busybox sleep 1; done";
     let client = podman.output(["run", "--rm", "--network=lan", "probe", "sh", "-c", script]);
     assert_eq!(client.success(), "found\n");
+}
+
+#[test]
+fn conmon_is_told_that_it_was_memory_and_not_somebody() {
+    let podman = Podman::new();
+    // conmon leaves its file in the caller's directory.
+    let directory = |name: &str| {
+        let directory = podman.dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        directory
+    };
+    let run = |name: &str, args: &[&str]| {
+        let limits = ["--network=none", "--memory=32m", "--memory-swap=32m", "probe"];
+        let mut command =
+            podman.command([&["run", "--name", name][..], &args[..1], &limits, &args[1..]].concat());
+        finish(command.current_dir(directory(name)), b"", Duration::from_secs(280))
+    };
+    run("hungry", &["--tty=false", "probe", "hold", "100"]).exited(137);
+    assert!(podman.dir().join("hungry/oom").exists());
+    run("killed", &["--detach", "probe", "linger"]).success();
+    podman.output(["kill", "killed"]).success();
+    assert_eq!(podman.output(["wait", "killed"]).success(), "137\n");
+    assert!(!podman.dir().join("killed/oom").exists());
 }

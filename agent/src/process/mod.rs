@@ -12,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+use bulkhead_sys::pidfd::has_exited;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::watch;
 
@@ -86,10 +87,12 @@ impl Process {
         }
     }
 
-    /// ESRCH when it has exited. Signal 0 only asks.
+    /// ESRCH when it has exited. Signal 0 only asks, and knows of an exit that is not announced yet.
     pub fn signal(&self, signal: SignalNumber) -> io::Result<()> {
         match signal.0 {
-            None if self.exited().is_some() => Err(rustix::io::Errno::SRCH.into()),
+            None if self.exited().is_some() || has_exited(&self.pidfd)? => {
+                Err(rustix::io::Errno::SRCH.into())
+            }
             None => Ok(()),
             Some(signal) => Ok(pidfd_send_signal(self.pidfd.as_fd(), signal)?),
         }

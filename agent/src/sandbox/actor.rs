@@ -160,8 +160,8 @@ impl Actor {
             Command::Stats { reply } => {
                 let _ = reply.send(self.alive().map(|()| stats::read(&self.container)));
             }
-            Command::WaitOom { seen, reply } => {
-                let _ = reply.send(self.wait_oom(seen));
+            Command::WaitOom { seen, patient, reply } => {
+                let _ = reply.send(self.wait_oom(seen, patient));
             }
             Command::DeleteProcess { exec, reply } => {
                 let _ = reply.send(self.delete_process(&exec));
@@ -244,7 +244,7 @@ impl Actor {
         Ok(self.container.cgroup.update(resources)?)
     }
 
-    fn wait_oom(&self, seen: u64) -> Result<OomHandle, SandboxError> {
+    fn wait_oom(&self, seen: u64, patient: bool) -> Result<OomHandle, SandboxError> {
         self.alive()?;
         let watch =
             self.container.cgroup.watch_oom().map_err(SandboxError::io("watch the container's memory"))?;
@@ -256,7 +256,7 @@ impl Actor {
             tokio::select! {
                 () = more => {}
                 _ = exit => {}
-                () = sleep(limits::OOM_POLL) => {}
+                () = sleep(limits::OOM_POLL), if !patient => {}
             }
             kills()
         })))

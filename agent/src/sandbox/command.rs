@@ -72,6 +72,8 @@ pub enum Command {
     },
     WaitOom {
         seen: u64,
+        /// No other end than the container's.
+        patient: bool,
         reply: Reply<OomHandle>,
     },
     DeleteProcess {

@@ -182,7 +182,8 @@ impl Agent for Service {
 
     async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> Result<WaitOomResponse> {
         let container = container_id(&request.container_id)?;
-        let command = |reply| Command::WaitOom { seen: request.seen, reply };
+        let WaitOomRequest { seen, patient, .. } = request;
+        let command = |reply| Command::WaitOom { seen, patient, reply };
         let waiting = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
         Ok(WaitOomResponse { kills: waiting.0.await, ..WaitOomResponse::new() })
     }

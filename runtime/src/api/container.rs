@@ -9,11 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::{id::ContainerId, limits};
+use bulkhead_protocol::{id::ContainerId, limits, sandbox::WaitProcessRequest};
 use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest, Status as TaskStatus};
+use tokio::time::timeout;
 use ttrpc::{Code, context};
 
-use super::client::{self, CallError, Server, bounded};
+use super::client::{self, CallError, Server, bounded, unbounded};
 use crate::{
     container::status::Status,
     store::{Process, Record, SandboxDir, SandboxRecord, StateDir, StateError},
@@ -26,8 +27,9 @@ const STATE: Duration = Duration::from_secs(10);
 const GOING: Duration = Duration::from_secs(2);
 /// For a killed container to be known as stopped; longer than the server waits before it ends the VM.
 const KILLED: Duration = limits::KILL.saturating_add(Duration::from_secs(5));
-/// Between two looks at a container that is to stop.
-const POLL: Duration = Duration::from_millis(10);
+/// For a program that has ended in the guest to be known as stopped. With a terminal, its exit waits up to 10 s for who reads
+/// the last output.
+const ENDED: Duration = Duration::from_secs(15);
 
 /// Why a container does not do what a command asks.
 #[derive(Debug, thiserror::Error)]
@@ -157,20 +159,36 @@ impl Container {
         self.wait_stopped(KILLED)
     }
 
-    /// True when it has stopped before the deadline.
+    /// Waits for a program that has ended in the guest, and whose exit is on its way; false, at once, for one that runs. What
+    /// a program has written may be read before its exit is known.
+    ///
+    /// # Errors
+    /// As `status`.
+    pub fn wait_ended(&self) -> Result<bool, RequestError> {
+        // Signal 0 only asks, and it is the guest that answers.
+        match self.kill(0, false) {
+            Ok(()) => Ok(false),
+            Err(RequestError::Status(_)) => self.wait_stopped(ENDED),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// True when it has stopped within this time.
     ///
     /// # Errors
     /// As `status`.
     fn wait_stopped(&self, patience: Duration) -> Result<bool, RequestError> {
-        let deadline = Instant::now() + patience;
-        loop {
-            if self.status()? == Status::Stopped {
-                return Ok(true);
+        let request = WaitProcessRequest { container_id: self.record.id.clone(), ..Default::default() };
+        let waited = self.call(async |server| {
+            match timeout(patience, server.sandbox.wait_process(unbounded(), &request)).await {
+                Ok(exit) => exit.map(|_| true),
+                Err(_) => Ok(false),
             }
-            if Instant::now() >= deadline {
-                return Ok(false);
-            }
-            std::thread::sleep(POLL);
+        });
+        match waited {
+            Ok(stopped) => Ok(stopped),
+            // The server has ended with it, or does not know it any more.
+            Err(_) => Ok(self.status()? == Status::Stopped),
         }
     }
 

@@ -45,16 +45,18 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
     remove(root, StateDir::open(root, id)?, log)
 }
 
-/// Waits for the end of a stopped container, kills a created one, and a running one when forced.
+/// Waits for the end of a container whose program has ended, kills a created one, and a running one when forced.
 fn stop(container: &Container, root: &Path, force: bool, log: &Log) -> Result<(), RequestError> {
     let id = &container.record.id;
     match container.status()? {
         Status::Stopped => {}
         running @ (Status::Starting | Status::Running | Status::Paused | Status::Creating) if !force => {
-            let status = running.name();
-            return Err(RequestError::Status(format!(
-                "cannot delete container {id} that is not stopped: {status}"
-            )));
+            if running == Status::Creating || !container.wait_ended()? {
+                let status = running.name();
+                return Err(RequestError::Status(format!(
+                    "cannot delete container {id} that is not stopped: {status}"
+                )));
+            }
         }
         Status::Created | Status::Starting | Status::Running | Status::Paused | Status::Creating => {
             container.end(false)?;

@@ -1,5 +1,6 @@
 //! The server's inside, from its socket to a fake agent: what a client of the Task API sees.
 
+mod ended;
 mod force;
 
 use std::{

@@ -21,21 +21,21 @@ use bulkhead_protocol::{
 };
 
 use self::join::Joined;
-use super::{CgroupManager, Context};
+use super::{CgroupManager, Context, preserve};
 use crate::{
     api::Creation,
     config::{Artefacts, Config},
     container::{ContainerPlan, CreationRequest},
     error::Error,
     log::note,
-    network::Namespace,
+    network::{self, Moved, Namespace},
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
         SandboxPlan,
         cgroup::{self, CgroupError, Place},
         sizing::{self, Sizes},
     },
-    spec::{self, Bundle, HostPart, NetworkPath, Vm},
+    spec::{self, Bundle, HostPart, NetDevice, NetworkPath, SpecError, Vm},
     store::{Process, Record, Scope, write_atomically},
     systemd,
     time::rfc3339,
@@ -73,7 +73,7 @@ pub(super) struct Flags {
     /// Accepted; a microVM's keyrings are its own
     #[arg(long)]
     no_new_keyring: bool,
-    /// Number of further descriptors to pass: only 0 is possible across a VM
+    /// Number of further descriptors to pass: 0, since none can be passed into a microVM
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Name of the container
@@ -137,9 +137,7 @@ impl Created {
 }
 
 fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Result<Checked, Error> {
-    if flags.preserve_fds > 0 {
-        return Err(usage("descriptors cannot be passed into a microVM: --preserve-fds must be 0"));
-    }
+    preserve::refuse_for_container(flags.preserve_fds)?;
     if flags.no_pivot {
         context.log.debug("--no-pivot has no meaning in a microVM");
     }
@@ -171,6 +169,11 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
         Namespace::open(&given.path).map_err(|error| Error::from(error).during(&given.field))
     };
     let network = bundle.host.network.as_ref().map(open).transpose()?;
+    if let (Home::Joined(joined), Some(device)) = (&home, bundle.host.net_devices.first()) {
+        let reason = format!("the network is that of container {}", joined.host);
+        return Err(SpecError::Refused { field: device.field.clone(), reason }.into());
+    }
+    network::check_devices(&bundle.host.net_devices)?;
     Ok(Checked { id: id.clone(), bundle, terminal, home, cgroup, network })
 }
 
@@ -298,10 +301,22 @@ fn complete(
     let network = network.map_or(proxy::Network::Fresh, proxy::Network::Given);
     let mut proxy = proxy::Child::spawn(&plan, &network)?;
     wait_ready(&mut proxy)?;
+    // The hooks find them there, and the start gives them to the guest.
+    let moved = move_devices(&bundle.host.net_devices, proxy.process.pid)?;
     creation.run_hooks(proxy.process.pid)?;
     publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
     let warnings = creation.commit()?;
+    moved.map(Moved::stay);
     Ok((proxy, warnings))
+}
+
+/// Into the network namespace of the proxy, which is the container's.
+fn move_devices(devices: &[NetDevice], proxy: u32) -> Result<Option<Moved>, Error> {
+    if devices.is_empty() {
+        return Ok(None);
+    }
+    let namespace = Namespace::open(format!("/proc/{proxy}/ns/net").as_ref())?;
+    Ok(Some(network::move_devices(devices, &namespace)?))
 }
 
 /// What the server is asked for.

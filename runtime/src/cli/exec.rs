@@ -17,6 +17,7 @@ use bulkhead_protocol::{
 use super::{
     Context,
     create::{Mode, absolute, publish, publish_pidfd, terminal, wait_ready},
+    preserve,
 };
 use crate::{
     api::container::{Container, not_running},
@@ -75,7 +76,7 @@ pub(super) struct Args {
     /// Add a capability
     #[arg(short, long, value_name = "CAP")]
     cap: Vec<String>,
-    /// Number of further descriptors to pass: only 0 is possible across a VM
+    /// Number of further descriptors to pass: 0, since none can be passed into a microVM
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// A cgroup below the container's, which exists there
@@ -133,17 +134,12 @@ impl Args {
     }
 
     fn refuse(&self) -> Result<(), Error> {
-        let refused = [
-            (self.preserve_fds > 0, "--preserve-fds: descriptors cannot be passed into a microVM"),
-            (
-                self.cgroup.as_deref().is_some_and(|path| path.contains(':')),
-                "--cgroup CONTROLLER:PATH is not supported: the guest has cgroup2 alone",
-            ),
-        ];
-        match refused.iter().find(|(given, _)| *given) {
-            Some((_, message)) => Err(Error::Usage { message: (*message).to_owned(), hint: None }),
-            None => Ok(()),
+        preserve::refuse(self.preserve_fds)?;
+        if self.cgroup.as_deref().is_some_and(|path| path.contains(':')) {
+            let message = "--cgroup CONTROLLER:PATH is not supported: the guest has cgroup2 alone".to_owned();
+            return Err(Error::Usage { message, hint: None });
         }
+        Ok(())
     }
 
     fn checked_process(&self, container: &Container, policy: &Policy) -> Result<CheckedProcess, Error> {

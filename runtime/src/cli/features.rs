@@ -45,7 +45,7 @@ fn features() -> Value {
             "selinux": off,
             "intelRdt": off,
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": off
+            "netDevices": {"enabled": true}
         },
         "annotations": {"org.bulkhead.version": env!("CARGO_PKG_VERSION")},
         "potentiallyUnsafeConfigAnnotations": spec::ANNOTATIONS

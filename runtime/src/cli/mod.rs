@@ -15,6 +15,7 @@ mod features;
 mod kill;
 mod list;
 mod pause;
+mod preserve;
 mod ps;
 mod resume;
 mod run;
@@ -39,7 +40,7 @@ use crate::{
     config::Config,
     error::Error,
     log::{Format, Log, LogOptions, note},
-    proxy, sandbox,
+    proxy, sandbox, shed,
 };
 
 /// Run OCI containers, each in a microVM of its own
@@ -172,11 +173,16 @@ impl Context {
 
 /// Parses the arguments of this process, runs the command, reports its error and returns the exit code.
 pub fn main() -> u8 {
+    if let Err(error) = shed::descriptors() {
+        note(&format!("bulkhead: {}", bulkhead_sys::chain(&error)));
+        return 1;
+    }
     // Commands of our own, which each start of a container waits for: not worth building a parser. The id that follows
     // is for people who read the process list; the plan comes over a socket.
     match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some(api::server::COMMAND) => return api::server::main(),
         Some(sandbox::cgroup::scope::COMMAND) => return sandbox::cgroup::scope::main(),
+        Some(sandbox::cgroup::oom::COMMAND) => return sandbox::cgroup::oom::main(),
         Some(proxy::COMMAND) => return proxy::main(),
         _ => {}
     }

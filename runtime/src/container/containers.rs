@@ -26,13 +26,14 @@ use bulkhead_protocol::{
     timeline::Phase,
 };
 use bulkhead_sys::chain;
-use tokio::{io::unix::AsyncFd, sync::Notify};
+use tokio::{io::unix::AsyncFd, sync::Notify, time::sleep};
 use ttrpc::Code;
 
 use super::{
     Attachment, ContainerError, ExecPlan, Exit, Stdio, TableError,
     attachment::{Attachments, end_of},
     creation::Creation,
+    oom::{Kills, PAUSE},
     status::{Event, Status},
     table::Table,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Containers {
     attachments: Attachments,
     /// Begun, and not complete.
     creations: Mutex<BTreeMap<ContainerId, Creation>>,
+    /// Of those with a cgroup on the host that counts memory.
+    kills: Mutex<BTreeMap<ContainerId, Arc<Kills>>>,
     /// A creation was completed once.
     committed: AtomicBool,
     /// Something happened that may end the server: look again.
@@ -70,6 +73,7 @@ impl Containers {
             table: Mutex::default(),
             attachments: Attachments::default(),
             creations: Mutex::default(),
+            kills: Mutex::default(),
             committed: AtomicBool::new(false),
             changed: Notify::new(),
         })
@@ -81,6 +85,10 @@ impl Containers {
 
     fn creations(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Creation>> {
         self.creations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kills(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Arc<Kills>>> {
+        self.kills.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pid that stands for a process on the host; 0 when none does.
@@ -160,6 +168,7 @@ impl Containers {
         if key.is_init() {
             let rootfs = self.table().rootfs(&key.container);
             self.sandbox.withdraw(&key.container, rootfs.as_ref()).await;
+            self.kills().remove(&key.container);
         }
         self.table().forget(key);
         self.changed.notify_one();
@@ -270,6 +279,27 @@ impl Containers {
         exit.ok_or(TableError::Deleted)
     }
 
+    /// Shows out-of-memory kills of a container on the host, until it ends.
+    fn watch_memory(self: &Arc<Self>, container: &ContainerId) {
+        let cgroup = self.creations().get(container).and_then(Creation::cgroup_path);
+        let Some(kills) = cgroup.and_then(|path| Kills::of(container.clone(), path)) else { return };
+        let kills = Arc::new(kills);
+        self.kills().insert(container.clone(), kills.clone());
+        tokio::spawn(self.clone().show_kills(container.clone(), kills));
+    }
+
+    async fn show_kills(self: Arc<Self>, container: ContainerId, kills: Arc<Kills>) {
+        let Ok(agent) = self.sandbox.agent().await else { return };
+        let mut seen = 0;
+        while let Ok(counted) = agent.wait_oom_patiently(&container, seen).await
+            && counted > seen
+        {
+            seen = counted;
+            kills.show(seen).await;
+            sleep(PAUSE).await;
+        }
+    }
+
     async fn wait_for_exit(self: Arc<Self>, key: Key) {
         let Ok(agent) = self.sandbox.agent().await else { return };
         let exit = match agent.wait(&key).await {
@@ -278,6 +308,11 @@ impl Containers {
             Err(AgentError::Broken(why)) => return self.lost_agent(&why).await,
             Err(error) => Exit::lost(format!("the guest's agent lost the process: {error}")),
         };
+        let kills = if exit.oom_killed { self.kills().get(&key.container).cloned() } else { None };
+        if let Some(kills) = kills {
+            // An engine looks when the exit is known, and may have been told before.
+            kills.show(1).await;
+        }
         self.exited(&key, exit);
     }
 

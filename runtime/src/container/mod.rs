@@ -6,12 +6,14 @@
 //!              └──────▶ sandbox::Sandbox (the guest, the machine)
 //!
 //!   plan: what is to be made        status: the lifecycle on one screen        force: what a guest does not do by itself
+//!   oom: kills in the guest, shown on the host
 
 mod attachment;
 mod containers;
 mod creation;
 mod error;
 mod exit;
+mod oom;
 mod plan;
 pub mod status;
 mod stdio;

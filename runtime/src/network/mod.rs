@@ -8,6 +8,7 @@
 //! ends there, so nothing else of this process ever leaves its own.
 
 mod attach;
+mod devices;
 mod scan;
 mod undo;
 
@@ -27,6 +28,7 @@ use rustix::{fs::OFlags, io::Errno};
 use crate::store::{NamespaceId, StateError};
 
 pub use attach::{VHOST, attach, open_vhost};
+pub use devices::{Moved, check as check_devices, move_in as move_devices};
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 
@@ -60,6 +62,13 @@ pub enum NetworkError {
     Tap { step: &'static str, interface: String, source: io::Error },
     #[error("{step} of interface {interface}")]
     Step { step: &'static str, interface: String, source: rtnetlink::Error },
+    #[error("there is no interface {name}")]
+    NoInterface { name: String },
+    #[error("there is an interface {name} already")]
+    NameTaken { name: String },
+    /// One of `linux.netDevices`, by its JSON path.
+    #[error("{field}")]
+    Device { field: String, source: Box<NetworkError> },
     #[error(transparent)]
     Journal(#[from] StateError),
 }
@@ -78,6 +87,9 @@ impl NetworkError {
             | Self::Unsupported { .. }
             | Self::Busy { .. }
             | Self::Tap { .. }
+            | Self::NoInterface { .. }
+            | Self::NameTaken { .. }
+            | Self::Device { .. }
             | Self::Step { .. } => None,
         }
     }

@@ -15,6 +15,7 @@ use bulkhead_protocol::{
         WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec, Resources},
+    id::ContainerId,
     limits,
     vmm::Slot,
 };
@@ -225,6 +226,17 @@ impl Agent {
         Ok(within(limits::OOM_POLL + limits::RPC, async |context| self.0.wait_oom(context, &request).await)
             .await?
             .kills)
+    }
+
+    /// As `wait_oom`, without a deadline: it ends with the container or with the stream.
+    pub(crate) async fn wait_oom_patiently(
+        &self,
+        container: &ContainerId,
+        seen: u64,
+    ) -> Result<u64, AgentError> {
+        let container_id = container.to_string();
+        let request = WaitOomRequest { container_id, seen, patient: true, ..Default::default() };
+        Ok(self.0.wait_oom(context::Context::default(), &request).await?.kills)
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

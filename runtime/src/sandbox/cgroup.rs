@@ -9,6 +9,7 @@ pub mod bounds;
 mod claim;
 mod entrance;
 pub mod limits;
+pub mod oom;
 pub mod scope;
 
 use std::{

@@ -248,6 +248,8 @@ pub(crate) struct FakeMachine {
     pub(crate) refuses_time: bool,
     /// Signals are answered, and nothing comes of them.
     pub(crate) spares_processes: bool,
+    /// All processes have ended, and nobody was told.
+    pub(crate) ends_in_silence: bool,
     /// Signals and deletions are not answered.
     pub(crate) silent: bool,
 }
@@ -361,6 +363,11 @@ impl AgentService for FakeAgent {
         let processes = self.processes.lock().unwrap();
         let process = processes.get(&name(&request.container_id, &request.exec_id));
         let process = process.ok_or_else(|| status(Code::NOT_FOUND, "no such process"))?;
+        if request.signal == 0 {
+            // An exit is known to who asks before it is told to who waits.
+            let ended = self.machine().ends_in_silence || process.exit.borrow().is_some();
+            return if ended { Err(status(Code::NOT_FOUND, "no such process")) } else { Ok(Empty::new()) };
+        }
         if !self.machine().spares_processes {
             process.exit.send_replace(Some((0, request.signal)));
         }

@@ -19,7 +19,7 @@ use super::{
     Bundle, Hooks, HostPart, Policy, Profile, SpecError, devices, hooks, memory_policy,
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
-    personality,
+    net_devices, personality,
     process::{self, check_absolute, refuse_nul},
     raw, resources, seccomp, sysctl, vm,
 };
@@ -115,6 +115,7 @@ fn split(
         rootfs_readonly,
         exports: mounts.exports,
         network: namespaces::network(&linux.namespaces)?,
+        net_devices: net_devices::parse(&linux.net_devices)?,
         joins: namespaces::joins(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         limits,
@@ -157,14 +158,9 @@ fn version(version: Option<&str>) -> Result<String, SpecError> {
 
 fn refuse_unsupported(spec: &raw::Spec) -> Result<(), SpecError> {
     let linux = &spec.linux;
-    let of_the_host = [
-        ("linux.netDevices", &linux.net_devices, "a network device of the host cannot move into the microVM"),
-        ("linux.intelRdt", &linux.intel_rdt, "cache and bandwidth classes belong to the host's CPUs"),
-    ];
-    for (field, value, reason) in of_the_host {
-        if raw::asks_for_something(value.as_ref()) {
-            return Err(SpecError::Refused { field: field.into(), reason: reason.into() });
-        }
+    if raw::asks_for_something(linux.intel_rdt.as_ref()) {
+        let reason = "cache and bandwidth classes belong to the host's CPUs".into();
+        return Err(SpecError::Refused { field: "linux.intelRdt".into(), reason });
     }
     Ok(())
 }

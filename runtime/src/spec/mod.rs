@@ -15,6 +15,7 @@ mod host_limits;
 mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod options;
 mod personality;
 mod policy;
@@ -46,6 +47,7 @@ pub(crate) use hooks::names as hook_names;
 pub use host_limits::{DeviceLimit, DeviceLimitKind, HostLimits, io_weight};
 pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POLICY_MODES};
 pub(crate) use namespaces::names as namespace_names;
+pub use net_devices::NetDevice;
 pub(crate) use options::names as mount_option_names;
 pub use policy::{AllowedSysctls, Apparmor, Policy};
 pub use seccomp::Profile;
@@ -83,6 +85,8 @@ pub struct HostPart {
     pub exports: Vec<Export>,
     /// A network namespace of the host, whose interfaces the VM gets. `None`: a fresh namespace, empty at first.
     pub network: Option<NetworkPath>,
+    /// Interfaces that move into that namespace.
+    pub net_devices: Vec<NetDevice>,
     /// Namespaces, `network` among them, that the container may share with another container.
     pub joins: Vec<Join>,
     /// As written: `/path`, `path` or `slice:prefix:name`.

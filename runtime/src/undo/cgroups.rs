@@ -20,6 +20,10 @@ const GONE: Duration = Duration::from_secs(5);
 const EMPTY: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(5);
 
+/// Cgroups that `sandbox::cgroup::oom` makes below a container's for a moment. A server that is killed in this moment leaves
+/// them, and in the first the processes of the container.
+pub const BELOW: [&str; 2] = ["bulkhead-aside", "bulkhead-oom"];
+
 /// Why a cgroup is not empty, or cannot be removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoverError {
@@ -124,6 +128,9 @@ fn strangers(path: &Path, ours: &[u32]) -> Result<impl Iterator<Item = u32>, Lef
 pub(super) fn remove_all(entries: &[Entry]) -> Result<(), (PathBuf, LeftoverError)> {
     let Leftovers { owned, made, scopes } = Leftovers::of(entries);
     for path in owned {
+        for below in below(&path) {
+            vacate(&below, &[]).and_then(|()| remove(&below)).map_err(|e| (below, e))?;
+        }
         if !has_children(&path) {
             // At once and with what they fork meanwhile, since Linux 5.14.
             let _ = fs::write(path.join("cgroup.kill"), "1");
@@ -159,8 +166,18 @@ fn end_scope(scope: &Scope, path: &Path) -> Result<(), LeftoverError> {
     }
 }
 
+fn below(path: &Path) -> impl Iterator<Item = PathBuf> {
+    BELOW.iter().map(|name| path.join(name)).filter(|below| below.is_dir())
+}
+
 /// A directory that others use meanwhile (`bulkhead/` of several containers) stays: the last of them removes it.
-fn remove(path: &Path) -> Result<(), LeftoverError> {
+///
+/// # Errors
+/// When processes are left in it.
+pub fn remove(path: &Path) -> Result<(), LeftoverError> {
+    for below in below(path) {
+        remove(&below)?;
+    }
     let deadline = Instant::now() + EMPTY;
     loop {
         match fs::remove_dir(path) {

@@ -23,7 +23,9 @@ use crate::{
     store::{Entry, Locked, LockedSandbox, Process, SandboxDir, Stage, StateDir, StateError},
 };
 
-pub use cgroups::{LeftoverError, held as cgroups_held, vacate};
+pub use cgroups::{
+    BELOW as CGROUPS_BELOW, LeftoverError, held as cgroups_held, remove as remove_cgroup, vacate,
+};
 
 /// For a process to end after SIGKILL: it may be in the middle of a large munmap.
 const KILL_WAIT: Duration = Duration::from_secs(10);

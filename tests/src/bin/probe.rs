@@ -13,6 +13,7 @@
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
+//!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 //!   probe lock KIND PATH     locks PATH (flock or posix) and prints "ok" or the error's name
 //!   probe hold-lock KIND PATH    the same, and keeps it until it is killed
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
                 }
             });
         }
+        ["clock"] => return follow_clock(),
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
         ["lock", kind, path] => tell(files::lock(kind, path, false).map(drop)),
@@ -143,19 +145,46 @@ fn late(seconds: i64) -> ExitCode {
     }
 }
 
-/// A timer that never expires is cancelled each time that somebody sets the clock, this program too.
-fn be_late(seconds: i64) -> nix::Result<()> {
+fn follow_clock() -> ExitCode {
+    let follow = || -> nix::Result<()> {
+        let timer = clock_timer()?;
+        loop {
+            let difference = ClockId::CLOCK_REALTIME.now()? - ClockId::CLOCK_BOOTTIME.now()?;
+            say(&format!("clock {}", difference.num_milliseconds()));
+            until_set(&timer)?;
+        }
+    };
+    match follow() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe: {error}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+/// A timer that never expires, and is cancelled each time that somebody sets the clock, this program too.
+fn clock_timer() -> nix::Result<TimerFd> {
     let timer = TimerFd::new(timerfd::ClockId::CLOCK_REALTIME, TimerFlags::empty())?;
     let never = Expiration::OneShot(TimeSpec::new(i64::MAX, 0));
     timer.set(never, TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET)?;
+    Ok(timer)
+}
+
+fn until_set(timer: &TimerFd) -> nix::Result<()> {
+    match timer.wait() {
+        Ok(()) | Err(nix::errno::Errno::ECANCELED) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn be_late(seconds: i64) -> nix::Result<()> {
+    let timer = clock_timer()?;
     let (began, right) = (std::time::Instant::now(), ClockId::CLOCK_REALTIME.now()?);
     nix::time::clock_settime(ClockId::CLOCK_REALTIME, right - TimeSpec::new(seconds, 0))?;
     say("late");
     loop {
-        match timer.wait() {
-            Ok(()) | Err(nix::errno::Errno::ECANCELED) => {}
-            Err(error) => return Err(error),
-        }
+        until_set(&timer)?;
         let missing = right + TimeSpec::from(began.elapsed()) - ClockId::CLOCK_REALTIME.now()?;
         if missing.num_seconds() < seconds / 2 {
             say("right");

@@ -94,6 +94,7 @@ impl Containers {
         match self.make(&key, &plan, &stdio).await {
             Ok(()) => {
                 self.mark(&key, Phase::ContainerCreated);
+                self.watch_memory(&key.container);
                 tokio::spawn(self.clone().wait_for_exit(key.clone()));
                 // What holds its streams may have ended while it was made.
                 self.kill_orphan(&key).await;

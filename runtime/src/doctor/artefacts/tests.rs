@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
 
 use super::super::Verdict;
 use super::*;
@@ -16,10 +16,13 @@ impl Files {
         path
     }
 
-    /// A shell script in place of the VMM.
+    /// A shell script in place of the VMM. Another program writes it: a descriptor of this process would be held for a moment
+    /// by what other tests fork meanwhile, and a program that is open for writing cannot be run (ETXTBSY).
     fn script(&self, text: &str) -> std::path::PathBuf {
-        let path = self.write(format!("#!/bin/sh\n{text}\n").as_bytes());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let draft = self.write(format!("#!/bin/sh\n{text}\n").as_bytes());
+        let path = self.0.path().join("script");
+        let installed = Command::new("install").args(["-m", "755"]).args([&draft, &path]).status();
+        assert!(installed.unwrap().success());
         path
     }
 }

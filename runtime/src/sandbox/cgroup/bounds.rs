@@ -90,9 +90,9 @@ impl Bounds {
         self.raise(memory(self.sizes, self.sizes.max_memory_mib))
     }
 
-    /// How often the host's kernel has killed a process in it because it wanted more.
+    /// How often the host's kernel has killed a process in it because it wanted more. Those below it are of `oom`.
     pub fn kills(&self) -> u64 {
-        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        let events = fs::read_to_string(self.path.join("memory.events.local")).unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.and_then(|kills| kills.parse().ok()).unwrap_or(0)
     }

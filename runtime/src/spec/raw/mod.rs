@@ -218,7 +218,8 @@ pub(super) struct Linux {
     pub time_offsets: BTreeMap<String, TimeOffset>,
     #[serde(deserialize_with = "nullable")]
     pub devices: Vec<Device>,
-    pub net_devices: Option<Value>,
+    #[serde(deserialize_with = "nullable")]
+    pub net_devices: BTreeMap<String, NetDevice>,
     pub cgroups_path: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub resources: Resources,
@@ -234,6 +235,13 @@ pub(super) struct Linux {
     pub intel_rdt: Option<Value>,
     pub memory_policy: Option<MemoryPolicy>,
     pub personality: Option<Personality>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, remote = "Self", expecting = "an object")]
+pub(super) struct NetDevice {
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -400,6 +408,7 @@ objects!(
     Rlimit,
     Mount,
     Linux,
+    NetDevice,
     TimeOffset,
     MemoryPolicy,
     Personality,

@@ -60,3 +60,14 @@ fn what_is_not_ours_in_an_owned_cgroup_is_killed_and_what_is_ours_is_not() {
     assert!(ours.is_alive() && !left.is_alive());
     vacate(Path::new("/sys/fs/cgroup/none"), &[]).unwrap();
 }
+
+#[test]
+fn what_was_made_below_for_a_moment_goes_with_a_cgroup() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("web");
+    for name in BELOW {
+        fs::create_dir_all(path.join(name)).unwrap();
+    }
+    remove_all(&[Entry::Cgroup { path: path.clone() }]).unwrap();
+    assert!(!path.exists());
+}

@@ -69,6 +69,9 @@ fn kills_for_want_of_memory_are_counted() {
     let dir = fresh();
     let bounds = Bounds::begin(dir.path(), SIZES, Memory::Limited).unwrap();
     assert_eq!(bounds.kills(), 0);
-    fs::write(dir.path().join("memory.events"), "low 0\noom 2\noom_kill 1\noom_group_kill 0\n").unwrap();
+    fs::write(dir.path().join("memory.events"), "low 0\noom 7\noom_kill 5\n").unwrap();
+    assert_eq!(bounds.kills(), 0);
+    fs::write(dir.path().join("memory.events.local"), "low 0\noom 2\noom_kill 1\noom_group_kill 0\n")
+        .unwrap();
     assert_eq!(bounds.kills(), 1);
 }
