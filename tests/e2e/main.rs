@@ -31,5 +31,6 @@ mod process;
 mod resources;
 mod run;
 mod schema;
+mod size;
 mod systemd;
 mod terminal;

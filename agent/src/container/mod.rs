@@ -51,7 +51,7 @@ pub mod stats;
 mod sysctl;
 
 pub use self::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Pressure, PressureError},
     create::{Created, ParkedInit, create},
     error::{Cause, ContainerError},
     exec::{Spawned, exec},

@@ -4,7 +4,8 @@
 //!              └─ vm: Booting ─▶ Running { agent, clock } ─▶ Failed             what changes
 //!
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
-//!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
+//!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
+//!   tuning: what of the host's settings its kernel gets
 //!   share, expose, mount_points: what the guest sees of the host's files
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
@@ -23,16 +24,18 @@ pub(crate) mod nics;
 pub mod oom_score;
 pub(crate) mod packets;
 mod plan;
+pub(crate) mod pressure;
 pub(crate) mod resize;
 pub(crate) mod share;
 pub mod sizing;
 mod slots;
 pub(crate) mod timeline;
+mod tuning;
 pub(crate) mod vmm;
 
 use std::{path::PathBuf, sync::Arc};
 
-use bulkhead_protocol::{id::ContainerId, limits, vmm::Request};
+use bulkhead_protocol::{id::ContainerId, limits, tuning::Tuning, vmm::Request};
 use bulkhead_sys::chain;
 use tokio::sync::watch;
 
@@ -221,6 +224,11 @@ impl Sandbox {
             vmm.wait_over().await
         };
         let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// The host's settings for the guest, as they are now.
+    pub(crate) fn tuning(&self) -> Tuning {
+        tuning::of_host(self.parts.machine.room().borrow().max_memory_mib)
     }
 
     /// For a container that comes to a machine which was not made for it. Must not be dropped half-way.

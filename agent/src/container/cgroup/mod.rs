@@ -8,6 +8,7 @@
 
 mod freezer;
 mod limits;
+mod pressure;
 mod tree;
 mod watch;
 
@@ -21,6 +22,7 @@ use std::{
 use bulkhead_protocol::{container::Resources, id::ContainerId};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+pub use self::pressure::{Pressure, PressureError};
 use self::watch::Watch;
 use super::{
     device_filter,
