@@ -24,6 +24,8 @@ pub const CGROUP: &str = "/sys/fs/cgroup";
 const HOSTNAME: &[u8] = b"bulkhead";
 /// Descriptors: three streams for each process, pipes, pidfds. Containers inherit the hard limit.
 const DESCRIPTORS: Rlimit = Rlimit { current: Some(65_536), maximum: Some(1_048_576) };
+/// Of each user: the kernel would make it by the memory of the boot, to which more may come. `pids.max` bounds containers.
+const PROCESSES: Rlimit = Rlimit { current: None, maximum: None };
 
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
@@ -101,6 +103,7 @@ pub fn set_up() -> Result<(), BootError> {
     enable_controllers()?;
     let step = |step| move |source: rustix::io::Errno| BootError::Set { step, source: source.into() };
     setrlimit(Resource::Nofile, DESCRIPTORS).map_err(step("set the limit of open files"))?;
+    setrlimit(Resource::Nproc, PROCESSES).map_err(step("set the limit of processes"))?;
     rustix::system::sethostname(HOSTNAME).map_err(step("set the host name"))
 }
 

@@ -18,6 +18,7 @@ pub mod ports;
 pub mod slots;
 pub mod stdio;
 pub mod timeline;
+pub mod tuning;
 pub mod vmm;
 
 mod generated {

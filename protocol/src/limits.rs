@@ -61,6 +61,8 @@ pub const DELETE: Duration = Duration::from_secs(30);
 pub const FREEZE: Duration = Duration::from_secs(20);
 /// How long one `WaitOom` waits; who still wants to know asks again.
 pub const OOM_POLL: Duration = Duration::from_secs(30);
+/// How long one `WaitPressure` waits.
+pub const PRESSURE_POLL: Duration = Duration::from_secs(30);
 /// For all startContainer hooks of one container together; shorter than `RPC`, so that the user reads which one it was.
 pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.

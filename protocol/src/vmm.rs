@@ -58,6 +58,8 @@ pub struct MachineConfig {
     pub memory_mib: u32,
     /// What it may grow to by `Device::Mem`, at least `memory_mib`; room that is never used costs addresses only.
     pub max_memory_mib: u32,
+    /// Inodes and open files that the guest may have at once; see `limits::files`.
+    pub files: u64,
     /// vCPUs online at boot, 1 to `max_vcpus`.
     pub vcpus: u8,
     /// vCPUs created, at most `limits::VCPUS`.

@@ -5,6 +5,8 @@
 //! Without a file the defaults hold: artefacts are looked for beside the executable (`<prefix>/bin/bulkhead` →
 //! `<prefix>/libexec/bulkhead`, `<prefix>/share/bulkhead`). A file of `--config` must exist.
 
+mod host;
+
 use std::{
     fs::{self, File},
     io,
@@ -14,6 +16,7 @@ use std::{
 use bulkhead_protocol::{limits, vmm::HugePages};
 use serde::Deserialize;
 
+use self::host::Host;
 use crate::spec::{self, Apparmor, Policy};
 
 /// Read when there is no `--config`.
@@ -30,13 +33,14 @@ pub struct Config {
     pub kernel: PathBuf,
     /// The guest image that holds the agent. Default: `<prefix>/share/bulkhead/initramfs.img`.
     pub initramfs: PathBuf,
-    /// Memory in MiB of a sandbox whose container has no limit, 48 to `max_memory_mib`. Default: 512.
+    /// Memory in MiB that a sandbox boots with whose container has no limit, 48 to `max_memory_mib`. Default: 512.
     pub memory_mib: u32,
-    /// The most that a sandbox is made with or grows to, up to 65536. Default: 16384.
+    /// The most that a sandbox is made with or grows to, up to 65536. Default: seven eighths of the host's, or `memory_mib` if that
+    /// is more.
     pub max_memory_mib: u32,
-    /// vCPUs of a sandbox whose container has no quota, 1 to `max_vcpus`. Default: 1.
+    /// vCPUs of a sandbox whose container has no quota, 1 to `max_vcpus`. Default: as many as this process may use CPUs.
     pub vcpus: u8,
-    /// The most that a sandbox is made with or grows to, 1 to 32. Default: 4, or `vcpus` if that is more.
+    /// The most that a sandbox is made with or grows to, 1 to 32. Default: the host's CPUs, or `vcpus` if that is more.
     pub max_vcpus: u8,
     /// Whether the host kernel moves frames between taps and guests, where it has /dev/vhost-net. Default: true.
     pub vhost_net: bool,
@@ -57,9 +61,6 @@ pub struct Config {
 }
 
 const MEMORY_MIB: u32 = 512;
-const MAX_MEMORY_MIB: u32 = 16_384;
-const VCPUS: u8 = 1;
-const MAX_VCPUS: u8 = 4;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +153,7 @@ impl Config {
             }
             Err(error) => return Err(error),
         };
-        raw.check(path, &prefix_of(&exe))
+        raw.check(path, &prefix_of(&exe), Host::here())
     }
 
     /// Opens the VMM, the kernel and the image.
@@ -215,7 +216,7 @@ fn absolute(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, String> {
 }
 
 impl RawConfig {
-    fn check(self, path: &Path, prefix: &Path) -> Result<Config, ConfigError> {
+    fn check(self, path: &Path, prefix: &Path, host: Host) -> Result<Config, ConfigError> {
         let refuse = |field, reason| ConfigError::Field { path: path.to_owned(), field, reason };
         let artefact = |field, given: Option<PathBuf>, default: &str| match given {
             None => Ok(prefix.join(default)),
@@ -227,16 +228,16 @@ impl RawConfig {
         if !limits::MEMORY_MIB.contains(&memory_mib) {
             return Err(refuse("memory_mib", format!("{memory_mib} is not between {least} and {most}")));
         }
-        let max_memory_mib = self.max_memory_mib.unwrap_or(MAX_MEMORY_MIB.max(memory_mib));
+        let max_memory_mib = self.max_memory_mib.unwrap_or(host.max_memory_mib().max(memory_mib));
         if !(memory_mib..=most).contains(&max_memory_mib) {
             let reason = format!("{max_memory_mib} is not between memory_mib, {memory_mib}, and {most}");
             return Err(refuse("max_memory_mib", reason));
         }
-        let vcpus = self.vcpus.unwrap_or(VCPUS);
-        let max_vcpus = self.max_vcpus.unwrap_or(MAX_VCPUS.max(vcpus));
+        let max_vcpus = self.max_vcpus.unwrap_or(host.max_vcpus().max(self.vcpus.unwrap_or(1)));
         if !(1..=limits::VCPUS).contains(&max_vcpus) {
             return Err(refuse("max_vcpus", format!("{max_vcpus} is not between 1 and {}", limits::VCPUS)));
         }
+        let vcpus = self.vcpus.unwrap_or(host.vcpus().min(max_vcpus));
         if !(1..=max_vcpus).contains(&vcpus) {
             return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
         }

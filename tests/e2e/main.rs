@@ -32,6 +32,7 @@ mod process;
 mod resources;
 mod run;
 mod schema;
+mod size;
 mod systemd;
 mod terminal;
 mod volumes;

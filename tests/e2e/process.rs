@@ -166,7 +166,7 @@ fn a_setting_of_the_whole_guest_takes_the_operators_word() {
     let host = TestHost::new();
     let bundle = host
         .bundle()
-        .set("/linux/sysctl", json!({ "vm.overcommit_memory": "1" }))
+        .set("/linux/sysctl", json!({ "vm.overcommit_memory": "0" }))
         .args(["cat", "/proc/sys/vm/overcommit_memory"]);
     let words = ["linux.sysctl[\"vm.overcommit_memory\"] is not supported", "allowed_sysctls"];
     host.run(&bundle).failure(1, &words);
@@ -174,7 +174,7 @@ fn a_setting_of_the_whole_guest_takes_the_operators_word() {
     fs::write(&config, "allowed_sysctls = ['vm.*']\n").unwrap();
     let mut run = host.bulkhead(["--config"]);
     run.arg(&config).args(["run", "--bundle"]).arg(bundle.write()).arg(host.id("sysctl"));
-    assert_eq!(finish(&mut run, b"", DEADLINE).success(), "1\n");
+    assert_eq!(finish(&mut run, b"", DEADLINE).success(), "0\n");
     host.assert_no_trace();
 }
 

@@ -52,7 +52,7 @@ mod sysctl;
 mod volumes;
 
 pub use self::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, Pressure, PressureError},
     create::{Created, ParkedInit, create},
     error::{Cause, ContainerError},
     exec::{Spawned, exec},

@@ -10,13 +10,16 @@ use bulkhead_protocol::{
     container::{ContainerSpec, ProcessSpec, Resources},
     id::{ContainerId, ExecId},
     limits,
+    tuning::Tuning,
 };
+use bulkhead_sys::chain;
 use protobuf::MessageField;
 use serde::de::DeserializeOwned;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
     clock,
+    container::Pressure,
     hotplug::{HotplugError, Sysfs},
     network::{self, settings::Settings},
     process::{SignalNumber, list},
@@ -25,7 +28,9 @@ use crate::{
         Sandbox, StdioRequest,
         command::{Command, ExecOrder},
     },
+    say,
     stdio::pending::Wanted,
+    tuning::ProcSys,
 };
 use status::{IntoStatus, invalid};
 
@@ -33,11 +38,20 @@ use status::{IntoStatus, invalid};
 pub struct Service {
     sandbox: Sandbox,
     sysfs: Sysfs,
+    proc_sys: ProcSys,
+    pressure: Pressure,
 }
 
 impl Service {
     pub fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, sysfs: Sysfs::default() }
+        Self { sandbox, sysfs: Sysfs::default(), proc_sys: ProcSys::default(), pressure: Pressure::default() }
+    }
+
+    /// What cannot be set stays as it is: no container fails for it.
+    fn tune(&self, tuning: &Tuning) {
+        for failure in self.proc_sys.apply(tuning) {
+            say!("{}", chain(&failure));
+        }
     }
 
     async fn freeze(&self, container: &str, frozen: bool) -> Result<Empty> {
@@ -69,6 +83,9 @@ impl Agent for Service {
         let id = container_id(&request.container_id)?;
         let spec: ContainerSpec = from_json("container spec", &request.spec)?;
         let stdio = stdio(request.stdio)?;
+        if !request.tuning.is_empty() {
+            self.tune(&from_json("tuning", &request.tuning)?);
+        }
         let pid = self.sandbox.create(id, spec, stdio).await.map_err(IntoStatus::into_status)?;
         Ok(CreateContainerResponse { pid, ..CreateContainerResponse::new() })
     }
@@ -224,6 +241,15 @@ impl Agent for Service {
         let settings = Settings::try_from(request).map_err(invalid)?;
         network::update(settings, namespace).await.map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
+    }
+
+    async fn wait_pressure(
+        &self,
+        _: &TtrpcContext,
+        request: WaitPressureRequest,
+    ) -> Result<WaitPressureResponse> {
+        let pressed = self.pressure.wait(request.more).await.map_err(IntoStatus::into_status)?;
+        Ok(WaitPressureResponse { pressed, ..WaitPressureResponse::new() })
     }
 
     async fn set_online_cpus(&self, _: &TtrpcContext, request: SetOnlineCpusRequest) -> Result<Empty> {

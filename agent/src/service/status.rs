@@ -9,7 +9,10 @@ use tokio::task::JoinError;
 use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
-    clock::ClockError, container::ContainerError, hotplug::HotplugError, network::NetworkError,
+    clock::ClockError,
+    container::{ContainerError, PressureError},
+    hotplug::HotplugError,
+    network::NetworkError,
     sandbox::SandboxError,
 };
 
@@ -57,6 +60,12 @@ impl IntoStatus for SandboxError {
 impl IntoStatus for ContainerError {
     fn code(&self) -> Code {
         Code::ABORTED
+    }
+}
+
+impl IntoStatus for PressureError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
     }
 }
 

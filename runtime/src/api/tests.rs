@@ -37,6 +37,7 @@ use crate::{
         nics::Nics,
         resize::Machine,
         share::Share,
+        sizing::Memory,
         timeline::Timeline,
         vmm::{Over, Reason, Vmm, processes::Processes},
     },
@@ -210,7 +211,7 @@ fn parts(root: &Path, agent: &FakeAgent) -> (Arc<Sandbox>, Arc<Containers>) {
     let sandbox = Sandbox::new(Parts {
         host_container: Some("web".parse().unwrap()),
         cgroup: None,
-        machine: Machine::new(vmm.clone(), SIZES, None),
+        machine: Machine::new(vmm.clone(), SIZES, None, Memory::Limited),
         processes: Processes::of(std::process::id()).unwrap(),
         nics: Nics::new(vmm.clone(), dir.journal(), false, None),
         share: Share::at(&root.join("share")).unwrap(),

@@ -157,8 +157,12 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
             Home::Joined(joined)
         }
         None => {
-            let config = sizing::artefacts(config, vm)?;
+            let mut config = sizing::artefacts(config, vm)?;
             let path = cgroup.as_ref().map(|place| place.path.as_path());
+            // A container sees no CPUs that its cgroup will never run on.
+            if let Some(cpus) = path.and_then(cgroup::limits::cpus_above) {
+                config.vcpus = u8::try_from(cpus).unwrap_or(u8::MAX).clamp(1, config.vcpus);
+            }
             warnings.extend(cgroup::limits::check(path, limits)?);
             let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, limits, warnings)?;
             let artefacts = config.open_artefacts()?;

@@ -1,8 +1,10 @@
 use super::*;
 
+const HOST: Host = Host { memory_mib: 16_384, cpus: 4, usable_cpus: 3 };
+
 fn check(text: &str) -> Result<Config, ConfigError> {
     let path = Path::new("/etc/bulkhead/config.toml");
-    parse(path, text)?.check(path, Path::new("/usr"))
+    parse(path, text)?.check(path, Path::new("/usr"), HOST)
 }
 
 fn refusal(text: &str) -> String {
@@ -15,8 +17,8 @@ fn an_empty_file_gives_the_defaults_beside_the_executable() {
     assert_eq!(config.vmm, Path::new("/usr/libexec/bulkhead/bulkhead-vmm"));
     assert_eq!(config.kernel, Path::new("/usr/share/bulkhead/vmlinux"));
     assert_eq!(config.initramfs, Path::new("/usr/share/bulkhead/initramfs.img"));
-    assert_eq!((config.memory_mib, config.max_memory_mib), (512, 16_384));
-    assert_eq!((config.vcpus, config.max_vcpus), (1, 4));
+    assert_eq!((config.memory_mib, config.max_memory_mib), (512, 14_336));
+    assert_eq!((config.vcpus, config.max_vcpus), (3, 4));
     assert!(config.vhost_net);
     assert!(config.allowed_annotations.is_empty() && config.allowed_kernels.is_empty());
 }
@@ -106,6 +108,7 @@ fn programs_of_bundles_can_be_allowed_by_absolute_paths() {
 fn vcpus_are_taken_up_to_max_vcpus_which_follows_them_by_default() {
     let config = check("vcpus = 8").unwrap();
     assert_eq!((config.vcpus, config.max_vcpus), (8, 8));
+    assert_eq!(check("max_vcpus = 2").unwrap().vcpus, 2);
     assert!(refusal("vcpus = 0").ends_with("vcpus: 0 is not between 1 and max_vcpus, 4"));
     assert!(refusal("vcpus = 4\nmax_vcpus = 2").ends_with("vcpus: 4 is not between 1 and max_vcpus, 2"));
 }
@@ -175,7 +178,7 @@ fn the_documented_file_is_the_default() {
     let page = include_str!("../../../docs/config.md");
     let example = page.split("```toml").nth(1).unwrap().split("```").next().unwrap();
     let path = Path::new("/etc/bulkhead/config.toml");
-    let documented = parse(path, example).unwrap().check(path, Path::new("/elsewhere")).unwrap();
-    let default = RawConfig::default().check(path, Path::new("/usr/local")).unwrap();
+    let documented = parse(path, example).unwrap().check(path, Path::new("/elsewhere"), HOST).unwrap();
+    let default = RawConfig::default().check(path, Path::new("/usr/local"), HOST).unwrap();
     assert_eq!(documented, default);
 }

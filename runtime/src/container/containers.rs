@@ -176,6 +176,10 @@ impl Containers {
 
     pub(crate) async fn start(self: Arc<Self>, key: Key) -> Result<u32, ContainerError> {
         let agent = self.sandbox.agent().await?;
+        if key.is_init() && self.sandbox.is_made_for(&key.container) {
+            // Programs count their CPUs once: all are online from the first instruction on.
+            drop(self.sandbox.hold_machine().await);
+        }
         self.update_network(&key, &agent).await?;
         let described = self.table().start(&key)?;
         let started = match &described {

@@ -11,12 +11,13 @@ use bulkhead_protocol::{
         CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
         ListProcessesRequest, PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest,
         SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio,
-        UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest, WaitProcessRequest,
-        WaitProcessResponse,
+        UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest, WaitPressureRequest,
+        WaitProcessRequest, WaitProcessResponse,
     },
     container::{ContainerSpec, ProcessSpec, Resources},
     id::ContainerId,
     limits,
+    tuning::Tuning,
     vmm::Slot,
 };
 use bulkhead_sys::text::bounded;
@@ -78,16 +79,19 @@ impl Agent {
         Self(AgentClient::new(Client::new(Socket::from(stream))))
     }
 
+    /// `tuning` comes first, and holds for the whole guest.
     pub(crate) async fn create(
         &self,
         key: &Key,
         spec: &ContainerSpec,
         stdio: Stdio,
+        tuning: Option<&Tuning>,
     ) -> Result<u32, AgentError> {
         let request = CreateContainerRequest {
             container_id: key.container.to_string(),
             spec: json("the container's spec", spec)?,
             stdio: Some(stdio).into(),
+            tuning: tuning.map_or(Ok(Vec::new()), |tuning| json("the guest's settings", tuning))?,
             ..Default::default()
         };
         Ok(within(limits::RPC, async |context| self.0.create_container(context, &request).await).await?.pid)
@@ -237,6 +241,14 @@ impl Agent {
         let container_id = container.to_string();
         let request = WaitOomRequest { container_id, seen, patient: true, ..Default::default() };
         Ok(self.0.wait_oom(context::Context::default(), &request).await?.kills)
+    }
+
+    /// True when the containers have not enough memory; false after `limits::PRESSURE_POLL` at the latest, or when it is called
+    /// again. Without `more` they are held back no longer.
+    pub(crate) async fn wait_pressure(&self, more: bool) -> Result<bool, AgentError> {
+        let request = WaitPressureRequest { more, ..Default::default() };
+        let deadline = limits::PRESSURE_POLL + limits::RPC;
+        Ok(within(deadline, async |context| self.0.wait_pressure(context, &request).await).await?.pressed)
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

@@ -18,7 +18,7 @@ use tokio::{io::AsyncReadExt as _, net::UnixStream, time::Instant};
 
 use super::{
     agent::Agent,
-    sizing::Sizes,
+    sizing::{BOOT_VCPUS, Sizes},
     slots::{BALLOON, CONSOLE, FS, RNG, VSOCK},
     timeline::Timeline,
     vmm::{Over, Vmm, VmmError, processes::AdoptError},
@@ -171,7 +171,8 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (MachineConfig, Vec<
     let machine = MachineConfig {
         memory_mib: inputs.sizes.memory_mib,
         max_memory_mib: inputs.sizes.max_memory_mib,
-        vcpus: inputs.sizes.vcpus,
+        files: inputs.sizes.files,
+        vcpus: BOOT_VCPUS,
         max_vcpus: inputs.sizes.max_vcpus,
         kvm: pass(kvm),
         kernel: pass(inputs.kernel),

@@ -8,6 +8,7 @@
 pub mod bounds;
 mod claim;
 mod entrance;
+pub(crate) mod headroom;
 pub mod limits;
 pub mod oom;
 pub mod scope;

@@ -16,8 +16,8 @@ use bulkhead_protocol::{
         ExecRequest, ExecResponse, GetTimeResponse, ListProcessesRequest, ListProcessesResponse,
         PauseContainerRequest, ProcessInfo, ResumeContainerRequest, SetOnlineCpusRequest,
         SignalProcessRequest, SlotRequest, StartContainerRequest, StartContainerResponse,
-        UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
-        create_agent,
+        UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitPressureRequest, WaitPressureResponse,
+        WaitProcessRequest, WaitProcessResponse, create_agent,
     },
     container::{
         Confinement, ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs,
@@ -91,7 +91,8 @@ pub(crate) fn null() -> OwnedFd {
     std::fs::File::open("/dev/null").unwrap().into()
 }
 
-pub(crate) const SIZES: Sizes = Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2 };
+pub(crate) const SIZES: Sizes =
+    Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2, files: 64 * 512 };
 
 pub(crate) fn inputs() -> Inputs {
     Inputs {
@@ -199,8 +200,7 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
             Request::ResizeMemory { mib } => {
-                // In whole blocks, as the device.
-                agent.machine().mib = (mib - SIZES.memory_mib).next_multiple_of(2);
+                agent.machine().resize(mib);
                 agent.machine().asked(format!("memory {mib}"));
                 send(&packets, Message::Reply(Ok(Reply::Done))).await;
             }
@@ -214,7 +214,11 @@ async fn serve_vmm(packets: Packets, guest: Guest, agent: FakeAgent) {
             }
             Request::Metrics => {
                 let plugged = agent.machine().plugged_mib();
-                let metrics = vec![("mem.plugged_bytes".to_owned(), u64::from(plugged) << 20)];
+                let refused = agent.machine().refused;
+                let metrics = vec![
+                    ("mem.plugged_bytes".to_owned(), u64::from(plugged) << 20),
+                    ("mem.refused".to_owned(), refused),
+                ];
                 send(&packets, Message::Reply(Ok(Reply::Metrics(metrics)))).await;
             }
         }
@@ -232,6 +236,10 @@ pub(crate) struct FakeAgent {
     machine: Arc<Mutex<FakeMachine>>,
     /// It lets go of its streams, and the VM goes on.
     pub(crate) hang_up: Arc<Notify>,
+    /// The containers have not enough memory.
+    pub(crate) pressed: Arc<Notify>,
+    /// Counts those who wait for it: a new one ends the one before.
+    waits: Arc<watch::Sender<u64>>,
 }
 
 /// What VMM and guest would do to the machine.
@@ -241,6 +249,9 @@ pub(crate) struct FakeMachine {
     /// Beyond what it booted with.
     mib: u32,
     pub(crate) plugs_at_most: Option<u32>,
+    /// The host has no more, and the device has said so this often.
+    pub(crate) refuses_memory: bool,
+    refused: u64,
     pub(crate) refuses_bind: bool,
     pub(crate) refuses_cpus: bool,
     /// The guest's clock lacks so many nanoseconds.
@@ -257,6 +268,15 @@ pub(crate) struct FakeMachine {
 impl FakeMachine {
     fn asked(&mut self, what: String) {
         self.asked.push(what);
+    }
+
+    fn resize(&mut self, mib: u32) {
+        if self.refuses_memory {
+            self.refused += 1;
+        } else {
+            // In whole blocks, as the device.
+            self.mib = (mib - SIZES.memory_mib).next_multiple_of(2);
+        }
     }
 
     fn plugged_mib(&self) -> u32 {
@@ -459,6 +479,25 @@ impl AgentService for FakeAgent {
 
     async fn wait_oom(&self, _: &TtrpcContext, request: WaitOomRequest) -> ttrpc::Result<WaitOomResponse> {
         Ok(WaitOomResponse { kills: request.seen + 1, ..Default::default() })
+    }
+
+    async fn wait_pressure(
+        &self,
+        _: &TtrpcContext,
+        request: WaitPressureRequest,
+    ) -> ttrpc::Result<WaitPressureResponse> {
+        self.machine().asked(if request.more { "hold" } else { "let go" }.to_owned());
+        if !request.more {
+            std::future::pending::<()>().await;
+        }
+        self.waits.send_modify(|waits| *waits += 1);
+        let mut waits = self.waits.subscribe();
+        let pressed = tokio::select! {
+            biased;
+            _ = waits.changed() => false,
+            () = self.pressed.notified() => true,
+        };
+        Ok(WaitPressureResponse { pressed, ..Default::default() })
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> ttrpc::Result<Empty> {

@@ -4,7 +4,8 @@
 //!              └─ vm: Booting ─▶ Running { agent, clock } ─▶ Failed             what changes
 //!
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
-//!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
+//!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
+//!   tuning: what of the host's settings its kernel gets
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
@@ -23,12 +24,14 @@ pub(crate) mod nics;
 pub mod oom_score;
 pub(crate) mod packets;
 mod plan;
+pub(crate) mod pressure;
 pub(crate) mod resize;
 pub(crate) mod share;
 pub mod sizing;
 mod slots;
 mod source;
 pub(crate) mod timeline;
+mod tuning;
 pub(crate) mod vmm;
 mod volumes;
 
@@ -38,6 +41,7 @@ use bulkhead_protocol::{
     container::{ContainerSpec, VolumeKind},
     id::ContainerId,
     limits,
+    tuning::Tuning,
     vmm::Request,
 };
 use bulkhead_sys::chain;
@@ -228,6 +232,11 @@ impl Sandbox {
             vmm.wait_over().await
         };
         let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// The host's settings for the guest, as they are now.
+    pub(crate) fn tuning(&self) -> Tuning {
+        tuning::of_host(self.parts.machine.room().borrow().max_memory_mib)
     }
 
     /// For a container that comes to a machine which was not made for it. Must not be dropped half-way.

@@ -2,6 +2,9 @@
 //!
 //!   resize ─▶ bounds on the host ─▶ more memory, until it is plugged ─▶ vCPUs on or off line ─▶ less memory, asked for
 //!
+//! A machine whose container has no memory limit grows without being asked; `pressure` sees to it, and hears from here
+//! when another one has changed the size.
+//!
 //! One at a time. A step that fails undoes those before it. Taking memory away comes last, because it cannot fail: the guest gives what
 //! it can spare and goes on trying, and its containers' own limits hold meanwhile. What it booted with it keeps. The
 //! device is plugged when it is first needed, so a sandbox that never grows pays nothing for it.
@@ -12,12 +15,12 @@ use bulkhead_protocol::{
     limits,
     vmm::{Device, Reply, Request},
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     agent::{Agent, AgentError},
     cgroup::bounds::{Bounds, BoundsError},
-    sizing::{Need, Sizes},
+    sizing::{BOOT_VCPUS, Memory, Need, Sizes},
     slots::MEM,
     vmm::{Vmm, VmmError},
 };
@@ -28,6 +31,8 @@ const MIB: u64 = 1 << 20;
 /// Between two looks at how much is plugged. The guest takes milliseconds for a block of 128 MiB.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const PLUGGED: &str = "mem.plugged_bytes";
+/// Requests of the guest's driver that the device did not grant.
+const REFUSED: &str = "mem.refused";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResizeError {
@@ -39,6 +44,8 @@ pub(crate) enum ResizeError {
     Bounds(#[from] BoundsError),
     #[error("the guest has plugged {plugged} of {wanted} MiB of memory within {waited:?}")]
     Slow { plugged: u64, wanted: u32, waited: Duration },
+    #[error("the host has no more than {plugged} of {wanted} MiB for the guest")]
+    Refused { plugged: u64, wanted: u32 },
 }
 
 /// What a machine has.
@@ -46,6 +53,15 @@ pub(crate) enum ResizeError {
 pub(crate) struct Size {
     pub(crate) memory_mib: u32,
     pub(crate) vcpus: u8,
+}
+
+/// What bounds a machine's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Whether its containers are limited, or else it grows as they need.
+    pub(crate) memory: Memory,
+    pub(crate) memory_mib: u32,
+    pub(crate) max_memory_mib: u32,
 }
 
 /// A booted machine, as far as its size goes.
@@ -59,6 +75,8 @@ pub(crate) struct Machine {
     patience: Duration,
     /// Held for the whole of an update: the next one starts from what it has reached.
     now: tokio::sync::Mutex<Now>,
+    /// Changed by who holds it.
+    room: watch::Sender<Room>,
 }
 
 /// The one who may change the size.
@@ -66,6 +84,13 @@ pub(crate) struct Machine {
 pub(crate) struct Held<'a> {
     machine: &'a Machine,
     now: tokio::sync::MutexGuard<'a, Now>,
+}
+
+/// Of the memory device.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    plugged_mib: u64,
+    refused: u64,
 }
 
 #[derive(Debug)]
@@ -76,20 +101,28 @@ struct Now {
 }
 
 impl Machine {
-    pub(crate) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>) -> Self {
-        let size = Size { memory_mib: sizes.memory_mib, vcpus: sizes.vcpus };
+    /// `memory` is of the container that it is made for.
+    pub(crate) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>, memory: Memory) -> Self {
+        let Sizes { memory_mib, max_memory_mib, .. } = sizes;
+        let size = Size { memory_mib, vcpus: BOOT_VCPUS };
         Self {
             vmm,
             sizes,
             bounds,
             patience: limits::RPC,
             now: tokio::sync::Mutex::new(Now { size, plugged: false }),
+            room: watch::Sender::new(Room { memory, memory_mib, max_memory_mib }),
         }
     }
 
     /// Whose machine it is.
     pub(crate) fn vmm(&self) -> &Vmm {
         &self.vmm
+    }
+
+    /// What bounds its memory, to be awaited.
+    pub(crate) fn room(&self) -> watch::Receiver<Room> {
+        self.room.subscribe()
     }
 
     /// Waits for those who change the size, and keeps others from it until this is dropped.
@@ -123,13 +156,19 @@ impl Machine {
             self.plug(agent).await?;
             now.plugged = true;
         }
+        let refused = self.progress().await?.refused;
         self.ask(mib).await?;
         let wanted = (mib - self.sizes.memory_mib).next_multiple_of(BLOCK_MIB);
         let deadline = Instant::now() + self.patience;
         loop {
-            let plugged = self.plugged_mib().await?;
+            let now = self.progress().await?;
+            let plugged = now.plugged_mib;
             if plugged >= wanted.into() {
                 return Ok(());
+            }
+            // The driver would try again in 5 s, and its containers would wait as long.
+            if now.refused > refused {
+                return Err(ResizeError::Refused { plugged, wanted });
             }
             if Instant::now() >= deadline {
                 return Err(ResizeError::Slow { plugged, wanted, waited: self.patience });
@@ -167,14 +206,14 @@ impl Machine {
         let _ = self.ask(before.memory_mib).await;
     }
 
-    async fn plugged_mib(&self) -> Result<u64, ResizeError> {
-        match self.call("read the machine's counters", Request::Metrics).await? {
-            Reply::Metrics(metrics) => {
-                let plugged = metrics.iter().find(|(name, _)| name == PLUGGED);
-                Ok(plugged.map_or(0, |(_, bytes)| bytes / MIB))
-            }
-            Reply::Booted | Reply::Done => Ok(0),
-        }
+    async fn progress(&self) -> Result<Progress, ResizeError> {
+        let metrics = match self.call("read the machine's counters", Request::Metrics).await? {
+            Reply::Metrics(metrics) => metrics,
+            Reply::Booted | Reply::Done => Vec::new(),
+        };
+        let value =
+            |wanted: &str| metrics.iter().find(|(name, _)| name == wanted).map_or(0, |(_, value)| *value);
+        Ok(Progress { plugged_mib: value(PLUGGED) / MIB, refused: value(REFUSED) })
     }
 
     async fn call(&self, step: &'static str, request: Request) -> Result<Reply, ResizeError> {
@@ -184,9 +223,44 @@ impl Machine {
 }
 
 impl Held<'_> {
-    /// A container without a memory limit has come: the pod may fill volumes in the host's memory.
+    /// A container without a memory limit has come: the pod may fill volumes in the host's memory, and the machine grows by
+    /// itself.
     pub(crate) fn lift_memory(&self) -> Result<(), ResizeError> {
-        self.machine.bounds.as_ref().map_or(Ok(()), |bounds| Ok(bounds.lift()?))
+        if let Some(bounds) = &self.machine.bounds {
+            bounds.lift()?;
+        }
+        self.announce(|room| room.memory = Memory::Unlimited);
+        Ok(())
+    }
+
+    /// All containers have limits now, which the machine is made for.
+    pub(crate) fn limit_memory(&self) {
+        self.announce(|room| room.memory = Memory::Limited);
+    }
+
+    fn announce(&self, change: impl FnOnce(&mut Room)) {
+        self.machine.room.send_if_modified(|room| {
+            let before = *room;
+            change(room);
+            *room != before
+        });
+    }
+
+    /// Brings the vCPUs online that a container of these sizes is to find. What the host pays for them is bounded already.
+    pub(crate) async fn start_vcpus(&mut self, agent: &Agent) -> Result<(), ResizeError> {
+        let wanted = self.machine.sizes.vcpus;
+        if wanted != self.now.size.vcpus {
+            let step = "bring the guest's vCPUs online";
+            let set = self.machine.set_online(agent, wanted).await;
+            set.map_err(|source| ResizeError::Agent { step, source })?;
+            self.now.size.vcpus = wanted;
+        }
+        Ok(())
+    }
+
+    /// What bounds the memory.
+    pub(crate) fn room(&self) -> Room {
+        *self.machine.room.borrow()
     }
 
     pub(crate) fn size(&self) -> Size {
@@ -224,7 +298,9 @@ impl Held<'_> {
             machine.ask(wanted.memory_mib).await?;
         }
         now.size = wanted;
-        machine.allow(wanted)
+        let allowed = machine.allow(wanted);
+        self.announce(|room| room.memory_mib = wanted.memory_mib);
+        allowed
     }
 }
 

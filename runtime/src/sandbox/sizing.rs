@@ -2,6 +2,8 @@
 //!
 //!   vm.hwConfig ─▶ annotations ─▶ limit + overhead, ceil(quota / period), cpus ─▶ configuration     the first given
 //!
+//! A machine whose container has no memory limit grows by itself, step by step (`grown`, `pressure`).
+//!
 //! A wish beyond the operator's bounds is refused by its JSON path; a limit beyond them is no wish for a machine of that
 //! size, so the machine is made as large as allowed, with a warning. `docs/sizing.md` says how the overhead was measured.
 
@@ -25,8 +27,15 @@ const MIB: u64 = 1 << 20;
 const OVERHEAD_MIB: u64 = 64;
 /// One part in this many of what is added to that, for the kernel's records of each page.
 const OVERHEAD_SHARE: u64 = 32;
+/// What a machine that grows by itself gets at once, at most: the guest needs memory for the records of what it is given.
+const STEP_MIB: u32 = 4096;
+/// Less is not worth the asking.
+const LEAST_STEP_MIB: u32 = 32;
 /// CFS's, when a quota comes without.
 const DEFAULT_PERIOD: u64 = 100_000;
+
+/// vCPUs that the guest's kernel starts. The agent brings the others online while the first container is made.
+pub(crate) const BOOT_VCPUS: u8 = 1;
 
 /// A machine's sizes: at boot, and what it may grow to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +45,8 @@ pub struct Sizes {
     pub max_memory_mib: u32,
     pub vcpus: u8,
     pub max_vcpus: u8,
+    /// Inodes and open files of the guest: by the memory of the boot, or by the most if it grows by itself.
+    pub files: u64,
 }
 
 /// Whether tmpfs volumes of the host may count, which fill memory without being the machine's.
@@ -196,6 +207,10 @@ pub fn sizes(
             mib.clamp(least, most)
         }),
     };
+    let files = match Demand::of(resources, host).memory() {
+        Memory::Limited => memory_mib,
+        Memory::Unlimited => config.max_memory_mib,
+    };
     let most = u32::from(config.max_vcpus);
     let vcpus = match wish(vm, |hardware| hardware.vcpus, VCPU_FIELDS) {
         Some((count, _)) if (1..=most).contains(&count) => count,
@@ -215,7 +230,15 @@ pub fn sizes(
         // At most max_vcpus, which is a u8.
         vcpus: u8::try_from(vcpus).unwrap_or(config.max_vcpus),
         max_vcpus: config.max_vcpus,
+        files: limits::files(files),
     })
+}
+
+/// The next size of a machine of `now` whose containers have not enough: twice as large, within its bound and what the host
+/// has left. `None` when that is hardly more. All in MiB.
+pub(crate) fn grown(now: u32, most: u32, room: u64) -> Option<u32> {
+    let step = now.clamp(LEAST_STEP_MIB, STEP_MIB).min(most.saturating_sub(now)).min(saturated(room));
+    (step >= LEAST_STEP_MIB || (step > 0 && now + step == most)).then(|| now + step)
 }
 
 /// Where a wish comes from: the spec's object, then our annotation.

@@ -41,6 +41,7 @@ fn machine() -> vmm::MachineConfig {
     vmm::MachineConfig {
         memory_mib: 128,
         max_memory_mib: 256,
+        files: 65_536,
         vcpus: 1,
         max_vcpus: 2,
         kvm: Fd(0),

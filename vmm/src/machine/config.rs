@@ -42,6 +42,7 @@ where
 pub struct CheckedConfig {
     pub(super) memory_mib: u32,
     pub(super) max_memory_mib: u32,
+    pub(super) files: u64,
     pub(super) huge_pages: HugePages,
     pub(super) command_line: CommandLine,
     pub(super) kvm: OwnedFd,
@@ -73,6 +74,8 @@ impl CheckedConfig {
         Ok(Self {
             memory_mib: *memory_mib,
             max_memory_mib: *max_memory_mib,
+            // As many as a kernel of the host has by default, whatever the server says.
+            files: config.files.min(limits::FILES),
             huge_pages: config.huge_pages,
             command_line: CommandLine {
                 vcpus: *vcpus,

@@ -9,7 +9,6 @@ mod config;
 use std::{os::fd::IntoRawFd, sync::Arc};
 
 use bulkhead_protocol::{
-    limits,
     timeline::{Phase, Stamp},
     vmm::{Device, FailureKind, Slot},
 };
@@ -108,9 +107,8 @@ impl Machine {
         reporter: &Reporter,
         mut stamp: impl FnMut(Stamp),
     ) -> Result<Self, MachineError> {
-        let CheckedConfig { memory_mib, max_memory_mib, huge_pages, command_line, devices, mut fds, .. } =
-            config;
-        let CheckedConfig { kvm, mut kernel, mut initramfs, share, .. } = config;
+        let CheckedConfig { memory_mib, max_memory_mib, files, huge_pages, command_line, .. } = config;
+        let CheckedConfig { kvm, mut kernel, mut initramfs, share, devices, mut fds, .. } = config;
         let proc_self_fd = jail.close(&share)?;
         drop(share);
         stamp(Stamp::now(Phase::Jailed));
@@ -135,7 +133,7 @@ impl Machine {
             console: Arc::new(Output::default()),
             proc_self_fd,
             shares: Arc::default(),
-            files: limits::files(memory_mib),
+            files,
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
+    limits,
     packet::{PacketError, PacketSocket},
     timeline::{Phase, Stamp},
     vmm::{
@@ -124,6 +125,7 @@ pub(crate) fn boot(spec: &Spec) -> Result<Vmm, Failure> {
     let machine = MachineConfig {
         memory_mib: spec.memory_mib,
         max_memory_mib: spec.max_memory_mib.max(spec.memory_mib),
+        files: limits::files(spec.memory_mib),
         vcpus: spec.vcpus,
         max_vcpus: spec.max_vcpus,
         kvm: Fd(0),

@@ -8,6 +8,7 @@
 
 mod freezer;
 mod limits;
+mod pressure;
 mod tree;
 mod watch;
 
@@ -22,6 +23,7 @@ use bulkhead_protocol::{container::Resources, id::ContainerId};
 use bulkhead_sys::pidfd::by_number;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+pub use self::pressure::{Pressure, PressureError};
 use self::watch::Watch;
 use super::{
     device_filter,

@@ -47,11 +47,13 @@ use crate::{
     network::Namespace,
     sandbox::{
         Failure, Guest, HostCgroup, Parts, Sandbox, SandboxPlan,
+        agent::Agent,
         boot::{BootError, Inputs, boot},
         cgroup::Place,
         clock::Clock,
         clock_source,
         nics::Nics,
+        pressure,
         resize::Machine,
         timeline::Timeline,
         vmm::{Spawned, Stamps, Vmm, processes::Processes},
@@ -175,7 +177,7 @@ impl Assembled {
         let sandbox = Sandbox::new(Parts {
             host_container: Some(plan.host_container.clone()),
             cgroup,
-            machine: Machine::new(vmm.clone(), plan.sizes, bounds),
+            machine: Machine::new(vmm.clone(), plan.sizes, bounds, plan.memory),
             processes: processes.clone(),
             nics: Nics::new(vmm.clone(), journal, plan.vhost_net, given),
             share,
@@ -257,13 +259,24 @@ async fn bring_up(sandbox: Arc<Sandbox>, vmm: Vmm, processes: Processes, journal
         boot(&vmm, inputs, sandbox.timeline()).await
     };
     match booted.await {
-        Ok(agent) => sandbox.booted(Guest { clock: Clock::follow(agent.clone()), agent }),
+        Ok(agent) => grow_up(sandbox, agent).await,
         Err(error) => {
             let failure = Failure::from(error);
             note(&chain(&failure));
             sandbox.fail(failure);
         }
     }
+}
+
+/// The guest is up: it gets its vCPUs while the first container is made, and from then on the memory that it needs.
+async fn grow_up(sandbox: Arc<Sandbox>, agent: Agent) {
+    let mut machine = sandbox.hold_machine().await;
+    sandbox.booted(Guest { clock: Clock::follow(agent.clone()), agent: agent.clone() });
+    if let Err(error) = machine.start_vcpus(&agent).await {
+        note(&format!("the guest goes on with fewer vCPUs: {}", chain(&error)));
+    }
+    drop(machine);
+    pressure::follow(sandbox, agent).await;
 }
 
 /// Takes hold of the jailed process before the VMM knows of a guest, so that it can be ended whatever becomes of it.

@@ -111,6 +111,7 @@ impl Containers {
         let files = self.open_files(key, plan)?;
         let made_for_it = self.sandbox.is_made_for(&key.container);
         // While the guest boots.
+        let tuning = self.sandbox.tuning();
         let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
         let (guest, warnings) = self.sandbox.place(&key.container, files).await?;
@@ -122,7 +123,7 @@ impl Containers {
         let demand = Demand::of(&plan.guest.resources, &limits);
         if made_for_it {
             // Side by side: a failure of either ends the sandbox, and with it what the other has done.
-            let created = agent.create(key, &guest, stdio.for_agent());
+            let created = agent.create(key, &guest, stdio.for_agent(), Some(&tuning));
             let (created, entered) = tokio::join!(created, self.enter_cgroup(key));
             created?;
             entered?;
@@ -132,7 +133,7 @@ impl Containers {
             if let Some(score) = plan.guest.process.oom_score_adj {
                 self.sandbox.raise_oom_score(score)?;
             }
-            agent.create(key, &guest, stdio.for_agent()).await?;
+            agent.create(key, &guest, stdio.for_agent(), None).await?;
         }
         self.apply_network(key, &agent, found).await?;
         Ok(self.table().made(&key.container, demand)?)

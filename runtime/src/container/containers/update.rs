@@ -53,6 +53,9 @@ impl Containers {
             return Err(error.into());
         }
         self.table().updated(&key.container, demand);
+        if need.memory_mib.is_some() {
+            machine.limit_memory();
+        }
         let resized = machine.resize(&agent, need).await;
         self.sandbox.tell_systemd().await;
         Ok(resized?)

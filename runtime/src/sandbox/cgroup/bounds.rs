@@ -11,8 +11,6 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use bulkhead_protocol::limits;
-
 use crate::sandbox::sizing::{Memory, Sizes};
 
 const MIB: u64 = 1 << 20;
@@ -123,7 +121,7 @@ impl Bounds {
 fn memory(sizes: Sizes, memory_mib: u32) -> u64 {
     let machine = u64::from(memory_mib) * MIB;
     let records = u64::from(sizes.max_memory_mib) * MIB / RECORDS;
-    machine + BASE + records + limits::files(sizes.memory_mib) * FILE
+    machine + BASE + records + sizes.files * FILE
 }
 
 #[cfg(test)]

@@ -65,6 +65,13 @@ pub fn check(path: Option<&Path>, limits: &HostLimits) -> Result<Vec<String>, Sp
     Ok(lost.map(|(field, name, _)| format!("{field} does not hold on the host: {}", lacks(name))).collect())
 }
 
+/// How many CPUs a cgroup at `path`, which need not exist yet, may use by those above it. `None` where none says so.
+pub fn cpus_above(path: &Path) -> Option<u32> {
+    let mut above = path.ancestors().skip(1);
+    let text = above.find_map(|dir| fs::read_to_string(dir.join("cpuset.cpus.effective")).ok())?;
+    CpuList::try_from(text).ok().map(|cpus| cpus.count())
+}
+
 /// Writes back what files said before. The error that led here is the one to report, so what fails is noted.
 pub fn set_back(earlier: Earlier) {
     for left in earlier.restore() {

@@ -16,7 +16,7 @@ impl Test {
     fn new() -> Self {
         let fake = FakeAgent::default();
         let (vmm, _) = vmm(Guest::Works, fake.clone());
-        Self { machine: Machine::new(vmm, SIZES, None), agent: fake.connect(), fake }
+        Self { machine: Machine::new(vmm, SIZES, None, Memory::Limited), agent: fake.connect(), fake }
     }
 
     async fn resize(&self, memory_mib: Option<u32>, vcpus: Option<u32>) -> Result<Size, ResizeError> {

@@ -146,6 +146,35 @@ fn annotations_that_the_operator_does_not_allow_are_refused() {
 }
 
 #[test]
+fn a_machine_that_grows_by_itself_doubles_in_bounded_steps_up_to_its_bound() {
+    let mut sizes = vec![512];
+    while let Some(next) = grown(*sizes.last().unwrap(), 65_536, u64::MAX) {
+        sizes.push(next);
+    }
+    assert_eq!(sizes[..6], [512, 1024, 2048, 4096, 8192, 12_288]);
+    assert_eq!(*sizes.last().unwrap(), 65_536);
+    assert_eq!(grown(512, 520, u64::MAX), Some(520), "the last bit is a step too");
+    assert_eq!(grown(48, 4096, u64::MAX), Some(96));
+    assert_eq!(grown(4096, 4096, u64::MAX), None);
+}
+
+#[test]
+fn a_machine_grows_by_what_the_host_has_left_and_not_for_a_trifle() {
+    assert_eq!(grown(512, 4096, 100), Some(612));
+    assert_eq!(grown(512, 4096, 4), None);
+    assert_eq!(grown(512, 4096, 0), None);
+}
+
+#[test]
+fn the_files_of_a_guest_are_bounded_by_the_memory_that_it_may_have() {
+    let files = |resources: &Resources| {
+        sizes(&config(), &Vm::default(), resources, &HostLimits::default(), &mut Vec::new()).unwrap().files
+    };
+    assert_eq!(files(&limited(mib(256), None, None)), 512 * (256 + 64 + 8));
+    assert_eq!(files(&Resources::default()), 1 << 20);
+}
+
+#[test]
 fn containers_of_one_sandbox_are_added_up() {
     let (a, b) = (
         limited(mib(100), Some(Limit::Value(50_000)), None),

@@ -1,6 +1,7 @@
 use super::*;
 
-const SIZES: Sizes = Sizes { memory_mib: 128, max_memory_mib: 1024, vcpus: 1, max_vcpus: 4 };
+const SIZES: Sizes =
+    Sizes { memory_mib: 128, max_memory_mib: 1024, vcpus: 1, max_vcpus: 4, files: 128 * 512 };
 
 /// A cgroup of ordinary files.
 fn group(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -162,3 +162,12 @@ fn what_was_set_can_be_taken_back() {
     set_back(earlier);
     assert_eq!(["cpu.idle", "cpu.weight", "cpuset.cpus"].map(|file| group.read(file)), ["1", "0\n", "1"]);
 }
+
+#[test]
+fn a_cgroup_may_use_the_cpus_of_the_nearest_above_that_names_some() {
+    let group = Group::with(&[("cpuset.cpus.effective", "0\n")]);
+    assert_eq!(cpus_above(&group.path()), Some(4));
+    assert_eq!(cpus_above(&group.path().join("a")), Some(1));
+    assert_eq!(cpus_above(&group.path().join("a/b/c")), Some(1));
+    assert_eq!(cpus_above(Path::new("/nowhere/a")), None);
+}
