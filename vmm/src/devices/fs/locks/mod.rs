@@ -49,7 +49,8 @@ use self::{
 /// Requests that wait at once: a quarter of the queue that they occupy, so that the others come through, and the one among them
 /// that frees the lock.
 const MOST_WAITING: usize = 256;
-/// Ranges that a guest has locked at once. Each is some 200 bytes of the host's kernel, which looks through all of a file for each call.
+/// Ranges that a guest has locked at once. Each is some 200 bytes of the host's kernel, which looks through all of a file for each call. What
+/// is freed may cut ranges in two, so that there are twice as many.
 const MOST_RANGES: usize = 8 << 10;
 /// Interrupts that came before their request did: as many as can be on their way.
 const MOST_EARLY: usize = 256;
@@ -166,21 +167,31 @@ impl Locks {
 
     /// Checks what does not depend on other owners, and gives the owner a description.
     fn prepare(&self, state: &mut State, via: &Via<'_>, request: &Request) -> Result<(), Errno> {
-        if request.kind == Kind::Flock || request.access.is_none() {
-            return if state.is_revoked() { Err(Errno::STALE) } else { Ok(()) };
+        if state.is_revoked() {
+            return Err(Errno::STALE);
         }
-        let allowed = match request.access {
-            Some(Access::Write) => via.writable,
-            Some(Access::Read) | None => via.readable,
+        if request.kind == Kind::Flock {
+            return Ok(());
+        }
+        let Some(access) = request.access else {
+            // It may cut a range in two, but for one that covers all.
+            let most = if request.range.is_whole() { usize::MAX } else { 2 * MOST_RANGES };
+            return self.room(1, most);
         };
-        if !allowed {
+        if !(if access == Access::Write { via.writable } else { via.readable }) {
             return Err(Errno::BADF);
         }
-        // One lock may cut another in two.
-        if self.ranges.load(Ordering::Relaxed) + 2 > MOST_RANGES {
-            return Err(Errno::NOLCK);
-        }
+        // Itself, and what it cuts in two.
+        self.room(2, MOST_RANGES)?;
         state.own(request, via, &self.ranges)
+    }
+
+    fn room(&self, more: usize, most: usize) -> Result<(), Errno> {
+        if self.ranges.load(Ordering::Relaxed).saturating_add(more) > most {
+            Err(Errno::NOLCK)
+        } else {
+            Ok(())
+        }
     }
 
     fn register(&self, unique: u64, locks: &Arc<FileLocks>, waiting: &Arc<Waiting>) -> Result<(), Errno> {
