@@ -280,6 +280,12 @@ impl State {
         let mut granted = 0;
         for waiting in std::mem::take(&mut self.parked) {
             let request = waiting.request();
+            if let Err(errno) = waiting.ended() {
+                // While it was on the way here, so that nobody found it.
+                self.waits_no_longer(&waiting);
+                finished.push((waiting, Err(errno)));
+                continue;
+            }
             if self.is_held_here(request, waiting.handle())
                 || self.threads.iter().any(|other| other.request().is_like(request))
             {

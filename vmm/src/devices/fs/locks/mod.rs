@@ -15,6 +15,7 @@
 
 mod call;
 mod file;
+mod queue;
 mod ranges;
 mod request;
 mod threads;
@@ -40,14 +41,16 @@ pub(super) use self::{
 };
 use self::{
     file::{Finished, State},
+    queue::{Job, Queue},
     request::{Access, Kind},
-    waiting::{End, Queue, Waiting},
+    waiting::{End, Waiting},
 };
 
 /// Requests that wait at once: a quarter of the queue that they occupy, so that the others come through, and the one among them
 /// that frees the lock.
 const MOST_WAITING: usize = 256;
-/// Ranges that a guest has locked at once. Each is some 200 bytes of the host's kernel, which looks through all of a file for each call.
+/// Ranges that a guest has locked at once. Each is some 200 bytes of the host's kernel, which looks through all of a file for each call. What
+/// is freed may cut ranges in two, so that there are twice as many.
 const MOST_RANGES: usize = 8 << 10;
 /// Interrupts that came before their request did: as many as can be on their way.
 const MOST_EARLY: usize = 256;
@@ -88,7 +91,7 @@ pub(super) struct Locks {
 #[derive(Debug, Default)]
 struct Waits {
     /// By the number of the request.
-    waiting: HashMap<u64, Arc<Waiting>>,
+    waiting: HashMap<u64, Job>,
     /// Interrupted before they were here.
     early: VecDeque<u64>,
 }
@@ -124,7 +127,7 @@ impl Locks {
         let mut state = locks.state();
         self.prepare(&mut state, via, request)?;
         let granted = state.attempt(request, via.handle, via.file);
-        let finished = self.settle(&mut state);
+        let finished = self.settle(locks, &mut state);
         drop(state);
         self.tell(finished);
         if granted? { Ok(()) } else { Err(Errno::AGAIN) }
@@ -146,13 +149,13 @@ impl Locks {
                 return Outcome::Done(done.map_err(io::Error::from));
             }
         }
-        let waiting = Arc::new(Waiting::new(unique, request, via, locks, answer()));
-        if let Err(errno) = self.register(unique, &waiting) {
+        let waiting = Arc::new(Waiting::new(unique, request, via, answer()));
+        if let Err(errno) = self.register(unique, locks, &waiting) {
             return Outcome::Done(Err(errno.into()));
         }
         let mut state = locks.state();
         let parked = state.park(&waiting);
-        let finished = self.settle(&mut state);
+        let finished = self.settle(locks, &mut state);
         drop(state);
         match parked {
             Ok(()) => self.tell(finished),
@@ -164,24 +167,34 @@ impl Locks {
 
     /// Checks what does not depend on other owners, and gives the owner a description.
     fn prepare(&self, state: &mut State, via: &Via<'_>, request: &Request) -> Result<(), Errno> {
-        if request.kind == Kind::Flock || request.access.is_none() {
-            return if state.is_revoked() { Err(Errno::STALE) } else { Ok(()) };
+        if state.is_revoked() {
+            return Err(Errno::STALE);
         }
-        let allowed = match request.access {
-            Some(Access::Write) => via.writable,
-            Some(Access::Read) | None => via.readable,
+        if request.kind == Kind::Flock {
+            return Ok(());
+        }
+        let Some(access) = request.access else {
+            // It may cut a range in two, but for one that covers all.
+            let most = if request.range.is_whole() { usize::MAX } else { 2 * MOST_RANGES };
+            return self.room(1, most);
         };
-        if !allowed {
+        if !(if access == Access::Write { via.writable } else { via.readable }) {
             return Err(Errno::BADF);
         }
-        // One lock may cut another in two.
-        if self.ranges.load(Ordering::Relaxed) + 2 > MOST_RANGES {
-            return Err(Errno::NOLCK);
-        }
+        // Itself, and what it cuts in two.
+        self.room(2, MOST_RANGES)?;
         state.own(request, via, &self.ranges)
     }
 
-    fn register(&self, unique: u64, waiting: &Arc<Waiting>) -> Result<(), Errno> {
+    fn room(&self, more: usize, most: usize) -> Result<(), Errno> {
+        if self.ranges.load(Ordering::Relaxed).saturating_add(more) > most {
+            Err(Errno::NOLCK)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn register(&self, unique: u64, locks: &Arc<FileLocks>, waiting: &Arc<Waiting>) -> Result<(), Errno> {
         let mut waits = self.waits();
         if let Some(at) = waits.early.iter().position(|early| *early == unique) {
             waits.early.remove(at);
@@ -194,13 +207,13 @@ impl Locks {
         if waits.waiting.contains_key(&unique) {
             return Err(Errno::INVAL);
         }
-        waits.waiting.insert(unique, Arc::clone(waiting));
+        waits.waiting.insert(unique, (Arc::clone(locks), Arc::clone(waiting)));
         Ok(())
     }
 
     /// Looks at all who are parked at a file, after anything that may have freed a lock. Returns who waits no longer.
-    fn settle(&self, state: &mut State) -> Finished {
-        state.settle(|waiting| self.queue.add(waiting))
+    fn settle(&self, locks: &Arc<FileLocks>, state: &mut State) -> Finished {
+        state.settle(|waiting| self.queue.add(locks, waiting))
     }
 
     /// Answers those who wait no longer. No lock may be held: an answer takes those of the device's queues.
@@ -215,10 +228,10 @@ impl Locks {
     }
 
     /// A thread has waited for a lock: it is there, or the wait was ended.
-    fn waited(&self, waiting: &Arc<Waiting>, outcome: Result<(), Errno>) {
-        let mut state = waiting.locks().state();
+    fn waited(&self, locks: &Arc<FileLocks>, waiting: &Arc<Waiting>, outcome: Result<(), Errno>) {
+        let mut state = locks.state();
         let result = state.waited(waiting, outcome);
-        let mut finished = self.settle(&mut state);
+        let mut finished = self.settle(locks, &mut state);
         drop(state);
         // `None`: another was faster, and it is parked again.
         finished.extend(result.map(|result| (Arc::clone(waiting), result)));
@@ -229,7 +242,7 @@ impl Locks {
     pub(super) fn flush(&self, locks: &Arc<FileLocks>, owner: u64) {
         let mut state = locks.state();
         state.release_owner(owner);
-        let finished = self.settle(&mut state);
+        let finished = self.settle(locks, &mut state);
         drop(state);
         self.tell(finished);
     }
@@ -238,7 +251,7 @@ impl Locks {
     pub(super) fn release(&self, locks: &Arc<FileLocks>, handle: u64, file: &File) {
         let mut state = locks.state();
         state.release_handle(handle, file);
-        let finished = self.settle(&mut state);
+        let finished = self.settle(locks, &mut state);
         drop(state);
         self.tell(finished);
     }
@@ -247,7 +260,7 @@ impl Locks {
     pub(super) fn interrupt(&self, unique: u64) {
         let waiting = {
             let mut waits = self.waits();
-            let waiting = waits.waiting.get(&unique).map(Arc::clone);
+            let waiting = waits.waiting.get(&unique).cloned();
             if waiting.is_none() {
                 if waits.early.len() >= MOST_EARLY {
                     waits.early.pop_front();
@@ -256,8 +269,8 @@ impl Locks {
             }
             waiting
         };
-        if let Some(waiting) = waiting {
-            self.end(&waiting, End::Tell(Errno::INTR));
+        if let Some((locks, waiting)) = waiting {
+            self.end(&locks, &waiting, End::Tell(Errno::INTR));
         }
     }
 
@@ -265,7 +278,7 @@ impl Locks {
     pub(super) fn revoke(&self, locks: &Arc<FileLocks>) {
         let ended = locks.state().revoke();
         for waiting in ended {
-            self.end(&waiting, End::Tell(Errno::STALE));
+            self.end(locks, &waiting, End::Tell(Errno::STALE));
         }
     }
 
@@ -276,9 +289,9 @@ impl Locks {
 
     /// Ends everything that waits, without an answer. When it returns, none will be given.
     pub(super) fn end_all(&self) {
-        let all: Vec<_> = self.waits().waiting.values().map(Arc::clone).collect();
-        for waiting in all {
-            self.end(&waiting, End::Drop);
+        let all: Vec<_> = self.waits().waiting.values().cloned().collect();
+        for (locks, waiting) in all {
+            self.end(&locks, &waiting, End::Drop);
         }
         let mut waits = self.waits();
         while !waits.waiting.is_empty() {
@@ -287,9 +300,9 @@ impl Locks {
     }
 
     /// Ends a wait, wherever it is. When it returns, its thread is on the way to tell, if it has one.
-    fn end(&self, waiting: &Arc<Waiting>, end: End) {
+    fn end(&self, locks: &FileLocks, waiting: &Arc<Waiting>, end: End) {
         waiting.end(end);
-        let mut state = waiting.locks().state();
+        let mut state = locks.state();
         let parked = state.unpark(waiting);
         drop(state);
         if parked {

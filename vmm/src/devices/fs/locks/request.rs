@@ -36,6 +36,10 @@ impl Range {
         (start <= end && end <= END).then_some(Self { start, end })
     }
 
+    pub(super) fn is_whole(self) -> bool {
+        (self.start, self.end) == (0, END)
+    }
+
     pub(super) fn start(self) -> u64 {
         self.start
     }

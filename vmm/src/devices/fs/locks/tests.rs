@@ -318,6 +318,27 @@ fn a_wait_ends_by_an_interrupt_wherever_it_is() {
     assert_eq!(second.recv_timeout(LONG), Ok(Ok(())));
 }
 
+/// Between its number being known and its place among those who wait, nobody finds it.
+#[test]
+fn a_wait_that_is_ended_on_its_way_ends_when_it_arrives() {
+    let directory = tempfile::tempdir().unwrap();
+    let guest = Guest::new(&directory);
+    guest.set(2, flock(2, libc::F_WRLCK)).unwrap();
+    let (tell, told) = channel();
+    let answer: Answer = Box::new(move |result| tell.send(result).unwrap());
+    let request = flock(3, libc::F_WRLCK);
+    let waiting = guest.with(3, |via| Arc::new(Waiting::new(9, request, via, answer)));
+    guest.locks.register(9, &guest.file, &waiting).unwrap();
+    guest.locks.interrupt(9);
+    let mut state = guest.file.state();
+    state.park(&waiting).unwrap();
+    let finished = guest.locks.settle(&guest.file, &mut state);
+    drop(state);
+    guest.locks.tell(finished);
+    assert_eq!(told.try_recv(), Ok(Err(Errno::INTR)));
+    guest.locks.end_all();
+}
+
 #[test]
 fn a_process_that_closes_another_descriptor_goes_on_waiting() {
     let directory = tempfile::tempdir().unwrap();
@@ -395,6 +416,12 @@ fn a_storm_of_locks_ends_at_the_bounds() {
     assert_eq!(refused, Some(Errno::NOLCK));
     assert!(guest.locks.ranges.load(Ordering::Relaxed) <= MOST_RANGES);
     guest.flush(0);
+    // Holes make ranges as well.
+    guest.set(2, write(0)).unwrap();
+    let refused = (1..).find_map(|n| guest.set(2, posix(0, 2 * n, 2 * n, libc::F_UNLCK)).err());
+    assert_eq!(refused, Some(Errno::NOLCK));
+    assert!(guest.locks.ranges.load(Ordering::Relaxed) <= 2 * MOST_RANGES);
+    guest.set(2, unlock(0)).unwrap();
     guest.set(2, write(1)).unwrap();
     assert_eq!(guest.locks.ranges.load(Ordering::Relaxed), 1);
     // Each owner takes a descriptor.

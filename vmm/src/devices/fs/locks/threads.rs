@@ -9,11 +9,16 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::thread::gettid;
+use rustix::{io::Errno, thread::gettid};
 use vmm_sys_util::signal::register_signal_handler;
 
-use super::{Locks, call, waiting::Thread};
-use crate::confine::{self, ConfineError, Kind};
+use super::{
+    Locks, call,
+    file::FileLocks,
+    request::Kind,
+    waiting::{Thread, Waiting},
+};
+use crate::confine::{self, ConfineError};
 
 /// Locks of strangers that can be waited for at once, each by one owner or by many.
 const THREADS: usize = 16;
@@ -58,7 +63,7 @@ impl Waiters {
                 let name = name.clone();
                 move || {
                     let thread = Thread { process, id: gettid().as_raw_pid() };
-                    let entered = confine::enter(Kind::Locks, &name);
+                    let entered = confine::enter(confine::Kind::Locks, &name);
                     let failed = entered.is_err();
                     // The spawner waits for it.
                     let _ = ready.send(entered);
@@ -82,9 +87,21 @@ impl Waiters {
 }
 
 fn serve(locks: &Arc<Locks>, thread: Thread) {
-    while let Some(waiting) = locks.queue.next() {
-        let outcome = waiting.wait(thread);
-        locks.waited(&waiting, outcome);
+    while let Some((file, waiting)) = locks.queue.next() {
+        let outcome = wait(&file, &waiting, thread);
+        locks.waited(&file, &waiting, outcome);
+    }
+}
+
+fn wait(file: &FileLocks, waiting: &Waiting, thread: Thread) -> Result<(), Errno> {
+    let request = waiting.request();
+    match request.kind {
+        Kind::Posix => {
+            // The owner is there as long as a request of it waits, unless the file was taken from the guest.
+            let description = file.state().description(request.owner).ok_or(Errno::STALE)?;
+            waiting.wait(thread, description.file())
+        }
+        Kind::Flock => waiting.wait(thread, waiting.file()),
     }
 }
 

@@ -1,12 +1,11 @@
-//! One request that waits for a lock, and the queue to the threads that wait in the kernel.
+//! One request that waits for a lock, from its first failure to its answer.
 //!
-//!   parked ─▶ `Queue` ─▶ a thread: enter ─▶ call ─▶ exit ─▶ told        end ─▶ signal, again until the thread has left the call
+//!   parked ─▶ a thread: within ─▶ call ─▶ out ─▶ told        end ─▶ signal, again until the thread has left the call
 //!
 //! A signal that comes just before the call is lost, so it is sent until the thread is out. The thread looks whether the request
 //! was ended after it has said that it is in.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
@@ -17,7 +16,6 @@ use rustix::io::Errno;
 use super::{
     Answer, Via,
     call::{self, Wait},
-    file::FileLocks,
     request::{Kind, Request},
 };
 
@@ -44,7 +42,6 @@ pub(super) struct Waiting {
     request: Request,
     handle: u64,
     file: Arc<File>,
-    locks: Arc<FileLocks>,
     answer: Mutex<Option<Answer>>,
     end: OnceLock<End>,
     /// The thread that is in a call for it.
@@ -60,19 +57,12 @@ impl std::fmt::Debug for Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new(
-        unique: u64,
-        request: Request,
-        via: &Via<'_>,
-        locks: &Arc<FileLocks>,
-        answer: Answer,
-    ) -> Self {
+    pub(super) fn new(unique: u64, request: Request, via: &Via<'_>, answer: Answer) -> Self {
         Self {
             unique,
             request,
             handle: via.handle,
             file: Arc::clone(via.file),
-            locks: Arc::clone(locks),
             answer: Mutex::new(Some(answer)),
             end: OnceLock::new(),
             within: Mutex::new(None),
@@ -94,10 +84,6 @@ impl Waiting {
 
     pub(super) fn file(&self) -> &File {
         &self.file
-    }
-
-    pub(super) fn locks(&self) -> &Arc<FileLocks> {
-        &self.locks
     }
 
     /// The way to tell how it ended; `None` when it was taken, or nobody listens.
@@ -124,22 +110,17 @@ impl Waiting {
         self.within.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the lock in the calling thread, until it is there or the request is ended.
-    pub(super) fn wait(&self, thread: Thread) -> Result<(), Errno> {
-        let Request { kind, owner, range, access, .. } = self.request;
-        // The owner is there as long as a request of it waits, unless the file was taken from the guest.
-        let description = match kind {
-            Kind::Posix => Some(self.locks.state().description(owner).ok_or(Errno::STALE)?),
-            Kind::Flock => None,
-        };
+    /// Waits for the lock in the calling thread, until it is there or the request is ended. `file`: by which the owner locks.
+    pub(super) fn wait(&self, thread: Thread, file: &File) -> Result<(), Errno> {
+        let Request { kind, range, access, .. } = self.request;
         *self.within() = Some(thread);
         let outcome = loop {
             if let Err(errno) = self.ended() {
                 break Err(errno);
             }
-            let done = match &description {
-                Some(description) => call::range(description.file(), range, access, Wait::Yes),
-                None => call::flock(&*self.file, access, Wait::Yes),
+            let done = match kind {
+                Kind::Posix => call::range(file, range, access, Wait::Yes),
+                Kind::Flock => call::flock(file, access, Wait::Yes),
             };
             if done != Err(Errno::INTR) {
                 break done;
@@ -157,60 +138,5 @@ impl Waiting {
             call::wake(process, id);
             (within, _) = self.left.wait_timeout(within, AGAIN).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-}
-
-/// Requests on their way to a thread. There are never more than threads that are free.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    state: Mutex<Pending>,
-    more: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    requests: VecDeque<Arc<Waiting>>,
-    free: usize,
-    closed: bool,
-}
-
-impl Queue {
-    fn state(&self) -> MutexGuard<'_, Pending> {
-        // Every change is whole before anything can panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// # Errors
-    /// ENOLCK when no thread is free.
-    pub(super) fn add(&self, waiting: &Arc<Waiting>) -> Result<(), Errno> {
-        let mut state = self.state();
-        if state.requests.len() >= state.free {
-            return Err(Errno::NOLCK);
-        }
-        state.requests.push_back(Arc::clone(waiting));
-        self.more.notify_one();
-        Ok(())
-    }
-
-    /// The next request for the calling thread, which is free until there is one. `None`: the thread is to end.
-    pub(super) fn next(&self) -> Option<Arc<Waiting>> {
-        let mut state = self.state();
-        state.free += 1;
-        loop {
-            if state.closed {
-                return None;
-            }
-            if let Some(next) = state.requests.pop_front() {
-                state.free -= 1;
-                return Some(next);
-            }
-            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// All threads end.
-    pub(super) fn close(&self) {
-        self.state().closed = true;
-        self.more.notify_all();
     }
 }
