@@ -2,14 +2,14 @@
 //!
 //!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, clock, tuning
+//!           ─▶ network, hotplug, clock, tuning, binfmt
 //!
 //! A module imports only what stands below it:
 //!
 //!   control
 //!   service
 //!   sandbox
-//!   process, network, hotplug, clock, tuning
+//!   process, network, hotplug, clock, tuning, binfmt
 //!   stdio, reaper
 //!   container
 //!   boot, log, warm
@@ -17,6 +17,7 @@
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
 //! good, the VM resets: the host sees its stream close and knows within milliseconds.
 
+pub mod binfmt;
 pub mod boot;
 pub mod clock;
 pub mod container;

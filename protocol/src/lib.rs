@@ -7,6 +7,7 @@
 //! Depends on nothing of ours. Everything that arrives over one of these borders is hostile until it has become
 //! one of these types.
 
+pub mod binfmt;
 pub mod container;
 pub mod cpu_list;
 pub mod greeting;

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulkhead_protocol::{limits, vmm::HugePages};
+use bulkhead_protocol::{binfmt::HANDLERS, limits, vmm::HugePages};
 use serde::Deserialize;
 
 use self::host::Host;
@@ -49,6 +49,8 @@ pub struct Config {
     /// Whether files that a guest writes lose the setuid bit, the setgid bit (but for directories) and file capabilities, in
     /// the rootfs and on volumes. Default: false.
     pub strip_setuid: bool,
+    /// Handlers of the host's binfmt_misc by which guests run foreign binaries. Default: none.
+    pub binfmt: Vec<String>,
     /// Annotations `org.bulkhead.vm.*` that a bundle may use. Default: none.
     pub allowed_annotations: Vec<String>,
     /// Values that a bundle may give `vm.hypervisor.path`, `vm.kernel.path` and `vm.kernel.initrd`. Default: none.
@@ -77,6 +79,8 @@ struct RawConfig {
     huge_pages: HugePages,
     #[serde(default)]
     strip_setuid: bool,
+    #[serde(default)]
+    binfmt: Vec<String>,
     #[serde(default)]
     allowed_annotations: Vec<String>,
     #[serde(default)]
@@ -208,6 +212,20 @@ fn annotations(names: Vec<String>) -> Result<Vec<String>, String> {
     }
 }
 
+/// Names of files in one directory.
+fn handlers(names: Vec<String>) -> Result<Vec<String>, String> {
+    if names.len() > HANDLERS {
+        return Err(format!("{} handlers are more than {HANDLERS}", names.len()));
+    }
+    match names
+        .iter()
+        .find(|name| matches!(&***name, "" | "." | ".." | "register" | "status") || name.contains('/'))
+    {
+        Some(name) => Err(format!("{name:?} is no name of a handler")),
+        None => Ok(names),
+    }
+}
+
 fn absolute(paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, String> {
     match paths.iter().find(|path| !path.is_absolute()) {
         Some(path) => Err(format!("{} is not an absolute path", path.display())),
@@ -254,6 +272,7 @@ impl RawConfig {
             vhost_net: self.vhost_net.unwrap_or(true),
             huge_pages: self.huge_pages,
             strip_setuid: self.strip_setuid,
+            binfmt: handlers(self.binfmt).map_err(|reason| refuse("binfmt", reason))?,
             allowed_annotations: annotations(self.allowed_annotations)
                 .map_err(|unknown| refuse("allowed_annotations", unknown))?,
             allowed_vmms: absolute(self.allowed_vmms).map_err(|path| refuse("allowed_vmms", path))?,

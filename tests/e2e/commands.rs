@@ -179,7 +179,7 @@ fn each_kill_for_memory_of_a_container_that_goes_on_is_counted_on_the_host() {
     for (index, web) in [&first, &second].into_iter().enumerate() {
         web.exec(["probe", "exit", "0"]).success();
         assert_eq!(counted()[index], 0);
-        web.exec(["probe", "hold", "100"]).exited(137);
+        web.exec(["probe", "hold", "50"]).exited(137);
         until("the host counts it", DEADLINE, || (counted()[index] == 1).then_some(()));
         until("the processes are back", DEADLINE, || {
             let procs = fs::read_to_string(cgroup(web).join("cgroup.procs")).unwrap();

@@ -29,4 +29,11 @@ fn docker_runs_containers_as_its_flags_say() {
     engine::flags_are_what_the_container_sees(&docker);
     engine::gives_a_shell_on_a_terminal(&docker);
     engine::gives_a_privileged_container_what_the_guest_has(&docker);
+    // Its shim looks at the cgroup on the host.
+    let limits = ["--network=none", "--memory=32m", "--memory-swap=32m"];
+    docker
+        .output([&["run", "--name=hungry"], &limits[..], &["probe", "probe", "hold", "50"]].concat())
+        .exited(137);
+    let inspected = docker.output(["inspect", "--format={{.State.OOMKilled}}", "hungry"]);
+    assert_eq!(inspected.success(), "true\n");
 }

@@ -91,7 +91,7 @@ fn conmon_is_told_that_it_was_memory_and_not_somebody() {
             podman.command([&["run", "--name", name][..], &args[..1], &limits, &args[1..]].concat());
         finish(command.current_dir(directory(name)), b"", Duration::from_secs(280))
     };
-    run("hungry", &["--tty=false", "probe", "hold", "100"]).exited(137);
+    run("hungry", &["--tty=false", "probe", "hold", "50"]).exited(137);
     assert!(podman.dir().join("hungry/oom").exists());
     run("killed", &["--detach", "probe", "linger"]).success();
     podman.output(["kill", "killed"]).success();

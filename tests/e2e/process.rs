@@ -1,8 +1,9 @@
 //! What a process gets by `linux.seccomp`, `process.scheduler` and their neighbours, seen from inside.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
-use bulkhead_tests::host::{Bundle, Container, DEADLINE, TestHost, finish};
+use bulkhead_tests::host::{Bundle, Container, DEADLINE, TestHost, finish, probe};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 
 /// asm/unistd_64.h.
@@ -190,5 +191,52 @@ fn an_apparmor_profile_is_a_warning_unless_the_operator_says_otherwise() {
     let mut run = host.bulkhead(["--config"]);
     run.arg(&config).args(["run", "--bundle"]).arg(bundle.write()).arg(host.id("armor"));
     finish(&mut run, b"", DEADLINE).failure(1, &["process.apparmorProfile is not supported"]);
+    host.assert_no_trace();
+}
+
+/// A handler of the host for programs that start with bytes of the test's own.
+struct Handler {
+    name: String,
+    magic: String,
+}
+
+const BINFMT: &str = "/proc/sys/fs/binfmt_misc";
+
+impl Handler {
+    /// The probe is the interpreter.
+    fn registered() -> Self {
+        mount(Some("binfmt"), BINFMT, Some("binfmt_misc"), MsFlags::empty(), None::<&str>).unwrap();
+        let name = format!("bulkhead-{}", std::process::id());
+        let magic = format!("foreign{}", std::process::id());
+        let line = format!(":{name}:M::{magic}::{}:F", probe().canonicalize().unwrap().display());
+        fs::write(PathBuf::from(BINFMT).join("register"), line).unwrap();
+        Self { name, magic }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        let _ = fs::write(PathBuf::from(BINFMT).join(&self.name), "-1");
+        let _ = umount2(BINFMT, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn foreign_binaries_run_by_the_handlers_of_the_host_that_the_operator_lists() {
+    let host = TestHost::new();
+    let handler = Handler::registered();
+    let bundle = host.bundle().own_rootfs().args(["/bin/foreign", "word"]);
+    let program = bundle.dir().join("rootfs/bin/foreign");
+    fs::write(&program, format!("{} and more", handler.magic)).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    host.run(&bundle).failure(1, &["/bin/foreign"]);
+    let config = host.dir().join("config.toml");
+    fs::write(&config, format!("binfmt = ['{}', 'never-was']\n", handler.name)).unwrap();
+    let mut run = host.bulkhead(["--config"]);
+    run.arg(&config).args(["run", "--bundle"]).arg(bundle.write()).arg(host.id("foreign"));
+    let finished = finish(&mut run, b"", DEADLINE);
+    assert_eq!(finished.success(), "foreign /bin/foreign word\n");
+    let warning = "foreign binaries of never-was do not run: the host has no such handler";
+    assert!(finished.errors().contains(warning), "{}", finished.errors());
     host.assert_no_trace();
 }

@@ -7,6 +7,7 @@ mod status;
 use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::*,
+    binfmt::{HANDLERS, Handler},
     container::{ContainerSpec, ProcessSpec, Resources},
     id::{ContainerId, ExecId},
     limits,
@@ -18,6 +19,8 @@ use serde::de::DeserializeOwned;
 use ttrpc::{Result, r#async::TtrpcContext};
 
 use crate::{
+    binfmt,
+    boot::SHARE,
     clock,
     container::Pressure,
     hotplug::{HotplugError, Sysfs},
@@ -217,6 +220,16 @@ impl Agent for Service {
         let container = container_id(&request.container_id)?;
         let deleted = self.sandbox.send(&container, |reply| Command::Delete { reply }).await;
         deleted.map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
+    }
+
+    async fn register_handlers(&self, _: &TtrpcContext, request: RegisterHandlersRequest) -> Result<Empty> {
+        let handlers: Vec<Handler> = from_json("handlers", &request.handlers)?;
+        if handlers.len() > HANDLERS {
+            return Err(invalid(format_args!("more than {HANDLERS} handlers")));
+        }
+        let done = tokio::task::spawn_blocking(move || binfmt::register(SHARE.as_ref(), &handlers)).await;
+        done.map_err(IntoStatus::into_status)?.map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
     }
 

@@ -9,6 +9,7 @@ use tokio::task::JoinError;
 use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
+    binfmt::BinfmtError,
     clock::ClockError,
     container::{ContainerError, PressureError},
     hotplug::HotplugError,
@@ -70,6 +71,12 @@ impl IntoStatus for PressureError {
 }
 
 impl IntoStatus for ClockError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
+    }
+}
+
+impl IntoStatus for BinfmtError {
     fn code(&self) -> Code {
         Code::INTERNAL
     }

@@ -32,6 +32,7 @@ use crate::{
     proxy::{self, Report, Terminal, Work, send_fd},
     sandbox::{
         SandboxPlan,
+        binfmt::{self, Foreign},
         cgroup::{self, CgroupError, Place},
         sizing::{self, Sizes},
     },
@@ -118,7 +119,7 @@ struct Checked {
 /// Where the container lives.
 enum Home {
     /// In a microVM of its own.
-    Own { config: Config, sizes: Sizes, artefacts: Artefacts },
+    Own { config: Box<Config>, sizes: Sizes, artefacts: Artefacts, foreign: Vec<Foreign> },
     /// In that of other containers.
     Joined(Joined),
 }
@@ -166,7 +167,9 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
             warnings.extend(cgroup::limits::check(path, limits)?);
             let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, limits, warnings)?;
             let artefacts = config.open_artefacts()?;
-            Home::Own { config, sizes, artefacts }
+            let (foreign, missing) = binfmt::find(&config.binfmt);
+            warnings.extend(missing);
+            Home::Own { config: Box::new(config), sizes, artefacts, foreign }
         }
     };
     let open = |given: &NetworkPath| {
@@ -243,8 +246,9 @@ fn make(
     };
     let request = request(&bundle, &id, sandbox.clone(), cgroup.clone())?;
     let mut creation = match home {
-        Home::Own { config, sizes, artefacts } => {
+        Home::Own { config, sizes, artefacts, foreign } => {
             let mut plan = SandboxPlan::new(&root, &sandbox, &id, &config, sizes);
+            plan.foreign = foreign;
             plan.cgroup = cgroup;
             plan.limits = bundle.host.limits.clone();
             plan.memory = sizing::Demand::of(&bundle.guest.resources, &plan.limits).memory();
@@ -310,7 +314,9 @@ fn complete(
     creation.run_hooks(proxy.process.pid)?;
     publish(&proxy, flags.pid_file.as_deref(), flags.pidfd_socket.as_deref())?;
     let warnings = creation.commit()?;
-    moved.map(Moved::stay);
+    if let Some(moved) = moved {
+        moved.stay();
+    }
     Ok((proxy, warnings))
 }
 

@@ -50,6 +50,17 @@ fn setuid_is_stripped_only_when_asked_for() {
 }
 
 #[test]
+fn handlers_of_foreign_binaries_are_names_of_the_host() {
+    assert!(check("").unwrap().binfmt.is_empty());
+    assert_eq!(check("binfmt = ['qemu-aarch64']").unwrap().binfmt, ["qemu-aarch64"]);
+    for bad in ["", "..", "register", "a/b"] {
+        assert!(refusal(&format!("binfmt = ['{bad}']")).contains("is no name of a handler"), "{bad:?}");
+    }
+    let many = vec!["'a'"; HANDLERS + 1].join(", ");
+    assert!(refusal(&format!("binfmt = [{many}]")).ends_with("binfmt: 65 handlers are more than 64"));
+}
+
+#[test]
 fn vmm_is_taken_when_absolute_and_refused_when_not() {
     assert_eq!(check("vmm = '/x/vmm'").unwrap().vmm, Path::new("/x/vmm"));
     assert!(refusal("vmm = 'x/vmm'").ends_with("vmm: x/vmm is not an absolute path"));

@@ -14,7 +14,10 @@ use std::{error::Error, path::Path};
 use bulkhead_sys::chain;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::{config::Config, sandbox::binfmt};
+
+const BINFMT_HINT: &str =
+    "register the handler on the host with the flag F, or take it out of `binfmt` in the configuration";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -117,6 +120,10 @@ pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding
         found(artefacts::kvm(&config.vmm));
     }
     found(host::huge_page_recovery(root, &release));
+    let (_, missing) = binfmt::find(&config.binfmt);
+    for warning in missing {
+        found(Finding::warn("foreign binaries", warning, BINFMT_HINT));
+    }
 }
 
 #[cfg(test)]

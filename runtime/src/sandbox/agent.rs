@@ -9,11 +9,12 @@ use bulkhead_protocol::{
     agent::{
         AdjustTimeRequest, AgentClient, ContainerStatsRequest, ContainerStatsResponse,
         CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
-        ListProcessesRequest, PauseContainerRequest, ProcessInfo, ResizeTtyRequest, ResumeContainerRequest,
-        SetOnlineCpusRequest, SignalProcessRequest, SlotRequest, StartContainerRequest, Stdio,
-        UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest, WaitPressureRequest,
-        WaitProcessRequest, WaitProcessResponse,
+        ListProcessesRequest, PauseContainerRequest, ProcessInfo, RegisterHandlersRequest, ResizeTtyRequest,
+        ResumeContainerRequest, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest,
+        StartContainerRequest, Stdio, UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest,
+        WaitPressureRequest, WaitProcessRequest, WaitProcessResponse,
     },
+    binfmt::Handler,
     container::{ContainerSpec, ProcessSpec, Resources},
     id::ContainerId,
     limits,
@@ -179,6 +180,14 @@ impl Agent {
     pub(crate) async fn set_online_cpus(&self, count: u32) -> Result<(), AgentError> {
         let request = SetOnlineCpusRequest { count, ..Default::default() };
         within(limits::RPC, async |context| self.0.set_online_cpus(context, &request).await).await?;
+        Ok(())
+    }
+
+    /// Has the guest run foreign binaries. Once, before the first container.
+    pub(crate) async fn register_handlers(&self, handlers: &[Handler]) -> Result<(), AgentError> {
+        let handlers = json("the handlers of foreign binaries", &handlers)?;
+        let request = RegisterHandlersRequest { handlers, ..Default::default() };
+        within(limits::RPC, async |context| self.0.register_handlers(context, &request).await).await?;
         Ok(())
     }
 

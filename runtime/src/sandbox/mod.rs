@@ -5,13 +5,14 @@
 //!
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
 //!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
-//!   tuning: what of the host's settings its kernel gets
+//!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
 
 pub(crate) mod agent;
+pub mod binfmt;
 pub(crate) mod boot;
 pub mod cgroup;
 pub(crate) mod clock;

@@ -9,6 +9,7 @@ use bulkhead_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    binfmt::Foreign,
     cgroup::Place,
     sizing::{Memory, Sizes},
 };
@@ -39,6 +40,8 @@ pub struct SandboxPlan {
     pub huge_pages: HugePages,
     /// Whether what the guest writes loses setuid, setgid and file capabilities.
     pub strip_setuid: bool,
+    /// Handlers of foreign binaries for the guest.
+    pub foreign: Vec<Foreign>,
     pub debug: bool,
     /// When the command was entered, CLOCK_MONOTONIC.
     pub command_ns: u64,
@@ -66,6 +69,7 @@ impl SandboxPlan {
             vhost_net: config.vhost_net,
             huge_pages: config.huge_pages,
             strip_setuid: config.strip_setuid,
+            foreign: Vec::new(),
             debug: false,
             command_ns: 0,
         }

@@ -14,6 +14,7 @@
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
+//!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 //!   probe lock KIND PATH     locks PATH (flock or posix) and prints "ok" or the error's name
 //!   probe hold-lock KIND PATH    the same, and keeps it until it is killed
@@ -97,6 +98,9 @@ fn main() -> ExitCode {
             });
         }
         ["clock"] => return follow_clock(),
+        [program, words @ ..] if program.starts_with('/') => {
+            say(&format!("foreign {program} {}", words.join(" ")));
+        }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
         ["lock", kind, path] => tell(files::lock(kind, path, false).map(drop)),

@@ -20,6 +20,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
+    binfmt::Handler,
     limits,
     packet::PacketSocket,
     timeline::{Phase, Stamp},
@@ -48,6 +49,7 @@ use crate::{
     sandbox::{
         Failure, Guest, HostCgroup, Parts, Sandbox, SandboxPlan,
         agent::Agent,
+        binfmt,
         boot::{BootError, Inputs, boot},
         cgroup::Place,
         clock::Clock,
@@ -139,6 +141,8 @@ struct Assembled {
     stamps: Stamps,
     stderr: JoinHandle<()>,
     boot: Inputs,
+    /// Foreign binaries that the guest is to run.
+    handlers: Vec<Handler>,
     listener: OwnedFd,
     creation: Creation,
 }
@@ -157,6 +161,7 @@ impl Assembled {
         let Spawned { vmm, processes, stamps, stderr } = Vmm::spawn(&plan.vmm, path)?;
         let Host { share, bounds, creation } = host;
         limit_files()?;
+        let handlers = binfmt::share(&share, &plan.foreign)?;
         timeline.mark(Phase::VmmSpawned);
         let journal = dir.journal();
         journal.append(&Entry::Process { role: Role::Vmm, process: processes.outer() })?;
@@ -184,7 +189,7 @@ impl Assembled {
             timeline,
         });
         let listener = descriptors.listener;
-        Ok(Self { sandbox, vmm, processes, stamps, stderr, boot, listener, creation })
+        Ok(Self { sandbox, vmm, processes, stamps, stderr, boot, handlers, listener, creation })
     }
 }
 
@@ -197,7 +202,7 @@ async fn run(
     bootstrap: &PacketSocket,
 ) -> Result<(Arc<Containers>, bool), ServerError> {
     let assembled = Assembled::new(plan, dir, host, descriptors)?;
-    let Assembled { sandbox, vmm, processes, stamps, stderr, boot, listener, creation } = assembled;
+    let Assembled { sandbox, vmm, processes, stamps, stderr, boot, handlers, listener, creation } = assembled;
     let containers = Containers::new(sandbox.clone(), plan.root.clone());
     containers.adopt(creation)?;
     tokio::spawn(reap());
@@ -208,7 +213,13 @@ async fn run(
     let mut server = start_server(&containers, &shutdown, &connections, listener).await?;
     // A command that is gone does not hear it; then the creation is undone.
     let _ = bootstrap.send(&Report::Serving, &[]);
-    tokio::spawn(bring_up(sandbox.clone(), vmm.clone(), processes.clone(), dir.journal(), boot));
+    let booting = bring_up(sandbox.clone(), vmm.clone(), processes.clone(), dir.journal(), boot);
+    let booted = sandbox.clone();
+    tokio::spawn(async move {
+        if let Some(agent) = booting.await {
+            welcome(booted, agent, &handlers).await;
+        }
+    });
 
     tokio::select! {
         () = containers.until_over() => {}
@@ -253,23 +264,37 @@ async fn watch_vmm(vmm: Vmm, processes: Processes, containers: Arc<Containers>) 
     containers.over(over);
 }
 
-async fn bring_up(sandbox: Arc<Sandbox>, vmm: Vmm, processes: Processes, journal: Journal, inputs: Inputs) {
+/// The agent of a guest that is up; else the sandbox has failed.
+async fn bring_up(
+    sandbox: Arc<Sandbox>,
+    vmm: Vmm,
+    processes: Processes,
+    journal: Journal,
+    inputs: Inputs,
+) -> Option<Agent> {
     let booted = async {
         hold(&vmm, &processes, &journal).await?;
         boot(&vmm, inputs, sandbox.timeline()).await
     };
     match booted.await {
-        Ok(agent) => grow_up(sandbox, agent).await,
+        Ok(agent) => Some(agent),
         Err(error) => {
             let failure = Failure::from(error);
             note(&chain(&failure));
             sandbox.fail(failure);
+            None
         }
     }
 }
 
-/// The guest is up: it gets its vCPUs while the first container is made, and from then on the memory that it needs.
-async fn grow_up(sandbox: Arc<Sandbox>, agent: Agent) {
+/// Makes the guest ready for containers. It gets its vCPUs while the first one is made, and from then on the memory that it needs.
+async fn welcome(sandbox: Arc<Sandbox>, agent: Agent, handlers: &[Handler]) {
+    if !handlers.is_empty()
+        && let Err(error) = agent.register_handlers(handlers).await
+    {
+        sandbox.end(&format!("have the guest run foreign binaries: {}", chain(&error))).await;
+        return;
+    }
     let mut machine = sandbox.hold_machine().await;
     sandbox.booted(Guest { clock: Clock::follow(agent.clone()), agent: agent.clone() });
     if let Err(error) = machine.start_vcpus(&agent).await {

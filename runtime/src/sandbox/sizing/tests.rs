@@ -15,6 +15,7 @@ fn config() -> Config {
         vhost_net: true,
         huge_pages: HugePages::Always,
         strip_setuid: false,
+        binfmt: vec![],
         allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
         allowed_vmms: vec![],
         allowed_kernels: vec!["/opt/vmlinux".into()],
