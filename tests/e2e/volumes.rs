@@ -38,6 +38,12 @@ impl Mounted {
         Self(path)
     }
 
+    fn on_file(source: &Path, path: PathBuf) -> Self {
+        fs::write(&path, "").unwrap();
+        mount(Some(source), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        Self(path)
+    }
+
     fn remount(&self, flags: MsFlags) {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
         mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
@@ -83,20 +89,20 @@ fn containers_of_a_pod_share_sockets_fifos_locks_pages_and_watches() {
     let bound = Mounted::bind(&data.join("bound"), host.dir().join("elsewhere"));
     let places = ["/data", "/data/sub/deep", "/data/bound", "/dev/shm"];
     let meet: String = places.iter().map(|place| format!("probe meet {place} & ")).collect();
-    let shared: (&Path, &str, &[&str]) = (&shm.0, "/dev/shm", &["bind", "rprivate", "nosuid", "noexec"]);
-    let first = with(host.bundle(), &[(&data, "/data", &["rbind"]), shared]).sh(&format!("{meet} wait"));
-    let first = host.create("first", &first);
+    let shared = volume(&shm.0, "/dev/shm", &["bind", "rprivate", "nosuid", "noexec"]);
+    let in_pod = |bundle: Bundle| bundle.set("/mounts/3", shared.clone());
+    let first = with(in_pod(host.bundle()), &[(&data, "/data", &["rbind"])]);
+    let first = host.create("first", &first.sh(&format!("{meet} wait")));
     first.start();
     until("all are ready", DEADLINE, || (first.stdout().matches("ready").count() == 4).then_some(()));
 
     let second = with(
-        sharing(&host, &first, &["network", "ipc"]),
+        in_pod(sharing(&host, &first, &["network", "ipc"])),
         &[
             (&data, "/other", &["bind"]),
             (&data.join("sub/deep"), "/deep", &["bind"]),
             (&bound.0, "/bound", &["rbind", "rprivate"]),
             (&data.join("file"), "/file", &["bind", "ro"]),
-            shared,
         ],
     );
     let second = running(&host, "second", &second.args(["probe", "linger"]));
@@ -108,7 +114,7 @@ fn containers_of_a_pod_share_sockets_fifos_locks_pages_and_watches() {
     second.exec(["touch", "/file"]).failure(1, &["Read-only file system"]);
     // It is the guest's own memory, of the size and mode that the host has for it.
     let table = seen(&second, &["cat", "/proc/self/mounts"]);
-    let line = table.lines().rfind(|line| line.contains(" /dev/shm ")).unwrap();
+    let line = table.lines().find(|line| line.contains(" /dev/shm ")).unwrap();
     assert!(line.contains(" tmpfs ") && line.contains("size=1024k") && line.contains("noexec"), "{line}");
     assert_eq!(fs::read_dir(&shm.0).unwrap().count(), 0);
     // Behind a socket of the host is nobody of the guest's.
@@ -134,10 +140,8 @@ fn mounts_below_a_volume_are_there_at_once_with_attributes_of_their_own() {
     let fixed = Mounted::tmpfs(data.join("fixed"), "mode=755");
     fixed.remount(MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC);
     fs::write(data.join("file"), "of the host\n").unwrap();
-    fs::write(data.join("place"), "").unwrap();
-    mount(Some(&data.join("file")), &data.join("place"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
-        .unwrap();
-    let place = Mounted(data.join("place"));
+    let place = Mounted::on_file(&data.join("file"), data.join("place"));
+    let null = Mounted::on_file(Path::new("/dev/null"), data.join("null"));
     let bundle = with(
         host.bundle(),
         &[
@@ -175,9 +179,11 @@ fn mounts_below_a_volume_are_there_at_once_with_attributes_of_their_own() {
     }
     assert!(options("/alone/sub").is_empty(), "{text}");
     assert!(text.contains("of the host\n"), "{text}");
+    let warning = "data/null is left out: it is neither a directory nor a regular file";
+    assert!(finished.errors().contains(warning), "{}", finished.errors());
     assert_eq!([sub.0.join("new").exists(), deep.0.join("new").exists()], [true, true]);
     // The directory that the host has below its mount.
-    drop((deep, place));
+    drop((deep, place, null));
     drop(sub);
     assert!(data.join("sub/new").exists());
 }
@@ -244,7 +250,7 @@ fn what_a_container_of_a_pod_asks_for_does_not_change_what_another_has() {
     let many: Vec<_> =
         (0..257).map(|number| Mounted::tmpfs(data.join(number.to_string()), "size=4k")).collect();
     let failing = with(sharing(&host, &first, &["network"]), &[(&data, "/data", &["rbind"])]);
-    host.run(&failing).failure(1, &["data: 257 mounts below it are more than 256"]);
+    host.run(&failing).failure(1, &["data: 257 mounts below the sources of the container are more than 256"]);
     drop(many);
     assert_eq!(volumes_of(&host), ["@0"]);
     assert_eq!(seen(&first, &["cat", "/data/sub/which"]), "old\n");

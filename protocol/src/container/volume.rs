@@ -44,7 +44,7 @@ pub struct Place {
     pub volume: Volume,
     /// Below the root of the volume; `None` is that itself.
     pub path: Option<SharePath>,
-    /// `MOUNT_ATTR_*` bits (linux/mount.h) of the host's mount, which a bind of it has until it is told otherwise.
+    /// `MOUNT_ATTR_*` bits (linux/mount.h) that its mount has until the spec says otherwise.
     pub attributes: u64,
 }
 

@@ -143,17 +143,21 @@ struct Sought<'opened> {
     source: &'opened Source,
     id_map: Option<&'opened IdMap>,
     writable: bool,
+    /// `MOUNT_ATTR_*` bits that it has in the guest until the spec says otherwise.
+    attributes: u64,
 }
 
 impl<'opened> Sought<'opened> {
     fn all(opened: &'opened Opened) -> impl Iterator<Item = Self> {
         let Opened { export, source, below } = opened;
-        let sought = |below, source: &'opened Source, id_map, read_only: bool| Sought {
+        let sought = |below: Option<_>, source: &'opened Source, id_map, read_only: bool| Sought {
             export: export.share.clone(),
             below,
             source,
             id_map,
             writable: !read_only && source.attributes & libc::MOUNT_ATTR_RDONLY == 0,
+            // crun takes all but the spec's from the mount itself. What is below it stays as it is on the host.
+            attributes: source.attributes & if below.is_some() { u64::MAX } else { libc::MOUNT_ATTR_RDONLY },
         };
         let deep_map = export.id_map.as_ref().filter(|map| map.recursive);
         let submounts = below
@@ -188,7 +192,7 @@ impl<'opened> Sought<'opened> {
             Some(path) => jail.leads_to(&found.id.name(), path, self.source.identity.object),
             None => true,
         };
-        let attributes = self.source.attributes;
+        let attributes = self.attributes;
         if let Some(found) = volumes.find(&wanted).into_iter().find(leads_here) {
             let volume = volumes.volume(found.id);
             if found.upgrade && volume.kind == VolumeKind::Share {

@@ -64,7 +64,7 @@ pub(crate) enum SourceError {
     #[error("read the table of mounts")]
     Table { source: io::Error },
     #[error(
-        "share {}: {count} mounts below it are more than {}; a bind that is not recursive takes none of them along",
+        "share {}: {count} mounts below the sources of the container are more than {}; a bind that is not recursive takes none along",
         .path.display(), limits::SUBMOUNTS
     )]
     Submounts { path: PathBuf, count: usize },
@@ -164,12 +164,14 @@ fn open_plainly(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// The number of the mount that a place is in.
 fn mount_of(place: &OwnedFd) -> Result<u64, Errno> {
-    Ok(statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+    // The kernel knows it without a word of the filesystem, which may be one that lets not even root look.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(statx(place, "", flags, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 fn source(path: &Path, place: &OwnedFd, entry: Option<&Entry>) -> Result<Source, Errno> {
     let Stat { st_dev, st_ino, st_mode, .. } = fstat(place)?;
-    // A mount that has gone since leaves nothing by which its content could be known again.
+    // Of a mount that has gone since the table says nothing: its filesystem is then known by its files alone.
     let filesystem = entry.map_or_else(|| major_minor(st_dev), |entry| entry.device);
     Ok(Source {
         path: path.to_owned(),
@@ -197,31 +199,33 @@ fn in_filesystem(entry: &Entry, path: &Path) -> Option<PathBuf> {
 
 /// What is mounted below a source, unless it has gone meanwhile. A guest can have neither a device nor a socket of the host.
 fn submount(above: &Path, entry: &Entry, warnings: &mut Vec<String>) -> Option<(SharePath, Source)> {
-    let place = open_plainly(&entry.point).ok()?;
-    if mount_of(&place) != Ok(entry.id) {
-        return None;
-    }
     let opened = || -> Result<_, Errno> {
-        if !matches!(
-            FileType::from_raw_mode(fstat(&place)?.st_mode),
-            FileType::Directory | FileType::RegularFile
-        ) {
+        let place = open_plainly(&entry.point)?;
+        if mount_of(&place)? != entry.id {
+            return Err(Errno::NOENT);
+        }
+        let kind = FileType::from_raw_mode(fstat(&place)?.st_mode);
+        if !matches!(kind, FileType::Directory | FileType::RegularFile) {
             return Err(Errno::OPNOTSUPP);
         }
         source(&entry.point, &place, Some(entry))
     };
-    let below = entry.point.strip_prefix(above).ok()?.to_str().map(str::to_owned);
-    match (below.and_then(|below| SharePath::try_from(below).ok()), opened()) {
-        (Some(below), Ok(source)) => Some((below, source)),
-        (None, Ok(_)) => {
-            warnings.push(format!("{}: left out, as its path is not UTF-8", entry.point.display()));
-            None
-        }
-        (_, Err(errno)) => {
-            warnings.push(format!("{}: left out: {errno}", entry.point.display()));
-            None
-        }
+    let below = || SharePath::try_from(entry.point.strip_prefix(above).ok()?.to_str()?.to_owned()).ok();
+    let why = match opened() {
+        Ok(source) => match below() {
+            Some(below) => return Some((below, source)),
+            None => "its path is not UTF-8".to_owned(),
+        },
+        Err(Errno::NOENT) => return None,
+        Err(Errno::OPNOTSUPP) => "it is neither a directory nor a regular file".to_owned(),
+        Err(errno) => errno.to_string(),
+    };
+    let warning = format!("the mount {} is left out: {why}", entry.point.display());
+    // A source may be named more than once.
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
     }
+    None
 }
 
 /// A tmpfs of the host that a container gets as /dev/shm: podman and containerd make one for a pod, for it to share memory. Where

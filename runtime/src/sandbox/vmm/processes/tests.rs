@@ -21,7 +21,10 @@ fn outer() -> (Child, u32) {
 fn the_outer_process_and_its_child_are_ended() {
     let (mut outer, inner) = outer();
     let processes = Processes::of(outer.id()).unwrap();
+    // The outer one is not in the jail.
+    assert_eq!(processes.jailed().unwrap_err().kind(), io::ErrorKind::NotFound);
     let inner = processes.adopt(inner).unwrap().unwrap();
+    processes.jailed().unwrap();
     processes.end(Instant::now() + PATIENCE);
     assert!(!inner.is_alive() && !processes.outer().is_alive());
     outer.wait().unwrap();
