@@ -92,7 +92,7 @@ pub(crate) fn null() -> OwnedFd {
 }
 
 pub(crate) const SIZES: Sizes =
-    Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2, files: 64 * 512 };
+    Sizes { memory_mib: 64, max_memory_mib: 256, vcpus: 1, max_vcpus: 2, grows_to_mib: 256, files: 64 * 512 };
 
 pub(crate) fn inputs() -> Inputs {
     Inputs {

@@ -237,7 +237,7 @@ impl Sandbox {
 
     /// The host's settings for the guest, as they are now.
     pub(crate) fn tuning(&self) -> Tuning {
-        tuning::of_host(self.parts.machine.room().borrow().max_memory_mib)
+        tuning::of_host(self.parts.machine.max_memory_mib())
     }
 
     /// For a container that comes to a machine which was not made for it. Must not be dropped half-way.

@@ -47,7 +47,7 @@ enum Order {
 impl Order {
     /// `held`: the guest holds them. `refused`: the host has not more now.
     fn of(room: Room, held: bool, refused: bool) -> Self {
-        let grows = room.memory == Memory::Unlimited && room.memory_mib < room.max_memory_mib;
+        let grows = room.memory == Memory::Unlimited && room.memory_mib < room.grows_to_mib;
         match (grows && !refused, held) {
             (true, _) => Self::Hold,
             (false, true) => Self::LetGo,
@@ -116,7 +116,7 @@ async fn grow(sandbox: &Sandbox, agent: &Agent) -> Result<(), GrowthError> {
 /// In MiB.
 fn next_size(sandbox: &Sandbox, now: Room) -> Result<u32, GrowthError> {
     let left = headroom(sandbox.cgroup().map(|cgroup| cgroup.path.as_path()));
-    grown(now.memory_mib, now.max_memory_mib, left).ok_or(GrowthError::NoneLeft { left })
+    grown(now.memory_mib, now.grows_to_mib, left).ok_or(GrowthError::NoneLeft { left })
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ pub(crate) struct Room {
     /// Whether its containers are limited, or else it grows as they need.
     pub(crate) memory: Memory,
     pub(crate) memory_mib: u32,
-    pub(crate) max_memory_mib: u32,
+    /// What it grows to by itself.
+    pub(crate) grows_to_mib: u32,
 }
 
 /// A booted machine, as far as its size goes.
@@ -103,7 +104,7 @@ struct Now {
 impl Machine {
     /// `memory` is of the container that it is made for.
     pub(crate) fn new(vmm: Vmm, sizes: Sizes, bounds: Option<Bounds>, memory: Memory) -> Self {
-        let Sizes { memory_mib, max_memory_mib, .. } = sizes;
+        let Sizes { memory_mib, grows_to_mib, .. } = sizes;
         let size = Size { memory_mib, vcpus: BOOT_VCPUS };
         Self {
             vmm,
@@ -111,13 +112,18 @@ impl Machine {
             bounds,
             patience: limits::RPC,
             now: tokio::sync::Mutex::new(Now { size, plugged: false }),
-            room: watch::Sender::new(Room { memory, memory_mib, max_memory_mib }),
+            room: watch::Sender::new(Room { memory, memory_mib, grows_to_mib }),
         }
     }
 
     /// Whose machine it is.
     pub(crate) fn vmm(&self) -> &Vmm {
         &self.vmm
+    }
+
+    /// The most memory that it may have, in MiB.
+    pub(crate) fn max_memory_mib(&self) -> u32 {
+        self.sizes.max_memory_mib
     }
 
     /// What bounds its memory, to be awaited.

@@ -45,7 +45,9 @@ pub struct Sizes {
     pub max_memory_mib: u32,
     pub vcpus: u8,
     pub max_vcpus: u8,
-    /// Inodes and open files of the guest: by the memory of the boot, or by the most if it grows by itself.
+    /// What its memory grows to by itself while a container has no limit: no further where the bundle chose its size.
+    pub grows_to_mib: u32,
+    /// Inodes and open files of the guest: by the memory of the boot, or by what it grows to by itself.
     pub files: u64,
 }
 
@@ -195,7 +197,8 @@ pub fn sizes(
     check_annotations(config, vm)?;
     let need = Need::of([Demand::of(resources, host)]);
     let (least, most) = (*limits::MEMORY_MIB.start(), config.max_memory_mib);
-    let memory_mib = match wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS) {
+    let wished = wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS);
+    let memory_mib = match wished {
         Some((mib, _)) if (least..=most).contains(&mib) => mib,
         Some((mib, field)) => return Err(out_of_bounds(field, "MiB", mib, least, most, "max_memory_mib")),
         None => need.memory_mib.map_or(config.memory_mib, |mib| {
@@ -207,9 +210,10 @@ pub fn sizes(
             mib.clamp(least, most)
         }),
     };
+    let grows_to_mib = if wished.is_some() { memory_mib } else { config.max_memory_mib };
     let files = match Demand::of(resources, host).memory() {
         Memory::Limited => memory_mib,
-        Memory::Unlimited => config.max_memory_mib,
+        Memory::Unlimited => grows_to_mib,
     };
     let most = u32::from(config.max_vcpus);
     let vcpus = match wish(vm, |hardware| hardware.vcpus, VCPU_FIELDS) {
@@ -230,6 +234,7 @@ pub fn sizes(
         // At most max_vcpus, which is a u8.
         vcpus: u8::try_from(vcpus).unwrap_or(config.max_vcpus),
         max_vcpus: config.max_vcpus,
+        grows_to_mib,
         files: limits::files(files),
     })
 }

@@ -100,7 +100,7 @@ async fn a_host_that_has_no_more_leaves_the_machine_as_it_is_and_the_guest_goes_
 
 #[test]
 fn a_guest_is_asked_for_what_its_room_calls_for() {
-    let room = |memory, memory_mib| Room { memory, memory_mib, max_memory_mib: 256 };
+    let room = |memory, memory_mib| Room { memory, memory_mib, grows_to_mib: 256 };
     assert_eq!(Order::of(room(Memory::Unlimited, 64), false, false), Order::Hold);
     assert_eq!(Order::of(room(Memory::Unlimited, 64), true, true), Order::LetGo);
     assert_eq!(Order::of(room(Memory::Unlimited, 256), true, false), Order::LetGo);

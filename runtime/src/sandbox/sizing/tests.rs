@@ -167,6 +167,18 @@ fn a_machine_grows_by_what_the_host_has_left_and_not_for_a_trifle() {
 }
 
 #[test]
+fn a_machine_whose_size_the_bundle_chose_does_not_grow_by_itself() {
+    let grows_to = |vm: &Vm| {
+        let sizes = sizes(&config(), vm, &Resources::default(), &HostLimits::default(), &mut Vec::new());
+        sizes.unwrap().grows_to_mib
+    };
+    assert_eq!(grows_to(&Vm::default()), 4096);
+    assert_eq!(grows_to(&hardware(None, Some(2))), 4096);
+    assert_eq!(grows_to(&hardware(Some(400), None)), 400);
+    assert_eq!(grows_to(&annotated(Some(300), None)), 300);
+}
+
+#[test]
 fn the_files_of_a_guest_are_bounded_by_the_memory_that_it_may_have() {
     let files = |resources: &Resources| {
         sizes(&config(), &Vm::default(), resources, &HostLimits::default(), &mut Vec::new()).unwrap().files

@@ -1,7 +1,13 @@
 use super::*;
 
-const SIZES: Sizes =
-    Sizes { memory_mib: 128, max_memory_mib: 1024, vcpus: 1, max_vcpus: 4, files: 128 * 512 };
+const SIZES: Sizes = Sizes {
+    memory_mib: 128,
+    max_memory_mib: 1024,
+    vcpus: 1,
+    max_vcpus: 4,
+    grows_to_mib: 1024,
+    files: 128 * 512,
+};
 
 /// A cgroup of ordinary files.
 fn group(files: &[(&str, &str)]) -> tempfile::TempDir {
