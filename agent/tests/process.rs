@@ -46,6 +46,21 @@ async fn the_five_capability_sets_arrive_and_unknown_ones_are_left_out() {
 }
 
 #[tokio::test]
+async fn capability_sets_that_contradict_each_other_are_the_kernels_to_refuse() {
+    let Some(host) = host() else { return };
+    for sets in [
+        Capabilities { permitted: 0, ..capabilities(NET_BIND_SERVICE) },
+        Capabilities { bounding: 0, ..capabilities(NET_BIND_SERVICE) },
+    ] {
+        let mut spec = spec(&["sh"]);
+        spec.process.capabilities = Some(sets);
+        let error = host.create(&spec).await.unwrap_err();
+        assert_eq!(error.chain(), "set capabilities: operation not permitted");
+        host.assert_clean();
+    }
+}
+
+#[tokio::test]
 async fn no_capabilities_in_the_specification_means_none() {
     let Some(host) = host() else { return };
     let change = |spec: &mut ContainerSpec| spec.process.capabilities = None;
@@ -59,10 +74,17 @@ async fn limits_and_oom_score_reach_the_program_however_small() {
     let change = |spec: &mut ContainerSpec| {
         spec.process.rlimits =
             vec![Rlimit { resource: 7, soft: 5, hard: 6 }, Rlimit { resource: 4, soft: 0, hard: u64::MAX }];
+        // Of the caller: the stack, but not what the specification sets.
+        spec.process.inherited_rlimits = vec![
+            Rlimit { resource: 3, soft: 4 << 20, hard: 5 << 20 },
+            Rlimit { resource: 4, soft: 7, hard: 7 },
+        ];
         spec.process.oom_score_adj = Some(123);
     };
-    let out = host.shell(change, "ulimit -Sn; ulimit -Hn; ulimit -Hc; cat /proc/self/oom_score_adj").await;
-    assert_eq!(out, "5\n6\nunlimited\n123\n");
+    let out = host
+        .shell(change, "ulimit -Sn; ulimit -Hn; ulimit -Hc; ulimit -Ss; cat /proc/self/oom_score_adj")
+        .await;
+    assert_eq!(out, "5\n6\nunlimited\n4096\n123\n");
 }
 
 #[tokio::test]

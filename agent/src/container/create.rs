@@ -72,8 +72,7 @@ pub async fn create(
     let Launched { pid, pidfd, pty_master, gate } = launch(request).await?;
     drop(stdio);
     let apply = |pid| {
-        rlimits::apply(pid, &spec.process.rlimits)
-            .and_then(|()| scheduling::apply(pid, &spec.process.scheduling))
+        rlimits::apply(pid, &spec.process).and_then(|()| scheduling::apply(pid, &spec.process.scheduling))
     };
     let limited = unfinished
         .cgroup

@@ -4,7 +4,8 @@
 //!
 //! The bounding set needs CAP_SETPCAP and the ids need CAP_SETUID and CAP_SETGID, so both come before the other
 //! sets shrink; keepcaps carries the permitted set over the change of uid. A capability that the kernel does not
-//! know or that we do not have is left out with a warning, as the specification asks.
+//! know or that we do not have is left out with a warning, as the specification asks. Sets that contradict each other are
+//! the kernel's to refuse (capabilities(7)): effective goes beyond permitted, or inheritable beyond the bounding set.
 
 use bulkhead_protocol::container::{Capabilities, User};
 use rustix::{
@@ -33,15 +34,13 @@ struct Granted {
 /// `have` is the permitted set, `bounds` the bounding set we start with.
 fn grant(wanted: Capabilities, have: u64, bounds: u64) -> Granted {
     let permitted = wanted.permitted & have;
-    let bounding = wanted.bounding & bounds;
-    // capabilities(7): what is added to the inheritable set must be permitted, and in the bounding set of then;
-    // effective within permitted, ambient within permitted and inheritable.
-    let inheritable = wanted.inheritable & have & bounding;
+    let inheritable = wanted.inheritable & have;
     let sets = Capabilities {
-        bounding,
-        effective: wanted.effective & permitted,
+        bounding: wanted.bounding & bounds,
+        effective: wanted.effective & have,
         inheritable,
         permitted,
+        // As runc and crun have it, what the kernel would not raise is left out.
         ambient: wanted.ambient & permitted & inheritable,
     };
     let missing = (wanted.bounding & !sets.bounding)

@@ -66,8 +66,7 @@ pub async fn exec(
     let Launched { pid, pidfd, pty_master, gate } = launched?;
     drop(stdio);
     let limited = by_number(pid, pidfd.as_fd(), |pid| {
-        rlimits::apply(pid, &process.rlimits)
-            .and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling))
+        rlimits::apply(pid, process).and_then(|()| scheduling::apply_to_exec(pid, &process.scheduling))
     })
     .unwrap_or(Err(ContainerError::Died));
     let released = match limited {

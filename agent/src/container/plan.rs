@@ -399,6 +399,7 @@ fn check_process(process: &ProcessSpec) -> Result<(), ContainerError> {
     if process.console_size.is_some() && !process.terminal {
         return Err(ContainerError::refused("process.consoleSize: the process needs a terminal"));
     }
+    rlimits::check(&process.inherited_rlimits)?;
     rlimits::check(&process.rlimits)
 }
 

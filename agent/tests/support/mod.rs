@@ -264,6 +264,7 @@ pub fn process(args: &[&str]) -> ProcessSpec {
         // What docker grants.
         capabilities: Some(capabilities(0xa804_25fb)),
         rlimits: vec![],
+        inherited_rlimits: vec![],
         no_new_privileges: true,
         oom_score_adj: None,
         scheduling: Scheduling::default(),

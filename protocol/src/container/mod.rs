@@ -318,6 +318,9 @@ pub struct ProcessSpec {
     pub capabilities: Option<Capabilities>,
     /// Each kind at most once.
     pub rlimits: Vec<Rlimit>,
+    /// For kinds that `rlimits` lacks: those of the caller, from whom a process has them. Each kind at most once. What the guest's
+    /// kernel does not take is cut to what it takes.
+    pub inherited_rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
     pub scheduling: Scheduling,

@@ -21,7 +21,7 @@ use bulkhead_protocol::{
 };
 
 use self::join::Joined;
-use super::{CgroupManager, Context, preserve};
+use super::{CgroupManager, Context, caller, preserve};
 use crate::{
     api::Creation,
     config::{Artefacts, Config},
@@ -133,6 +133,9 @@ impl Created {
         for warning in &checked.bundle.host.warnings {
             context.log.warn(warning);
         }
+        for note in &checked.bundle.host.notes {
+            context.log.info(note);
+        }
         make(context, flags, mode, checked, entered).map_err(step)
     }
 }
@@ -145,6 +148,7 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     let config = context.config()?;
     let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
+    caller::inherit_limits(&mut bundle.guest.process);
     bundle.guest.process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
     let joined = join::resolve(&context.root, &mut bundle)?;
     let cgroup = place_for(context, &bundle, id)?;

@@ -15,7 +15,7 @@ use bulkhead_protocol::{
 };
 
 use super::{
-    Context,
+    Context, caller,
     create::{Mode, absolute, publish, publish_pidfd, terminal, wait_ready},
     preserve,
 };
@@ -107,6 +107,7 @@ impl Args {
         }
         let mode = if self.detach { Mode::Detached } else { Mode::Foreground };
         let terminal = self.terminal(&process, mode)?;
+        caller::inherit_limits(&mut process);
         process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
         match container.status()? {
             Status::Created | Status::Starting | Status::Running => {}

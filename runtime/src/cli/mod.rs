@@ -5,6 +5,7 @@
 //! One file per command: its flags as a struct `Args`, and `run(self, &Context)`. A new command is such a file and
 //! one line in `Command`. Help comes from the doc comments.
 
+mod caller;
 mod checkpoint;
 mod create;
 mod delete;

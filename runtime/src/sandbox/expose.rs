@@ -45,8 +45,8 @@ pub(crate) struct Files<'p> {
     pub(crate) warnings: Vec<String>,
 }
 
-/// A read-only rootfs has the working directory as well. `exports` has the rootfs first. `caller` is the pidfd of a process with the mounts of who creates the container; `None` has this
-/// process's own.
+/// A read-only rootfs has the working directory as well. `exports` has the rootfs first. `caller` is the pidfd of a process with the
+/// mounts of who creates the container; `None` has this process's own.
 ///
 /// # Errors
 /// When something cannot be opened.

@@ -56,6 +56,7 @@ pub(crate) fn process(args: &[&str]) -> ProcessSpec {
         plain_line_feeds: false,
         capabilities: None,
         rlimits: vec![],
+        inherited_rlimits: vec![],
         no_new_privileges: false,
         oom_score_adj: None,
         scheduling: Scheduling::default(),

@@ -78,7 +78,7 @@ fn split(
     let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
     let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
-    let devices = devices::nodes(&linux.devices, &linux.resources.devices, &mut warnings)?;
+    let (devices, absent) = devices::nodes(&linux.devices, &linux.resources.devices)?;
     let (resources, limits) = resources::parse(&linux.resources, &devices, &mut warnings)?;
     let guest = ContainerSpec {
         rootfs: Rootfs {
@@ -109,6 +109,7 @@ fn split(
         start_hooks: start_hooks(&hooks, spec, dir, id),
     };
     check_size(&guest)?;
+    let notes = absent.into_iter().collect();
     let host = HostPart {
         oci_version,
         rootfs,
@@ -124,6 +125,7 @@ fn split(
         hooks,
         vm: vm::parse(spec.vm.as_ref(), &spec.annotations)?,
         warnings,
+        notes,
     };
     Ok((host, guest, seccomp))
 }

@@ -5,7 +5,7 @@
 
 use bulkhead_protocol::container::Capabilities;
 
-use super::raw;
+use super::{SpecError, raw};
 
 /// In the order of their numbers, without `CAP_`.
 const NAMES: [&str; 41] = [
@@ -64,7 +64,26 @@ pub(super) fn bit(name: &str) -> Option<u64> {
     NAMES.iter().position(|known| *known == plain).map(|number| 1 << number)
 }
 
-pub(super) fn parse(raw: &raw::Capabilities, warnings: &mut Vec<String>) -> Capabilities {
+/// Refuses sets that contradict each other (capabilities(7)): the kernel would, when the process is made.
+pub(super) fn parse(raw: &raw::Capabilities, warnings: &mut Vec<String>) -> Result<Capabilities, SpecError> {
+    let sets = known(raw, warnings);
+    within("effective", sets.effective, "permitted", sets.permitted)?;
+    within("inheritable", sets.inheritable, "bounding", sets.bounding)?;
+    Ok(sets)
+}
+
+fn within(set: &str, bits: u64, outer_set: &str, outer_bits: u64) -> Result<(), SpecError> {
+    let beyond = bits & !outer_bits;
+    let Some(name) =
+        NAMES.iter().enumerate().find_map(|(bit, name)| (beyond >> bit & 1 == 1).then_some(name))
+    else {
+        return Ok(());
+    };
+    let field = format!("process.capabilities.{set}");
+    Err(SpecError::Invalid { field, reason: format!("CAP_{name} is not in {outer_set}") })
+}
+
+fn known(raw: &raw::Capabilities, warnings: &mut Vec<String>) -> Capabilities {
     let mut set = |names: &[String], kind: &str| {
         let mut bits = 0;
         for name in names {

@@ -28,19 +28,18 @@ const GUEST: [(u32, u32, &str); 12] = [
 const BY_NAME: [&str; 1] = ["/dev/userfaultfd"];
 /// Where a rule for all minor numbers is of use in the guest: memory, terminals, misc, and the slaves of terminals.
 const MAJORS: [u32; 11] = [1, 5, 10, 136, 137, 138, 139, 140, 141, 142, 143];
-/// Devices that a warning names.
+/// Devices that are named of those left out.
 const NAMED: usize = 8;
 /// Major and minor numbers: 12 and 20 bits.
 const MAJOR_MAX: u32 = 0xfff;
 const MINOR_MAX: u32 = 0xf_ffff;
 
-/// `linux.devices`. For a privileged container engines list all that the host has: what the guest lacks is left out then, with
-/// one warning for all of it.
+/// `linux.devices`, and one line that counts and names what is left out: for a privileged container engines list all that the
+/// host has, and the guest has less.
 pub(super) fn nodes(
     raw: &[raw::Device],
     rules: &[raw::DeviceRule],
-    warnings: &mut Vec<String>,
-) -> Result<Vec<DeviceNode>, SpecError> {
+) -> Result<(Vec<DeviceNode>, Option<String>), SpecError> {
     let privileged = allow_all(rules);
     let mut nodes = Vec::with_capacity(raw.len());
     let mut absent = Vec::new();
@@ -56,16 +55,13 @@ pub(super) fn nodes(
             node => nodes.push(node?),
         }
     }
-    if !absent.is_empty() {
-        warnings.push(left_out(&absent));
-    }
-    Ok(nodes)
+    Ok((nodes, (!absent.is_empty()).then(|| left_out(&absent))))
 }
 
 /// Whether every device may be opened and made: the last rule for all of them counts.
 fn allow_all(rules: &[raw::DeviceRule]) -> bool {
-    let parsed = rules.iter().enumerate().filter_map(|(index, raw)| rule(raw, index).ok());
-    let last = parsed.filter(|rule| (rule.kind, rule.major, rule.minor) == (None, None, None)).last();
+    let mut parsed = rules.iter().enumerate().filter_map(|(index, raw)| rule(raw, index).ok());
+    let last = parsed.rfind(|rule| (rule.kind, rule.major, rule.minor) == (None, None, None));
     last.is_some_and(|rule| rule.allow && rule.read && rule.write && rule.mknod)
 }
 

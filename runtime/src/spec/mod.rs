@@ -101,6 +101,8 @@ pub struct HostPart {
     pub hooks: Hooks,
     /// Fields that are accepted and not honoured, one line for each, to be logged.
     pub warnings: Vec<String>,
+    /// The same of what nobody expects: for the log, not for a person's eyes.
+    pub notes: Vec<String>,
 }
 
 /// The microVM that the bundle asks for. The operator's configuration decides how much of it is allowed.

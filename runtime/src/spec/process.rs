@@ -56,8 +56,14 @@ pub(super) fn check(
         console_size: console_size(raw)?,
         // Whoever is to have the terminal knows.
         plain_line_feeds: false,
-        capabilities: raw.capabilities.as_ref().map(|sets| capabilities::parse(sets, warnings)),
+        capabilities: raw
+            .capabilities
+            .as_ref()
+            .map(|sets| capabilities::parse(sets, warnings))
+            .transpose()?,
         rlimits: rlimits::parse(&raw.rlimits)?,
+        // The command knows whose they are.
+        inherited_rlimits: Vec::new(),
         no_new_privileges: raw.no_new_privileges,
         oom_score_adj: raw.oom_score_adj,
         scheduling: scheduling::parse(raw)?,

@@ -56,6 +56,28 @@ fn capabilities_are_the_same() {
             ]);
             capable(bundle, json!({ "bounding": many, "permitted": many, "effective": many }))
         }),
+        Case::new("permitted beyond an unset bounding set", |bundle| {
+            capable(of_a_user(bundle), json!({ "permitted": ["CAP_SYSLOG"], "effective": ["CAP_SYSLOG"] }))
+        }),
+        Case::new("ambient that is not inheritable", |bundle| {
+            let some = json!(["CAP_KILL"]);
+            capable(
+                bundle,
+                json!({ "bounding": some, "permitted": some, "effective": some, "ambient": some }),
+            )
+        }),
+        Case::new("inheritable that is not permitted", |bundle| {
+            let some = json!(["CAP_KILL"]);
+            capable(bundle, json!({ "bounding": some, "inheritable": some }))
+        }),
+        Case::new("effective that is not permitted", |bundle| {
+            capable(bundle, json!({ "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"] }))
+        })
+        .refused("process.capabilities.effective"),
+        Case::new("inheritable beyond the bounding set", |bundle| {
+            capable(bundle, json!({ "inheritable": ["CAP_KILL"], "permitted": ["CAP_KILL"] }))
+        })
+        .refused("process.capabilities.inheritable"),
         Case::new("new privileges", |bundle| bundle.set("/process/noNewPrivileges", json!(false))),
     ]);
 }

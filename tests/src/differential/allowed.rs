@@ -2,7 +2,7 @@
 
 use super::NOTHING;
 
-/// Case, fact, the reference's value, ours, and why. `*` stands for anything; `!` in front of a case for all others.
+/// Case, fact, the reference's value, ours, and why. `*` stands for anything.
 const ALLOWED: &[(&str, &str, &str, &str, &str)] = &[
     // The guest's kernel.
     ("*", "kernel", "*", "*", "a guest has its own kernel"),
@@ -51,15 +51,6 @@ const ALLOWED: &[(&str, &str, &str, &str, &str)] = &[
     ("*", "status.Vm*", "*", "*", "memory in use at that moment"),
     ("*", "status.*ctxt_switches", "*", "*", "a count of the moment"),
     // What nobody has set comes from who started the container.
-    (
-        "!limits",
-        "limits.Max locked memory",
-        "*",
-        "8388608 8388608",
-        "inherited: the caller's, or the guest's default",
-    ),
-    ("!limits", "limits.Max pending signals", "*", "*", "inherited: a share of the machine's memory"),
-    ("!limits", "limits.Max processes", "*", "*", "inherited: a share of the machine's memory"),
     ("*", "status.SigQ", "*/*", "*/*", "signals that wait for any process of the user, and their limit"),
     ("*", "status.SigIgn", "*", "0000000000001000", "inherited: what the caller ignores"),
     // The rootfs.
@@ -213,12 +204,8 @@ const ALLOWED: &[(&str, &str, &str, &str, &str)] = &[
 ];
 
 pub(super) fn is_allowed(case: &str, fact: &str, theirs: &str, ours: &str) -> bool {
-    let meant = |cases: &str| match cases.strip_prefix('!') {
-        Some(others) => !matches(others, case),
-        None => matches(cases, case),
-    };
     ALLOWED.iter().any(|(cases, facts, reference, bulkhead, _)| {
-        meant(cases) && matches(facts, fact) && matches(reference, theirs) && matches(bulkhead, ours)
+        matches(cases, case) && matches(facts, fact) && matches(reference, theirs) && matches(bulkhead, ours)
     })
 }
 

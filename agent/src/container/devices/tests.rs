@@ -43,7 +43,7 @@ fn owner_and_mode_go_to_the_node_that_was_made_whatever_has_taken_its_name() {
     own(&place, &DeviceNode { mode: 0o666, ..fifo.clone() }).unwrap();
     assert_eq!([mode("moved"), mode("secret")], [0o666, 0o640]);
     // The link itself has no mode to change.
-    let link = child(&root.place("/dev").unwrap(), "pipe").unwrap();
+    let link = child(root.place("/dev").unwrap(), "pipe").unwrap();
     own(&link, &fifo).unwrap_err();
     assert_eq!(mode("secret"), 0o640);
 }

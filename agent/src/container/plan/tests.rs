@@ -31,6 +31,7 @@ fn process() -> ProcessSpec {
         plain_line_feeds: false,
         capabilities: None,
         rlimits: vec![],
+        inherited_rlimits: vec![],
         no_new_privileges: true,
         oom_score_adj: None,
         scheduling: Scheduling::default(),

@@ -15,8 +15,9 @@ fn a_difference_is_allowed_only_with_all_that_its_rule_says() {
     assert!(is_allowed("any", "kernel", "6.1.0", "6.12.1"));
     assert!(!is_allowed("any", "status.CapEff", "00", "ff"));
     assert!(!is_allowed("any", "status.CapEff", NOTHING, "ff"));
-    assert!(is_allowed("any", "limits.Max processes", "5 5", "6 6"));
-    assert!(!is_allowed("limits", "limits.Max processes", "5 5", "6 6"));
+    assert!(is_allowed("shared uts", "hostname", "any", "bulkhead"));
+    assert!(!is_allowed("any", "hostname", "any", "bulkhead"));
+    assert!(!is_allowed("any", "limits.Max processes", "5 5", "6 6"));
 }
 
 #[test]
