@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulkhead_tests::host::{Docker, tour};
+use bulkhead_tests::host::{Docker, Engine as _, tour};
 
 use crate::engine;
 
@@ -31,9 +31,8 @@ fn docker_runs_containers_as_its_flags_say() {
     engine::gives_a_privileged_container_what_the_guest_has(&docker);
     // Its shim looks at the cgroup on the host.
     let limits = ["--network=none", "--memory=32m", "--memory-swap=32m"];
-    docker
-        .output([&["run", "--name=hungry"], &limits[..], &["probe", "probe", "hold", "50"]].concat())
-        .exited(137);
+    let hungry = [&["run", "--name=hungry"][..], &limits, &["probe", "probe", "hold", "50"]].concat();
+    docker.output(hungry).exited(137);
     let inspected = docker.output(["inspect", "--format={{.State.OOMKilled}}", "hungry"]);
     assert_eq!(inspected.success(), "true\n");
 }

@@ -39,7 +39,7 @@ pub fn check(devices: &[NetDevice]) -> Result<(), NetworkError> {
         for device in devices {
             find(handle, &device.interface)
                 .await
-                .and_then(|link| ethernet(&link, device))
+                .and_then(|link| ethernet(&link, &device.interface))
                 .map_err(of(device))?;
         }
         Ok(())
@@ -51,16 +51,9 @@ pub fn check(devices: &[NetDevice]) -> Result<(), NetworkError> {
 /// # Errors
 /// The first that cannot be moved.
 pub fn move_in(devices: &[NetDevice], namespace: &Namespace) -> Result<Moved, NetworkError> {
-    let mut moved = Moved { own: Namespace::own()?, namespace: namespace.clone(), devices: Vec::new() };
+    let mut moved = Moved { own: Namespace::own()?, namespace: namespace.clone(), interfaces: Vec::new() };
     for device in devices {
-        let was_up = moved.own.visit(async |handle| {
-            let link = find(handle, &device.interface).await?;
-            ethernet(&link, device)?;
-            Ok(link.header.flags.contains(LinkFlags::Up))
-        });
-        let was_up = was_up.map_err(of(device))?;
-        transfer(&moved.own, namespace, [&device.interface, &device.name], true).map_err(of(device))?;
-        moved.devices.push((device.clone(), was_up));
+        moved.one(device).map_err(of(device))?;
     }
     Ok(moved)
 }
@@ -70,23 +63,41 @@ pub fn move_in(devices: &[NetDevice], namespace: &Namespace) -> Result<Moved, Ne
 pub struct Moved {
     own: Namespace,
     namespace: Namespace,
-    /// With whether each was up.
-    devices: Vec<(NetDevice, bool)>,
+    interfaces: Vec<(NetDevice, Settings)>,
+}
+
+/// What a move takes from an interface.
+#[derive(Debug)]
+struct Settings {
+    up: bool,
+    /// With the lengths of their prefixes.
+    addresses: Vec<(IpAddr, u8)>,
 }
 
 impl Moved {
+    fn one(&mut self, device: &NetDevice) -> Result<(), NetworkError> {
+        let NetDevice { interface, name, .. } = device;
+        let settings = transfer(&self.own, &self.namespace, [interface, name])?;
+        // From here on it must go back.
+        self.interfaces.push((device.clone(), settings));
+        let addresses = self.interfaces.last().map_or(&[][..], |(_, settings)| &settings.addresses);
+        settle(&self.namespace, name, addresses, true)
+    }
+
     /// The container has them for good.
     pub fn stay(mut self) {
-        self.devices.clear();
+        self.interfaces.clear();
     }
 }
 
 impl Drop for Moved {
     fn drop(&mut self) {
-        for (device, up) in self.devices.drain(..).rev() {
-            let names = [&*device.name, &*device.interface];
-            if let Err(error) = transfer(&self.namespace, &self.own, names, up) {
-                note(&format!("put interface {} back: {}", device.interface, chain(&error)));
+        for (NetDevice { interface, name, .. }, Settings { up, addresses }) in self.interfaces.drain(..).rev()
+        {
+            let back = transfer(&self.namespace, &self.own, [&name, &interface])
+                .and_then(|_| settle(&self.own, &interface, &addresses, up));
+            if let Err(error) = back {
+                note(&format!("put interface {interface} back: {}", chain(&error)));
             }
         }
     }
@@ -106,41 +117,55 @@ impl Namespace {
     }
 }
 
-fn transfer(from: &Namespace, to: &Namespace, [name, new]: [&str; 2], up: bool) -> Result<(), NetworkError> {
+fn failed<'a>(step: &'static str, interface: &'a str) -> impl FnOnce(rtnetlink::Error) -> NetworkError + 'a {
+    move |source| NetworkError::Step { step, interface: interface.to_owned(), source }
+}
+
+/// Moves an Ethernet interface to another namespace, under another name. It is down there, and has no addresses.
+fn transfer(from: &Namespace, to: &Namespace, [name, new]: [&str; 2]) -> Result<Settings, NetworkError> {
     // In older kernels the move succeeds and the new name then fails.
     to.visit(async |handle| match find(handle, new).await {
         Err(NetworkError::NoInterface { .. }) => Ok(()),
         Ok(_) => Err(NetworkError::NameTaken { name: new.to_owned() }),
         Err(error) => Err(error),
     })?;
-    let failed = |step| {
-        let interface = name.to_owned();
-        move |source| NetworkError::Step { step, interface, source }
-    };
     let target = to.as_fd().as_raw_fd();
-    let addresses = from.visit(async |handle| {
+    from.visit(async |handle| {
         let link = find(handle, name).await?;
-        let addresses = handle.address().get().set_link_index_filter(link.header.index).execute();
+        ethernet(&link, name)?;
+        let index = link.header.index;
+        let addresses = handle.address().get().set_link_index_filter(index).execute();
         let addresses: Vec<AddressMessage> =
-            addresses.try_collect().await.map_err(failed("list the addresses"))?;
-        let message = LinkMessageBuilder::<LinkUnspec>::default()
-            .index(link.header.index)
-            .name(new)
-            .setns_by_fd(target);
-        handle.link().set(message.build()).execute().await.map_err(failed("move into the namespace"))?;
-        Ok(addresses.iter().filter_map(kept).collect::<Vec<_>>())
-    })?;
-    to.visit(async |handle| {
-        let index = find(handle, new).await?.header.index;
-        for (address, prefix) in addresses {
+            addresses.try_collect().await.map_err(failed("list the addresses", name))?;
+        let message = LinkMessageBuilder::<LinkUnspec>::default().index(index).name(new).setns_by_fd(target);
+        handle
+            .link()
+            .set(message.build())
+            .execute()
+            .await
+            .map_err(failed("move into the namespace", name))?;
+        let up = link.header.flags.contains(LinkFlags::Up);
+        Ok(Settings { up, addresses: addresses.iter().filter_map(kept).collect() })
+    })
+}
+
+fn settle(
+    namespace: &Namespace,
+    name: &str,
+    addresses: &[(IpAddr, u8)],
+    up: bool,
+) -> Result<(), NetworkError> {
+    namespace.visit(async |handle| {
+        let index = find(handle, name).await?.header.index;
+        for &(address, prefix) in addresses {
             match handle.address().add(index, address, prefix).execute().await {
                 Err(error) if errno(&error) == Some(Errno::EXIST) => {}
-                added => added.map_err(failed("keep an address"))?,
+                added => added.map_err(failed("keep an address", name))?,
             }
         }
         if up {
             let message = LinkMessageBuilder::<LinkUnspec>::default().index(index).up().build();
-            handle.link().set(message).execute().await.map_err(failed("set up"))?;
+            handle.link().set(message).execute().await.map_err(failed("set up", name))?;
         }
         Ok(())
     })
@@ -156,11 +181,11 @@ async fn find(handle: &Handle, name: &str) -> Result<LinkMessage, NetworkError> 
     }
 }
 
-fn ethernet(link: &LinkMessage, device: &NetDevice) -> Result<(), NetworkError> {
+fn ethernet(link: &LinkMessage, name: &str) -> Result<(), NetworkError> {
     if link.header.link_layer_type == LinkLayerType::Ether {
         return Ok(());
     }
-    let object = format!("interface {}", device.interface);
+    let object = format!("interface {name}");
     Err(NetworkError::Unsupported { object, reason: "the interface is not Ethernet" })
 }
 
