@@ -65,7 +65,12 @@ impl Passthrough {
         if size == 0 {
             return Ok(GetxattrReply::Count(getxattr_query(path, name)? as u32));
         }
-        let mut value = vec![0; size.min(MOST) as usize];
+        let mut room = size.min(MOST) as usize;
+        if is_acl(name) {
+            // Linux before 6.2 shifts the ids of an ACL for the mount only if the room is what the ACL takes.
+            room = room.min(getxattr_query(path.clone(), name)?);
+        }
+        let mut value = vec![0; room];
         let length = getxattr(path, name, &mut value[..])?;
         value.truncate(length);
         Ok(GetxattrReply::Value(value))
