@@ -201,6 +201,9 @@ const ATTACH_CGROUP_DEVICE: u32 = 6;
 /// The container may attach further ones below: all of them must agree.
 const ALLOW_MULTI: u32 = 2;
 
+/// How often a program is loaded: the kernel's verifier gives up with EAGAIN when a signal is pending.
+const ATTEMPTS: usize = 5;
+
 fn load_program(code: &[Instruction]) -> std::io::Result<OwnedFd> {
     let attributes = LoadAttributes {
         program_type: TYPE_CGROUP_DEVICE,
@@ -212,15 +215,29 @@ fn load_program(code: &[Instruction]) -> std::io::Result<OwnedFd> {
         log_size: 0,
         log: 0,
     };
-    // SAFETY: the attributes have the kernel's layout and the size given, bytes behind it count as zero; `code` and
-    // the license outlive the call, which copies them.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, std::mem::size_of::<LoadAttributes>())
-    };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else has it.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(std::io::Error::last_os_error()),
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        // SAFETY: the attributes have the kernel's layout and the size given, bytes behind it count as zero; `code` and
+        // the license outlive the call, which copies them.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                PROG_LOAD,
+                &raw const attributes,
+                std::mem::size_of::<LoadAttributes>(),
+            )
+        };
+        if let Ok(fd) = i32::try_from(fd)
+            && fd >= 0
+        {
+            // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else has it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        let error = std::io::Error::last_os_error();
+        if left == 0 || error.raw_os_error() != Some(libc::EAGAIN) {
+            return Err(error);
+        }
     }
 }
 
