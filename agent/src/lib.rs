@@ -2,14 +2,14 @@
 //!
 //!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, clock
+//!           ─▶ network, hotplug, clock, watches
 //!
 //! A module imports only what stands below it:
 //!
 //!   control
 //!   service
 //!   sandbox
-//!   process, network, hotplug, clock
+//!   process, network, hotplug, clock, watches
 //!   stdio, reaper
 //!   container
 //!   boot, log, warm
@@ -30,3 +30,4 @@ pub mod sandbox;
 pub mod service;
 pub mod stdio;
 pub mod warm;
+pub mod watches;

@@ -19,6 +19,7 @@ pub mod slots;
 pub mod stdio;
 pub mod timeline;
 pub mod vmm;
+pub mod watch;
 
 mod generated {
     #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

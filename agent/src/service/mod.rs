@@ -7,9 +7,9 @@ mod status;
 use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::*,
-    container::{ContainerSpec, ProcessSpec, Resources},
+    container::{ContainerSpec, ProcessSpec, Resources, SharePath},
     id::{ContainerId, ExecId},
-    limits,
+    limits, watch,
 };
 use protobuf::MessageField;
 use serde::de::DeserializeOwned;
@@ -26,6 +26,7 @@ use crate::{
         command::{Command, ExecOrder},
     },
     stdio::pending::Wanted,
+    watches::Watches,
 };
 use status::{IntoStatus, invalid};
 
@@ -33,11 +34,12 @@ use status::{IntoStatus, invalid};
 pub struct Service {
     sandbox: Sandbox,
     sysfs: Sysfs,
+    watches: Watches,
 }
 
 impl Service {
-    pub fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, sysfs: Sysfs::default() }
+    pub fn new(sandbox: Sandbox, watches: Watches) -> Self {
+        Self { sandbox, sysfs: Sysfs::default(), watches }
     }
 
     async fn freeze(&self, container: &str, frozen: bool) -> Result<Empty> {
@@ -185,6 +187,30 @@ impl Agent for Service {
         let command = |reply| Command::WaitOom { seen: request.seen, reply };
         let waiting = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
         Ok(WaitOomResponse { kills: waiting.0.await, ..WaitOomResponse::new() })
+    }
+
+    async fn wait_watches(
+        &self,
+        _: &TtrpcContext,
+        request: WaitWatchesRequest,
+    ) -> Result<WaitWatchesResponse> {
+        if request.volumes.len() > limits::WATCH_VOLUMES {
+            return Err(invalid(format_args!("{} volumes are too many", request.volumes.len())));
+        }
+        let volumes = request.volumes.into_iter().map(SharePath::try_from);
+        let volumes = volumes.collect::<std::result::Result<_, _>>().map_err(invalid)?;
+        let found = self.watches.wait(volumes, request.seen).await.map_err(IntoStatus::into_status)?;
+        Ok(found.into())
+    }
+
+    async fn tell_watchers(&self, _: &TtrpcContext, request: TellWatchersRequest) -> Result<Empty> {
+        if request.events.len() > limits::WATCH_EVENTS {
+            return Err(invalid(format_args!("{} events are too many", request.events.len())));
+        }
+        let events = request.events.into_iter().map(watch::FileEvent::try_from);
+        let events: Vec<_> = events.collect::<std::result::Result<_, _>>().map_err(invalid)?;
+        self.watches.tell(&events).map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Result<Empty> {

@@ -10,7 +10,7 @@ use ttrpc::{Code, error::get_rpc_status};
 
 use crate::{
     clock::ClockError, container::ContainerError, hotplug::HotplugError, network::NetworkError,
-    sandbox::SandboxError,
+    sandbox::SandboxError, watches::WatchesError,
 };
 
 /// An error with a status of its own.
@@ -86,6 +86,12 @@ impl IntoStatus for NetworkError {
                 Code::INTERNAL
             }
         }
+    }
+}
+
+impl IntoStatus for WatchesError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
     }
 }
 

@@ -6,6 +6,7 @@
 //!   vmm, boot, agent: bulkhead-vmm and bulkhead-agent as the server calls them
 //!   resize, sizing, cgroup, oom_score: how large it is, and what it may take of the host
 //!   share, expose, mount_points: what the guest sees of the host's files
+//!   watches: watchers in the guest hear what others change in its volumes
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
@@ -29,10 +30,11 @@ pub mod sizing;
 mod slots;
 pub(crate) mod timeline;
 pub(crate) mod vmm;
+mod watches;
 
 use std::{path::PathBuf, sync::Arc};
 
-use bulkhead_protocol::{id::ContainerId, limits, vmm::Request};
+use bulkhead_protocol::{container::Mount, id::ContainerId, limits, vmm::Request};
 use bulkhead_sys::chain;
 use tokio::sync::watch;
 
@@ -48,6 +50,7 @@ use self::{
     sizing::{Demand, Memory},
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
+    watches::Volumes,
 };
 use crate::{
     log::note,
@@ -100,11 +103,13 @@ pub(crate) struct Guest {
 pub(crate) struct Sandbox {
     parts: Parts,
     vm: watch::Sender<Vm>,
+    /// In which watchers hear of changes made on the host.
+    volumes: watch::Sender<Volumes>,
 }
 
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, vm: watch::Sender::new(Vm::Booting) })
+        Arc::new(Self { parts, vm: watch::Sender::new(Vm::Booting), volumes: watch::Sender::default() })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -170,6 +175,13 @@ impl Sandbox {
 
     /// The guest is up, unless the VM has ended in this very moment.
     pub(crate) fn booted(&self, guest: Guest) {
+        match self.parts.share.open() {
+            Ok(share) => {
+                let (agent, processes) = (guest.agent.clone(), self.parts.processes.clone());
+                tokio::spawn(watches::follow(agent, share, processes, self.volumes.subscribe()));
+            }
+            Err(error) => note(&format!("watch the share: {}", chain(&error))),
+        }
         self.vm.send_if_modified(|vm| {
             let booting = matches!(vm, Vm::Booting);
             if booting {
@@ -261,9 +273,15 @@ impl Sandbox {
         }
     }
 
+    /// From now on watchers hear of what others than the guest change in the volumes that `mounts` has of the share.
+    pub(crate) fn watch_volumes(&self, container: &ContainerId, mounts: &[Mount]) {
+        self.volumes.send_modify(|volumes| volumes.add(container, mounts));
+    }
+
     /// Takes what a container has in the share from the guest, which has unmounted it. Its kernel may keep files, and a
     /// hostile one what it likes: the VMM closes them.
     pub(crate) async fn withdraw(&self, container: &ContainerId, exports: &[Export]) {
+        self.volumes.send_if_modified(|volumes| volumes.remove(container));
         for export in exports.iter().rev() {
             self.parts.share.remove(export);
         }

@@ -13,6 +13,7 @@
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
+//!   probe watch PATH…        prints "watching", then what inotify says of the paths (bulkhead_tests::probe::watch)
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 //!   probe empower PATH       gives PATH the file capability CAP_NET_RAW and prints "ok" or the error's name
 
@@ -23,7 +24,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, report};
+use bulkhead_tests::probe::{bytes, calls, report, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -88,6 +89,12 @@ fn main() -> ExitCode {
             });
         }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
+        ["watch", paths @ ..] => {
+            if let Err(error) = watch::watch(paths, say) {
+                println!("{error}");
+                return ExitCode::from(3);
+            }
+        }
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
         ["empower", path] => tell(empower(path)),
         _ => {

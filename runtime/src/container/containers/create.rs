@@ -127,6 +127,7 @@ impl Containers {
             agent.create(key, &guest, stdio.for_agent()).await?;
         }
         self.apply_network(key, &agent, found).await?;
+        self.sandbox.watch_volumes(&key.container, &guest.mounts);
         Ok(self.table().made(&key.container, demand)?)
     }
 
