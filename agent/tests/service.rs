@@ -25,6 +25,7 @@ use bulkhead_agent::{
     sandbox::{Sandbox, Shared},
     service::Service,
     stdio::{listener, pending::PendingStreams},
+    watches::Watches,
 };
 use bulkhead_protocol::{
     agent::{
@@ -77,7 +78,7 @@ fn start_agent(host: Host) -> Agent {
                     Some(stream) = new_connections.recv() => {
                         stream.set_nonblocking(true).unwrap();
                         let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-                        let service = Service::new(sandbox.clone());
+                        let service = Service::new(sandbox.clone(), Watches::of("/run/share".as_ref()));
                         tokio::spawn(async move {
                             let mut stream = stream;
                             control::greet(&mut stream).await?;

@@ -14,14 +14,14 @@ use crate::{
     container::Layout,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
+    watches::Watches,
 };
 
 fn service() -> Service {
-    Service::new(Sandbox::new(Shared {
-        reaper: Reaper::default(),
-        streams: Arc::default(),
-        layout: Layout::guest(),
-    }))
+    Service::new(
+        Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout: Layout::guest() }),
+        Watches::of("/run/share".as_ref()),
+    )
 }
 
 fn code(error: &ttrpc::Error) -> Code {
