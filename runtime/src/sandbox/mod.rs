@@ -50,7 +50,6 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::failure::Failure;
 pub use self::plan::SandboxPlan;
-pub use self::source::Export;
 use self::{
     agent::Agent,
     clock::Clock,
@@ -65,7 +64,7 @@ use self::{
 };
 use crate::{
     log::note,
-    spec::HostLimits,
+    spec::{Export, HostLimits},
     systemd::{self, Scope},
 };
 
