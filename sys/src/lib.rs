@@ -9,6 +9,7 @@ pub mod error_chain;
 pub mod hook;
 pub mod in_root;
 pub mod loopback;
+pub mod meminfo;
 pub mod mount;
 pub mod mount_table;
 pub mod namespace;

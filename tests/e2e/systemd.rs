@@ -27,7 +27,7 @@ fn a_container_is_a_scope_that_survives_a_reload_and_goes_with_it() {
     let bundle = host
         .bundle()
         .set("/linux/cgroupsPath", json!(format!("machine.slice:bulkhead:{id}")))
-        .set("/linux/resources", json!({ "cpu": { "shares": 512 }, "memory": { "limit": 64 << 20 } }))
+        .set("/linux/resources", json!({ "cpu": { "shares": 512, "quota": 100_000, "period": 100_000 }, "memory": { "limit": 64 << 20 } }))
         .args(["probe", "linger"]);
     let mut create = host.bulkhead(["--systemd-cgroup", "create", "--bundle"]);
     create.arg(bundle.write()).arg(&id);

@@ -129,6 +129,7 @@ fn containers_of_a_pod_share_sockets_fifos_locks_pages_and_watches() {
     assert_eq!(seen(&first, &["/bin/sh", "-c", "echo here > /data/after; cat /data/after"]), "here\n");
     assert_eq!(volumes_of(&host), shared);
     first.delete_force();
+    drop((bound, shm));
     host.assert_no_trace();
 }
 

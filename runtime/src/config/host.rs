@@ -26,12 +26,9 @@ impl Host {
 
     fn below(root: &Path, usable_cpus: u32) -> Self {
         let read = |file: &str| fs::read_to_string(root.join(file)).unwrap_or_default();
-        let meminfo = read("proc/meminfo");
-        let total =
-            meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
         let online = CpuList::try_from(read("sys/devices/system/cpu/online"));
         Self {
-            memory_mib: total.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024,
+            memory_mib: bulkhead_sys::meminfo::kib(&read("proc/meminfo"), "MemTotal").unwrap_or(0) / 1024,
             cpus: online.map_or(usable_cpus, |online| online.count()),
             usable_cpus,
         }

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use bulkhead_protocol::container::{ContainerSpec, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    sandbox::Export,
-    spec::{self, Bundle, SpecError},
-};
+use crate::spec::{self, Bundle, Export, SpecError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,19 +46,9 @@ impl ContainerPlan {
             shared_memory: false,
             id_map: None,
         };
-        let exports = bundle.host.exports.iter().map(|export| Export {
-            source: export.source.clone(),
-            share: export.share.clone(),
-            directory: export.directory,
-            read_only: export.read_only,
-            read_only_recursive: export.read_only_recursive,
-            recursive: export.recursive,
-            shared_memory: export.shared_memory,
-            id_map: export.id_map.clone(),
-        });
         Ok(Self {
             bundle: bundle.dir.clone(),
-            exports: [rootfs].into_iter().chain(exports).collect(),
+            exports: [rootfs].into_iter().chain(bundle.host.exports.iter().cloned()).collect(),
             guest,
             terminal: bundle.host.terminal,
         })

@@ -17,10 +17,12 @@ use super::{
     ExecPlan, Exit, Stdio,
     status::{Event, Status},
 };
-use crate::sandbox::{
-    Export,
-    key::Key,
-    sizing::{Demand, Need},
+use crate::{
+    sandbox::{
+        key::Key,
+        sizing::{Demand, Need},
+    },
+    spec::Export,
 };
 
 /// Why a request is refused. The texts are what callers of runc look for.

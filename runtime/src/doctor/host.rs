@@ -143,9 +143,7 @@ fn affected_by_itlb_multihit(root: &Path) -> bool {
 pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
     let subject = "memory";
     let text = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
-    let available = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let available = available.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    match available.map(|kib| kib / 1024) {
+    match bulkhead_sys::meminfo::kib(&text, "MemAvailable").map(|kib| kib / 1024) {
         Some(mib) if mib < u64::from(needed_mib) => {
             let detail = format!("{mib} MiB available, a microVM may use {needed_mib} MiB");
             Finding::warn(subject, detail, "free memory, or set a smaller `memory_mib` in the configuration")

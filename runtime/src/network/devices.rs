@@ -18,13 +18,13 @@ use futures::TryStreamExt as _;
 use rtnetlink::{
     Handle, LinkMessageBuilder, LinkUnspec,
     packet_route::{
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+        address::{AddressHeaderFlags, AddressMessage, AddressScope},
         link::{LinkFlags, LinkLayerType, LinkMessage},
     },
 };
 use rustix::io::Errno;
 
-use super::{Namespace, NetworkError, errno};
+use super::{Namespace, NetworkError, errno, scan::address_and_local};
 use crate::{log::note, spec::NetDevice};
 
 /// Whether each is there and can be a VM's.
@@ -195,13 +195,6 @@ fn kept(message: &AddressMessage) -> Option<(IpAddr, u8)> {
     if !permanent || message.header.scope != AddressScope::Universe {
         return None;
     }
-    let (mut address, mut local) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Address(given) => address = Some(*given),
-            AddressAttribute::Local(given) => local = Some(*given),
-            _ => {}
-        }
-    }
+    let (address, local) = address_and_local(message);
     Some((local.or(address)?, message.header.prefix_len))
 }

@@ -218,19 +218,25 @@ fn interface(link: &LinkMessage, addresses: &[String]) -> Result<Option<Interfac
     }
 }
 
+/// IFA_ADDRESS and IFA_LOCAL of rtnetlink(7): the first is the peer's where there is one, the second the own one of IPv4.
+pub(super) fn address_and_local(message: &AddressMessage) -> (Option<IpAddr>, Option<IpAddr>) {
+    let (mut address, mut local) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(given) => address = Some(*given),
+            AddressAttribute::Local(given) => local = Some(*given),
+            _ => {}
+        }
+    }
+    (address, local)
+}
+
 /// The addresses of one interface, without those that the guest makes itself: the loopback addresses, and the link-local
 /// address of the MAC.
 fn addresses(dump: &Dump, link: &LinkMessage) -> Result<Vec<String>, NetworkError> {
     let mut found = Vec::new();
     for message in dump.addresses.iter().filter(|message| message.header.index == link.header.index) {
-        let (mut address, mut local) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                AddressAttribute::Address(given) => address = Some(*given),
-                AddressAttribute::Local(given) => local = Some(*given),
-                _ => {}
-            }
-        }
+        let (address, local) = address_and_local(message);
         let prefix = message.header.prefix_len;
         match (address, local) {
             (Some(IpAddr::V6(own)), _) if own == Ipv6Addr::LOCALHOST || Some(own) == link_local(link) => {}

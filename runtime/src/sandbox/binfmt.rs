@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     share::{Share, ShareError},
-    source::{Export, open_export},
+    source::open_export,
 };
+use crate::spec::Export;
 
 const REGISTERED: &str = "/proc/sys/fs/binfmt_misc";
 /// Bytes of the file of a handler: some 600 at most.

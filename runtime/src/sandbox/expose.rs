@@ -17,9 +17,10 @@ use rustix::io::Errno;
 use super::{
     mount_points::{self, MountPointError},
     share::{Jail, Share, ShareError, map_ids},
-    source::{self, Export, Opened, Source, SourceError, open_export},
+    source::{self, Opened, Source, SourceError, open_export},
     volumes::{Match, Volumes, Wanted, depth},
 };
+use crate::spec::Export;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExposeError {

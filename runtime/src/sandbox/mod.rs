@@ -52,7 +52,6 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use self::failure::Failure;
 pub use self::plan::SandboxPlan;
-pub use self::source::Export;
 use self::{
     agent::Agent,
     clock::Clock,
@@ -67,7 +66,7 @@ use self::{
 };
 use crate::{
     log::note,
-    spec::HostLimits,
+    spec::{Export, HostLimits},
     systemd::{self, Scope},
 };
 

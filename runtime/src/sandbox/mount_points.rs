@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::source::Export;
+use crate::spec::Export;
 
 #[derive(Debug, thiserror::Error)]
 #[error("make {what} {path} in the rootfs")]

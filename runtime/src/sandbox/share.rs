@@ -31,7 +31,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use super::source::Export;
+use crate::spec::Export;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShareError {
@@ -94,7 +94,7 @@ impl Share {
             .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
     }
 
-    /// Opens an export, and shows it to the guest under a name that it has not seen before: a rootfs.
+    /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.
     pub(crate) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
         let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
         self.make_mount_point(export.share.as_str(), export.directory).map_err(failed)?;
@@ -124,8 +124,7 @@ impl Share {
         let target = self.path.join(export.share.as_str());
         // Lazily: the jail's copy of the mount may still be looked at.
         let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-        let flags = if export.directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-        let _ = rustix::fs::unlinkat(&self.below, export.share.as_str(), flags);
+        self.remove_volume(&export.share, export.directory);
     }
 
     /// Takes a volume away. It is mounted in the jail alone: the kernel unmounts what lies on a directory in another namespace

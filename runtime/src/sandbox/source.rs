@@ -16,7 +16,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{IdMap, Memory, SharePath},
+    container::{Memory, SharePath},
     limits,
 };
 use bulkhead_sys::{
@@ -31,27 +31,8 @@ use rustix::{
     io::Errno,
     mount::{OpenTreeFlags, open_tree},
 };
-use serde::{Deserialize, Serialize};
 
-/// One host path that the guest may see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Export {
-    /// Absolute; a directory or a regular file.
-    pub source: PathBuf,
-    /// Of a rootfs its place in the share; else the name by which a mount of the container refers to it.
-    pub share: SharePath,
-    pub directory: bool,
-    pub read_only: bool,
-    /// With `read_only`: the mounts below it as well.
-    pub read_only_recursive: bool,
-    /// Mounts below the source come along.
-    pub recursive: bool,
-    /// It is mounted at /dev/shm.
-    pub shared_memory: bool,
-    /// Its owners are seen as others: all accesses of the VMM go through the map.
-    pub id_map: Option<IdMap>,
-}
+use crate::spec::Export;
 
 /// A guest may make setuid programs in its volumes, and there may be device nodes: neither means anything to a process of the
 /// host that looks through the export. The guest's kernel goes by its own mounts. Not noexec, which access(2) shows.

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use bulkhead_protocol::tuning::{Overcommit, Setting, Tuning};
+use bulkhead_sys::meminfo;
 
 /// proc_sys_vm(5): the kernel promises no more than its limit.
 const NEVER: u64 = 2;
@@ -31,10 +32,8 @@ fn read(proc: &Path, max_memory_mib: u32) -> Tuning {
 
 /// What the host's kernel promises in all, in KiB: its ratio or its number of KiB, whichever it has been given.
 fn commit_limit(proc: &Path) -> u64 {
-    let meminfo = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
-    let limit =
-        meminfo.lines().find_map(|line| line.strip_prefix("CommitLimit:")?.trim().strip_suffix(" kB"));
-    limit.and_then(|kib| kib.parse().ok()).unwrap_or(u64::MAX)
+    let text = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
+    meminfo::kib(&text, "CommitLimit").unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -162,11 +162,12 @@ pub struct Join {
 }
 
 /// One host file or directory that the guest may see.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Export {
-    /// Absolute; exists, is a directory or a regular file.
+    /// Absolute; a directory or a regular file.
     pub source: PathBuf,
-    /// `<id>/mounts/<n>`: the name by which its mount refers to it.
+    /// Of a rootfs its place in the share; else the name by which a mount of the container refers to it, `<id>/mounts/<n>`.
     pub share: SharePath,
     pub directory: bool,
     /// The host's mount is read-only.
@@ -177,7 +178,7 @@ pub struct Export {
     pub recursive: bool,
     /// It is mounted at /dev/shm.
     pub shared_memory: bool,
-    /// Its owners are seen as others.
+    /// Its owners are seen as others: all accesses of the VMM go through the map.
     pub id_map: Option<IdMap>,
 }
 

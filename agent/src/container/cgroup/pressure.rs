@@ -13,6 +13,7 @@ use std::{
 };
 
 use bulkhead_protocol::limits;
+use bulkhead_sys::meminfo;
 use tokio::{
     sync::{Mutex, watch},
     task::spawn_blocking,
@@ -131,9 +132,7 @@ impl Pressure {
 
     /// In bytes; the kernel's image and its early tables are not in it.
     fn total(&self) -> Result<u64, PressureError> {
-        let text = read(&self.meminfo)?;
-        let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-        Ok(total.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024)
+        Ok(meminfo::kib(&read(&self.meminfo)?, "MemTotal").unwrap_or(0) * 1024)
     }
 
     fn usage(&self) -> Result<Usage, PressureError> {

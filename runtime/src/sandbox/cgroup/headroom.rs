@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use bulkhead_sys::meminfo;
+
 use super::ROOT;
 
 const MIB: u64 = 1 << 20;
@@ -16,9 +18,7 @@ pub(crate) fn headroom(cgroup: Option<&Path>) -> u64 {
 }
 
 fn of<'a>(meminfo: &str, groups: impl Iterator<Item = &'a Path>) -> u64 {
-    let available =
-        meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB"));
-    let available = available.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib / 1024);
+    let available = meminfo::kib(meminfo, "MemAvailable").map(|kib| kib / 1024);
     let bounds = groups.filter_map(of_group).chain(available).min();
     bounds.map_or(u64::MAX, |mib| mib.saturating_sub(RESERVE))
 }
