@@ -33,7 +33,8 @@ impl Kernel {
     /// Tells who watches the inode behind `watched`. Asks nothing of the file server.
     ///
     /// # Errors
-    /// ENOTDIR for an event with a name when a file is watched; EXDEV for what is not of the share.
+    /// ENOTDIR for an event with a name when a file is watched; EIO for an inode that the kernel has given up; EXDEV for what is not
+    /// of the share.
     pub(super) fn tell(&self, watched: impl AsFd, event: &FileEvent) -> io::Result<()> {
         let name = event.name.as_ref().map(Name::as_bytes).unwrap_or_default();
         let mut tell = Tell {

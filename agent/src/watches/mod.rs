@@ -152,8 +152,8 @@ impl Watches {
         for event in events {
             for watched in table.get(&event.path).into_iter().flatten() {
                 match kernel.tell(watched, event) {
-                    // A name in what is no directory: the host says what it likes.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOTDIR) => {}
+                    // A name in what is no directory, since the host says what it likes; an inode that has become another file.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::EIO)) => {}
                     told => told.map_err(|source| WatchesError::Kernel { source })?,
                 }
             }

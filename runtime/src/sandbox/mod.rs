@@ -328,7 +328,7 @@ impl Sandbox {
         let vmm = processes.jailed().map_err(|source| ExposeError::Vmm { source });
         match vmm.and_then(|vmm| Ok(self.parts.share.in_jail(&vmm, |jail| jail.root())?)) {
             Ok(root) => {
-                drop(tokio::spawn(watches::follow(agent.clone(), root, processes, self.watched.subscribe())))
+                drop(tokio::spawn(watches::follow(agent.clone(), root, processes, self.watched.subscribe())));
             }
             Err(error) => note(&format!("watch the volumes of {container}: {}", chain(&error))),
         }

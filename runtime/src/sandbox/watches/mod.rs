@@ -223,9 +223,9 @@ impl Warned {
         })
     }
 
-    /// Once for each volume.
+    /// Once for each volume. What is in none is not warned of: the guest may name any path of its share.
     fn of_mark(&mut self, error: &MarkError, volumes: &Volumes) -> Option<String> {
-        let volume = volumes.volume_of(&error.path);
+        let volume = volumes.volume_of(&error.path)?;
         let first = self.volumes.len() < limits::WATCH_VOLUMES && self.volumes.insert(volume);
         first.then(|| {
             let name = volumes.name_of(&error.path);

@@ -91,6 +91,7 @@ fn a_filesystem_that_tells_nothing_is_warned_of_by_the_name_of_its_volume_once()
     assert_eq!(warn("a/x").as_deref(), Some(warning));
     assert_eq!(warn("a/y"), None);
     assert!(warn("b/y").is_some());
+    assert_eq!(warn("web/rootfs/x"), None);
 }
 
 /// A process that is not this one, as a VMM is.

@@ -39,17 +39,15 @@ impl Volumes {
     }
 
     /// The volume that has this path, as a container sees it: `web:/etc/config`.
-    pub(super) fn volume_of(&self, path: &WatchPath) -> String {
-        self.longest(path).map_or_else(
-            || lossy(path.as_bytes()),
-            |(container, destination, _)| format!("{container}:{}", lossy(destination.as_bytes())),
-        )
+    pub(super) fn volume_of(&self, path: &WatchPath) -> Option<String> {
+        let (container, destination, _) = self.longest(path)?;
+        Some(format!("{container}:{}", lossy(destination.as_bytes())))
     }
 
-    /// The same with the way from there: `web:/etc/config/sub`.
+    /// The same with the way from there: `web:/etc/config/sub`. What is in no volume has its path in the share.
     pub(super) fn name_of(&self, path: &WatchPath) -> String {
-        let rest = self.longest(path).map_or(&[][..], |(_, _, len)| &path.as_bytes()[len..]);
-        self.volume_of(path) + &lossy(rest)
+        let below = self.longest(path).map_or(0, |(_, _, len)| len);
+        self.volume_of(path).unwrap_or_default() + &lossy(&path.as_bytes()[below..])
     }
 
     fn longest(&self, path: &WatchPath) -> Option<(&ContainerId, &str, usize)> {
