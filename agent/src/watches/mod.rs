@@ -3,8 +3,8 @@
 //!   host ─WaitWatches─▶ `Scanner` looks every `PAUSE` ─▶ the set of watched paths, when it is another one
 //!   host ─TellWatchers─▶ the inodes behind the paths ─ioctl─▶ the guest's kernel ─▶ inotify
 //!
-//! Nothing happens while the host does not ask. A scan takes at most one part in `SHARE_OF_TIME` of the time, however many
-//! processes, descriptors and watches there are.
+//! Nothing happens while the host does not ask. Scans take at most one part in `SHARE_OF_TIME` of the time, however many
+//! processes, descriptors and watches there are. Beside that, each new watch costs about what it cost to make.
 
 mod fdinfo;
 mod handle;
@@ -129,7 +129,7 @@ impl Watches {
                 Set::default()
             } else {
                 let found = state.scanner.scan(&inner.share, &volumes);
-                state.next_scan = Instant::now() + PAUSE.max(began.elapsed() * SHARE_OF_TIME);
+                state.next_scan = Instant::now() + pause(began.elapsed(), state.scanner.opening());
                 found.map_err(|source| WatchesError::Scan { source })?
             };
             if set != state.set {
@@ -168,6 +168,11 @@ impl Watches {
         let opened = Kernel::of(&self.0.share).map_err(|source| WatchesError::Share { source })?;
         Ok(self.0.kernel.get_or_init(|| opened))
     }
+}
+
+/// After a scan. New watches cost once: many at a time must not put off the next scan, which may find the last of them.
+fn pause(took: Duration, opening: Duration) -> Duration {
+    PAUSE.max(took.saturating_sub(opening) * SHARE_OF_TIME)
 }
 
 impl State {

@@ -12,6 +12,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bulkhead_protocol::{
@@ -55,6 +56,7 @@ pub(super) struct Scanner {
     complete: bool,
     spaces: HashMap<Vec<u8>, Option<Space>>,
     held: HashMap<Key, Found>,
+    opening: Duration,
 }
 
 /// What one pass over the processes has seen, in order.
@@ -100,6 +102,11 @@ impl Scanner {
             seen.index.contains_key(key) && below_mount(&held.file).is_ok_and(|now| now == held.below)
         });
         Ok(self.choose(&seen))
+    }
+
+    /// What the last scan took for watches that it has found for the first time, which no later one does again.
+    pub(super) fn opening(&self) -> Duration {
+        self.opening
     }
 
     pub(super) fn table(&self) -> Table {
@@ -156,6 +163,7 @@ impl Scanner {
         let (known, new): (Vec<_>, Vec<_>) =
             seen.lines.iter().partition(|(line, _)| self.held.contains_key(&(line.device, line.handle)));
         let mut bounds = Bounds::default();
+        self.opening = Duration::ZERO;
         let mut left_out = seen.beyond;
         let mut first_left_out = None;
         for (line, space) in known.into_iter().chain(new) {
@@ -170,9 +178,13 @@ impl Scanner {
             if let Some(held) = self.held.get_mut(&key) {
                 held.watched.events = line.events;
                 bounds.take(&held.watched.path);
-            } else if let Some(found) = self.open(line, space) {
+                continue;
+            }
+            let began = Instant::now();
+            if let Some(found) = self.open(line, space) {
                 bounds.take(&found.watched.path);
                 self.held.insert(key, found);
+                self.opening += began.elapsed();
             }
         }
         Set { watches: together(self.held.values().map(|held| &held.watched)), left_out, first_left_out }

@@ -26,3 +26,12 @@ async fn a_later_call_ends_an_earlier_one() {
     assert_eq!((first.unwrap().generation, second.unwrap().generation), (1, 1));
     assert!(began.elapsed() < limits::WATCH_POLL);
 }
+
+#[test]
+fn what_scans_do_again_and_again_takes_a_small_share_of_the_time() {
+    let second = Duration::from_secs(1);
+    assert_eq!(pause(second / 1000, Duration::ZERO), PAUSE);
+    assert_eq!(pause(second, Duration::ZERO), second * SHARE_OF_TIME);
+    assert_eq!(pause(4 * second, 3 * second), second * SHARE_OF_TIME);
+    assert_eq!(pause(4 * second, 4 * second), PAUSE);
+}
