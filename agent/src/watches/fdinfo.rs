@@ -10,6 +10,7 @@ use bulkhead_protocol::watch;
 pub(super) const HANDLE_KIND: i32 = 0x81;
 /// A node id and a generation, in words of 32 bits.
 pub(super) const HANDLE_BYTES: usize = 12;
+
 /// Of a mounted filesystem: major and minor number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Device {

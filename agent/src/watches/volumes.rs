@@ -2,7 +2,7 @@
 //!
 //!   mountinfo of the namespace ─▶ mounts of virtio-fs ─▶ those whose root is a volume, by its node ─▶ `MountedVolume`
 //!
-//! Each container has its own mount of a directory of the share, with a superblock of its own, so it is there that an inode is
+//! Each volume is a superblock of its own, which some namespaces have a mount of and others have not, so it is there that an inode is
 //! found. What is kept is a copy of the mount that belongs to no namespace: the container can unmount its own.
 
 use std::{
