@@ -8,6 +8,12 @@ const INTERRUPT_11: &str = "89b350c2ffffc783843400000000000048c78388340000ffffff
 const EXCEPTION: &str = "89a350c2ffffc783843400000000000048c78388340000ffffffff\
     f6056b3f580102753f4889efe83120c7ff4489e6488d3d48c42d0031c081e600080000e87a7b2800";
 
+/// `cpu_clear_ignne` from its call on, as compiled there.
+const FLAGS_10: &str = "e8065f140081a0742c00007fffffff4883c40831c031d231";
+const FLAGS_11: &str = "e812300c0081a0a44100007fffffff4883c40831c031d231";
+/// An atomic `and` with the same number, of a part that has nothing to do with it.
+const ATOMIC: &str = "0f1f4000f081a35c0c00007fffffffe997fdffff";
+
 fn bytes(hex: &str) -> Vec<u8> {
     hex.as_bytes()
         .chunks(2)
@@ -25,25 +31,40 @@ fn program(parts: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn the_store_of_an_injected_interrupt_is_left_out_and_nothing_else() {
-    for interrupt in [INTERRUPT_10, INTERRUPT_11] {
-        let before = program(&[interrupt, EXCEPTION]);
+fn what_is_at_fault_is_left_out_and_nothing_else() {
+    for (interrupt, flags) in [(INTERRUPT_10, FLAGS_10), (INTERRUPT_11, FLAGS_11)] {
+        let before = program(&[interrupt, EXCEPTION, ATOMIC, flags]);
         let mut after = before.clone();
-        assert!(mend(&mut after));
-        let changed: Vec<_> = (0..before.len()).filter(|at| before[*at] != after[*at]).collect();
-        assert!(changed.iter().all(|at| (100..106).contains(at)), "{changed:?}");
-        assert_eq!(after[100..106], NOP);
-        assert!(!mend(&mut after), "a mended program has nothing to mend");
+        assert_eq!(mend(&mut after), []);
+        let (store, and) = (100, before.len() - 100 - flags.len() / 2 + CALL);
+        let mut expected = before;
+        expected[store..store + STORE].copy_from_slice(&NOP);
+        expected[and..and + LONG_NOP.len()].copy_from_slice(&LONG_NOP);
+        assert!(after == expected);
+        assert_eq!(
+            mend(&mut after),
+            [Fault::Injection, Fault::SharedFlags],
+            "a mended program has nothing to mend"
+        );
     }
 }
 
 #[test]
-fn a_program_in_doubt_stays_as_it_is() {
+fn what_is_in_doubt_stays_as_it_is() {
     let other_base = INTERRUPT_11.replacen("c78384", "c78684", 1);
-    for parts in [&[EXCEPTION] as &[&str], &[INTERRUPT_10, INTERRUPT_11], &[&other_base]] {
+    for parts in
+        [&[EXCEPTION, ATOMIC] as &[&str], &[INTERRUPT_10, INTERRUPT_11, FLAGS_10, FLAGS_11], &[&other_base]]
+    {
         let before = program(parts);
         let mut after = before.clone();
-        assert!(!mend(&mut after));
+        assert_eq!(mend(&mut after), [Fault::Injection, Fault::SharedFlags]);
         assert_eq!(before, after);
     }
+}
+
+#[test]
+fn one_fault_is_mended_without_the_other() {
+    let mut code = program(&[FLAGS_11]);
+    assert_eq!(mend(&mut code), [Fault::Injection]);
+    assert_eq!(code[105..115], LONG_NOP);
 }
