@@ -67,8 +67,6 @@ pub const PRESSURE_POLL: Duration = Duration::from_secs(30);
 pub const WATCHES: usize = 1024;
 /// Bytes of their paths together.
 pub const WATCH_BYTES: usize = 256 << 10;
-/// Volumes of one sandbox in which watches are looked for.
-pub const WATCH_VOLUMES: usize = 4096;
 /// Events of one `TellWatchers`.
 pub const WATCH_EVENTS: usize = 512;
 /// How long one `WaitWatches` waits; who still wants to know asks again.

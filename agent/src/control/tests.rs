@@ -18,10 +18,9 @@ use crate::{
 };
 
 fn service() -> Service {
-    Service::new(
-        Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout: Layout::guest() }),
-        Watches::of("/run/share".as_ref()),
-    )
+    let layout = Layout::guest();
+    let watches = Watches::new(&layout.share, layout.volumes.clone());
+    Service::new(Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout }), watches)
 }
 
 fn code(error: &ttrpc::Error) -> Code {

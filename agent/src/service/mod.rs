@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bulkhead_protocol::{
     agent::*,
     binfmt::{HANDLERS, Handler},
-    container::{ContainerSpec, ProcessSpec, Resources, SharePath},
+    container::{ContainerSpec, ProcessSpec, Resources},
     id::{ContainerId, ExecId},
     limits,
     tuning::Tuning,
@@ -222,12 +222,7 @@ impl Agent for Service {
         _: &TtrpcContext,
         request: WaitWatchesRequest,
     ) -> Result<WaitWatchesResponse> {
-        if request.volumes.len() > limits::WATCH_VOLUMES {
-            return Err(invalid(format_args!("{} volumes are too many", request.volumes.len())));
-        }
-        let volumes = request.volumes.into_iter().map(SharePath::try_from);
-        let volumes = volumes.collect::<std::result::Result<_, _>>().map_err(invalid)?;
-        let found = self.watches.wait(volumes, request.seen).await.map_err(IntoStatus::into_status)?;
+        let found = self.watches.wait(request.look, request.seen).await.map_err(IntoStatus::into_status)?;
         Ok(found.into())
     }
 

@@ -9,7 +9,6 @@
 mod fdinfo;
 mod handle;
 mod kernel;
-mod mountinfo;
 mod scan;
 mod volumes;
 
@@ -24,7 +23,6 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::SharePath,
     limits,
     watch::{Answer, FileEvent},
 };
@@ -37,6 +35,7 @@ use self::{
     kernel::Kernel,
     scan::{Scanner, Set, Table},
 };
+use crate::container::Volumes;
 
 /// Between two scans, at least.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -62,6 +61,7 @@ pub struct Watches(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     share: PathBuf,
+    volumes: Volumes,
     /// The last call; earlier ones end.
     call: AtomicU64,
     state: tokio::sync::Mutex<State>,
@@ -78,13 +78,14 @@ struct State {
 }
 
 impl Watches {
-    /// Of the share that is mounted here.
-    pub fn of(share: &Path) -> Self {
+    /// In these volumes of a share that is mounted here.
+    pub fn new(share: &Path, volumes: Volumes) -> Self {
         // A container that is just started is not held up, and a short one is never looked at.
         let next_scan = Instant::now() + PAUSE;
         let state = State { scanner: Scanner::default(), set: Set::default(), generation: 1, next_scan };
         Self(Arc::new(Inner {
             share: share.to_owned(),
+            volumes,
             call: AtomicU64::new(0),
             state: tokio::sync::Mutex::new(state),
             table: Mutex::default(),
@@ -92,18 +93,17 @@ impl Watches {
         }))
     }
 
-    /// What is watched in these volumes, as soon as it is another set than that of generation `seen`, at the latest after
-    /// `limits::WATCH_POLL`, and when there is a later call.
+    /// What is watched in the volumes, as soon as it is another set than that of generation `seen`, at the latest after
+    /// `limits::WATCH_POLL`, and when there is a later call. Not to `look` is to forget all, at once.
     ///
     /// # Errors
     /// When the guest cannot look.
-    pub async fn wait(&self, volumes: Vec<SharePath>, seen: u64) -> Result<Answer, WatchesError> {
+    pub async fn wait(&self, look: bool, seen: u64) -> Result<Answer, WatchesError> {
         let call = self.0.call.fetch_add(1, Ordering::Relaxed) + 1;
         let deadline = Instant::now() + limits::WATCH_POLL;
-        let volumes: Arc<[SharePath]> = volumes.into();
         loop {
             let next_scan = self.0.state.lock().await.next_scan;
-            if !volumes.is_empty() {
+            if look {
                 sleep_until(next_scan.min(deadline)).await;
             }
             let state = self.0.state.lock().await;
@@ -112,25 +112,25 @@ impl Watches {
                 return Ok(state.answer());
             }
             drop(state);
-            let answer = self.scan(volumes.clone()).await?;
-            if answer.generation != seen || volumes.is_empty() {
+            let answer = self.scan(look).await?;
+            if answer.generation != seen || !look {
                 return Ok(answer);
             }
         }
     }
 
-    async fn scan(&self, volumes: Arc<[SharePath]>) -> Result<Answer, WatchesError> {
+    async fn scan(&self, look: bool) -> Result<Answer, WatchesError> {
         let inner = self.0.clone();
         let work = move || {
             let mut state = inner.state.blocking_lock();
             let began = Instant::now();
-            let set = if volumes.is_empty() {
-                state.scanner = Scanner::default();
-                Set::default()
-            } else {
-                let found = state.scanner.scan(&inner.share, &volumes);
+            let set = if look {
+                let found = state.scanner.scan(&inner.volumes.of_share());
                 state.next_scan = Instant::now() + pause(began.elapsed(), state.scanner.opening());
                 found.map_err(|source| WatchesError::Scan { source })?
+            } else {
+                state.scanner = Scanner::default();
+                Set::default()
             };
             if set != state.set {
                 state.set = set;

@@ -10,7 +10,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,11 +20,10 @@ use bulkhead_protocol::{
     limits,
     watch::{WatchPath, Watched},
 };
-use rustix::fs::{Mode, OFlags};
 
 use super::{
     fdinfo::{Device, Handle, Line},
-    volumes::{Found, Space, Volumes, below_mount, name_of_space},
+    volumes::{Found, Volumes, below_mount},
 };
 
 /// Bytes that are read of one descriptor: some 60,000 watches.
@@ -44,17 +43,13 @@ pub(super) struct Set {
     pub(super) first_left_out: Option<WatchPath>,
 }
 
-/// The watched inodes by their path: several, when several mounts of a volume have them.
+/// The watched inodes by their path: several, when several volumes have the file.
 pub(super) type Table = HashMap<WatchPath, Vec<Arc<OwnedFd>>>;
 
 /// What is known from one scan to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scanner {
-    paths: Vec<SharePath>,
     volumes: Volumes,
-    /// All volumes were found.
-    complete: bool,
-    spaces: HashMap<Vec<u8>, Option<Space>>,
     held: HashMap<Key, Found>,
     opening: Duration,
 }
@@ -62,42 +57,37 @@ pub(super) struct Scanner {
 /// What one pass over the processes has seen, in order.
 #[derive(Debug, Default)]
 struct Seen {
-    lines: Vec<(Line, Vec<u8>)>,
+    /// An inotify descriptor, of whatever files.
+    any: bool,
+    lines: Vec<Line>,
     index: HashMap<Key, usize>,
     beyond: u64,
 }
 
 impl Seen {
-    fn add(&mut self, line: Line, space: &[u8]) {
+    fn add(&mut self, line: Line) {
         if let Some(&at) = self.index.get(&(line.device, line.handle)) {
-            self.lines[at].0.events |= line.events;
+            self.lines[at].events |= line.events;
         } else if self.lines.len() == SEEN {
             self.beyond += 1;
         } else {
             self.index.insert((line.device, line.handle), self.lines.len());
-            self.lines.push((line, space.to_owned()));
+            self.lines.push(line);
         }
     }
 }
 
 impl Scanner {
-    /// Looks for watches in these volumes. Blocks on the kernel, and on the file server for paths that are not in its memory.
+    /// Looks for watches in the volumes that are mounted at these places. Blocks on the kernel, and on the file server for paths
+    /// that are not in its memory.
     ///
     /// # Errors
-    /// When the share or the list of processes cannot be opened.
-    pub(super) fn scan(&mut self, share: &Path, paths: &[SharePath]) -> io::Result<Set> {
-        if !self.complete || self.paths != paths {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let share = rustix::fs::open(share, flags, Mode::empty())?;
-            let (volumes, complete) = Volumes::find(&share, paths);
-            if volumes != self.volumes {
-                self.volumes = volumes;
-                self.spaces.clear();
-            }
-            self.complete = complete;
-            self.paths = paths.to_owned();
+    /// When the list of processes cannot be opened.
+    pub(super) fn scan(&mut self, mounted: &[(SharePath, PathBuf)]) -> io::Result<Set> {
+        let seen = self.look(mounted)?;
+        if !seen.any {
+            self.volumes = Volumes::default();
         }
-        let seen = self.look()?;
         self.held.retain(|key, held| {
             seen.index.contains_key(key) && below_mount(&held.file).is_ok_and(|now| now == held.below)
         });
@@ -118,40 +108,34 @@ impl Scanner {
     }
 
     /// All watches that may be of a volume.
-    fn look(&mut self) -> io::Result<Seen> {
+    fn look(&mut self, mounted: &[(SharePath, PathBuf)]) -> io::Result<Seen> {
         let mut seen = Seen::default();
-        let mut earlier = std::mem::take(&mut self.spaces);
         for entry in fs::read_dir("/proc")?.flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
             // A process that is gone watches nothing.
             if let Some(pid) = pid.filter(|pid| *pid != std::process::id()) {
-                let _ = self.look_at(pid, &mut earlier, &mut seen);
+                let _ = self.look_at(pid, mounted, &mut seen);
             }
         }
         Ok(seen)
     }
 
-    fn look_at(
-        &mut self,
-        pid: u32,
-        earlier: &mut HashMap<Vec<u8>, Option<Space>>,
-        seen: &mut Seen,
-    ) -> io::Result<()> {
+    fn look_at(&mut self, pid: u32, mounted: &[(SharePath, PathBuf)], seen: &mut Seen) -> io::Result<()> {
         for descriptor in fs::read_dir(format!("/proc/{pid}/fd"))?.flatten() {
-            let path = descriptor.path();
-            if !rustix::fs::readlink(&path, Vec::new()).is_ok_and(|link| link.as_bytes() == INOTIFY) {
+            let link = rustix::fs::readlink(descriptor.path(), Vec::new());
+            if !link.is_ok_and(|link| link.as_bytes() == INOTIFY) {
                 continue;
             }
-            let name = name_of_space(pid)?;
-            let (volumes, known) = (&self.volumes, earlier.remove(&name).flatten());
-            let space =
-                self.spaces.entry(name.clone()).or_insert_with(|| Space::of(pid, volumes, known).ok());
-            let Some(space) = space else { return Ok(()) };
+            if !seen.any {
+                self.volumes.become_those_of(mounted);
+                seen.any = true;
+            }
             let number = descriptor.file_name();
             let fdinfo = File::open(Path::new(&format!("/proc/{pid}/fdinfo")).join(number))?;
             for line in BufReader::new(fdinfo.take(FDINFO)).lines() {
-                if let Some(line) = Line::parse(&line?).filter(|line| line.events != 0 && space.has(line)) {
-                    seen.add(line, &name);
+                let line = Line::parse(&line?);
+                if let Some(line) = line.filter(|line| line.events != 0 && self.volumes.has(line)) {
+                    seen.add(line);
                 }
             }
         }
@@ -160,17 +144,17 @@ impl Scanner {
 
     /// Those that are known already come first: who is told of changes stays so.
     fn choose(&mut self, seen: &Seen) -> Set {
-        let (known, new): (Vec<_>, Vec<_>) =
-            seen.lines.iter().partition(|(line, _)| self.held.contains_key(&(line.device, line.handle)));
+        let (known, new): (Vec<&Line>, Vec<&Line>) =
+            seen.lines.iter().partition(|line| self.held.contains_key(&(line.device, line.handle)));
         let mut bounds = Bounds::default();
         self.opening = Duration::ZERO;
         let mut left_out = seen.beyond;
         let mut first_left_out = None;
-        for (line, space) in known.into_iter().chain(new) {
+        for line in known.into_iter().chain(new) {
             let key = (line.device, line.handle);
             if bounds.are_full() {
                 if first_left_out.is_none() {
-                    first_left_out = self.open(line, space).map(|found| found.watched.path);
+                    first_left_out = self.volumes.open(line).map(|found| found.watched.path);
                 }
                 left_out += 1;
                 continue;
@@ -181,17 +165,13 @@ impl Scanner {
                 continue;
             }
             let began = Instant::now();
-            if let Some(found) = self.open(line, space) {
+            if let Some(found) = self.volumes.open(line) {
                 bounds.take(&found.watched.path);
                 self.held.insert(key, found);
                 self.opening += began.elapsed();
             }
         }
         Set { watches: together(self.held.values().map(|held| &held.watched)), left_out, first_left_out }
-    }
-
-    fn open(&self, line: &Line, space: &[u8]) -> Option<Found> {
-        self.spaces.get(space)?.as_ref()?.open(line)
     }
 }
 
@@ -214,7 +194,7 @@ impl Bounds {
     }
 }
 
-/// One for each file: it may be watched in several mounts.
+/// One for each file: it may be watched as one of several inodes.
 fn together<'w>(watches: impl Iterator<Item = &'w Watched>) -> Vec<Watched> {
     let mut files: HashMap<(&WatchPath, u64), u32> = HashMap::new();
     for Watched { path, inode, events } in watches {

@@ -1,27 +1,26 @@
 use super::*;
 
 fn watches() -> Watches {
-    Watches::of("/proc/self".as_ref())
+    Watches::new("/proc/self".as_ref(), Volumes::below("/none".as_ref()))
 }
 
 #[tokio::test]
-async fn without_volumes_the_guest_answers_at_once_and_forgets_all() {
+async fn who_need_not_look_answers_at_once_and_forgets_all() {
     let watches = watches();
     watches.0.state.lock().await.set.left_out = 3;
-    let answer = watches.wait(vec![], 1).await.unwrap();
+    let answer = watches.wait(false, 1).await.unwrap();
     assert_eq!((answer.generation, answer.watches.len(), answer.left_out), (2, 0, 0));
-    assert_eq!(watches.wait(vec![], 2).await.unwrap().generation, 2);
+    assert_eq!(watches.wait(false, 2).await.unwrap().generation, 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_later_call_ends_an_earlier_one() {
     let watches = watches();
     watches.0.state.lock().await.next_scan = Instant::now() + limits::WATCH_POLL / 2;
-    let volume = || vec![SharePath::try_from("web/mounts/0".to_owned()).unwrap()];
     let began = Instant::now();
-    let (first, second) = tokio::join!(biased; watches.wait(volume(), 1), async {
+    let (first, second) = tokio::join!(biased; watches.wait(true, 1), async {
         tokio::task::yield_now().await;
-        watches.wait(vec![], 1).await
+        watches.wait(false, 1).await
     });
     assert_eq!((first.unwrap().generation, second.unwrap().generation), (1, 1));
     assert!(began.elapsed() < limits::WATCH_POLL);

@@ -1,16 +1,14 @@
-//! Where volumes are mounted: in the mount namespace of a process that watches something.
+//! The volumes as the agent has them mounted: each is in one superblock, which all containers have mounts of.
 //!
-//!   mountinfo of the namespace ─▶ mounts of virtio-fs ─▶ those whose root is a volume, by its node ─▶ `MountedVolume`
+//!   container::Volumes ─▶ a copy of each mount ─▶ `MountedVolume`: its device, and a place that inodes are opened by
 //!
-//! Each volume is a superblock of its own, which some namespaces have a mount of and others have not, so it is there that an inode is
-//! found. What is kept is a copy of the mount that belongs to no namespace: the container can unmount its own.
+//! A watch says of which superblock and inode it is, whatever the mount namespace that it was made in. So nothing is looked up in
+//! the mount namespace of a container, which may have any filesystem there.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::{self, Read as _},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -18,57 +16,28 @@ use bulkhead_protocol::{
     container::SharePath,
     watch::{WatchPath, Watched},
 };
-use bulkhead_sys::namespace::visit_mounts_of;
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags},
     mount::OpenTreeFlags,
-    process::{Pid, PidfdFlags, pidfd_open},
 };
 
 use super::{
     fdinfo::{Device, Handle, Line},
     handle,
-    mountinfo::Mounted,
 };
 
-/// Bytes of mountinfo that are read, and mounts of virtio-fs that are looked at, in one namespace.
-const MOUNTINFO: u64 = 4 << 20;
-const MOUNTS: usize = 1024;
-
-/// The volumes by the file server's number of their root.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Volumes(BTreeMap<[u8; 8], SharePath>);
-
-impl Volumes {
-    /// Those of `paths` that are there now, and whether these are all.
-    pub(super) fn find(share: &OwnedFd, paths: &[SharePath]) -> (Self, bool) {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let node = |path: &SharePath| {
-            let place = rustix::fs::openat2(share, path.as_str(), flags, Mode::empty(), resolve).ok()?;
-            Some((handle::of(&place).ok()?.node(), path.clone()))
-        };
-        let found: BTreeMap<_, _> = paths.iter().filter_map(node).collect();
-        let all = found.len() == paths.len();
-        (Self(found), all)
-    }
-}
+#[derive(Debug, Default)]
+pub(super) struct Volumes(Vec<MountedVolume>);
 
 #[derive(Debug)]
 struct MountedVolume {
-    mounted: Mounted,
-    root: Handle,
+    point: PathBuf,
     path: SharePath,
+    device: Device,
+    root: Handle,
     /// Of a copy of the mount. Open for reading when it is a directory, which inodes are opened by; else O_PATH.
     place: OwnedFd,
     directory: bool,
-}
-
-/// The volumes of one mount namespace.
-#[derive(Debug)]
-pub(super) struct Space {
-    mountinfo: u64,
-    mounts: Vec<MountedVolume>,
 }
 
 /// What is kept of a watched inode: its path is that of its directory entry, which this keeps in memory.
@@ -80,75 +49,51 @@ pub(super) struct Found {
     pub(super) watched: Watched,
 }
 
-impl Space {
-    /// The volumes of the process's mount namespace, as `known` when the mounts are those of then.
-    ///
-    /// # Errors
-    /// When the process is gone, or its namespace cannot be entered.
-    pub(super) fn of(pid: u32, volumes: &Volumes, known: Option<Self>) -> io::Result<Self> {
-        let text = read(File::open(format!("/proc/{pid}/mountinfo"))?)?;
-        let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
-        let mountinfo = hasher.finish();
-        let known = match known {
-            Some(known) if known.mountinfo == mountinfo => return Ok(known),
-            known => known.map_or_else(Vec::new, |known| known.mounts),
+impl Volumes {
+    /// Those that are mounted now: their names in the share, and where, which no two have been. What is there as before is not
+    /// opened again, and what cannot be opened is left out.
+    pub(super) fn become_those_of(&mut self, mounted: &[(SharePath, PathBuf)]) {
+        let mut known = std::mem::take(&mut self.0);
+        let find = |(path, point): &(SharePath, PathBuf)| match known.iter().position(|v| v.point == *point) {
+            Some(at) => Some(known.swap_remove(at)),
+            None => MountedVolume::of(path, point).ok(),
         };
-        let process = pidfd_open(number(pid)?, PidfdFlags::empty())?;
-        // Of the agent's procfs: that of the container may be anything.
-        let proc = rustix::fs::open("/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let mounts = visit_mounts_of(process, || MountedVolume::all(&proc, volumes, known))??;
-        Ok(Self { mountinfo, mounts })
+        self.0 = mounted.iter().filter_map(find).collect();
     }
 
     /// Whether a watch is one of a volume, as far as it can be told without a look at the inode.
     pub(super) fn has(&self, line: &Line) -> bool {
-        self.mounts.iter().any(|mount| mount.may_have(line))
+        self.0.iter().any(|volume| volume.may_have(line))
     }
 
     /// The watched inode, and where in the share it is. `None` for one that is in no volume, or has no name any more.
     pub(super) fn open(&self, line: &Line) -> Option<Found> {
-        self.mounts.iter().filter(|mount| mount.may_have(line)).find_map(|mount| mount.open(line).ok())
+        self.0.iter().filter(|volume| volume.may_have(line)).find_map(|volume| volume.open(line).ok())
     }
 }
 
 impl MountedVolume {
-    /// Runs inside the mount namespace. What is there as before is not opened again.
-    fn all(proc: &OwnedFd, volumes: &Volumes, mut known: Vec<Self>) -> io::Result<Vec<Self>> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let own = rustix::fs::openat(proc, "thread-self/mountinfo", flags, Mode::empty())?;
-        let text = read(File::from(own))?;
-        let mounted = text.split(|byte| *byte == b'\n').filter_map(Mounted::parse).take(MOUNTS);
-        let find = |mounted: Mounted| match known.iter().position(|known| known.mounted == mounted) {
-            Some(at) => Some(known.swap_remove(at)),
-            None => Self::of(mounted, volumes).ok().flatten(),
-        };
-        Ok(mounted.filter_map(find).collect())
-    }
-
-    fn of(mounted: Mounted, volumes: &Volumes) -> io::Result<Option<Self>> {
+    fn of(path: &SharePath, point: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let place = rustix::fs::open(&mounted.path, flags, Mode::empty())?;
-        // Where one mount lies on another, the lower one cannot be reached.
-        if device(&place)? != mounted.device {
-            return Ok(None);
-        }
+        let place = rustix::fs::open(point, flags, Mode::empty())?;
         let root = handle::of(&place)?;
-        let Some(path) = volumes.0.get(&root.node()) else { return Ok(None) };
-        let directory = FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) == FileType::Directory;
-        let place = copy(&place)?;
-        let place = if directory {
+        let found = rustix::fs::fstat(&place)?;
+        let device =
+            Device { major: rustix::fs::major(found.st_dev), minor: rustix::fs::minor(found.st_dev) };
+        let directory = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+        let mut place = rustix::mount::open_tree(&place, "", flags)?;
+        if directory {
             // Who watches the volume itself for IN_OPEN hears of it, once.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::openat(&place, ".", flags, Mode::empty())?
-        } else {
-            place
-        };
-        Ok(Some(Self { root, path: path.clone(), place, directory, mounted }))
+            place = rustix::fs::openat(&place, ".", flags, Mode::empty())?;
+        }
+        Ok(Self { point: point.to_owned(), path: path.clone(), device, root, place, directory })
     }
 
     fn may_have(&self, line: &Line) -> bool {
-        self.mounted.device == line.device && (self.directory || self.root.node() == line.handle.node())
+        self.device == line.device && (self.directory || self.root.node() == line.handle.node())
     }
 
     fn open(&self, line: &Line) -> io::Result<Found> {
@@ -183,36 +128,4 @@ impl MountedVolume {
 pub(super) fn below_mount(file: &OwnedFd) -> io::Result<Vec<u8>> {
     let path = rustix::fs::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
     Ok(path.as_bytes().strip_prefix(b"/").unwrap_or_default().to_vec())
-}
-
-/// A mount of the same filesystem that is nowhere. One with mounts below that its owner must not look under is copied with them.
-fn copy(place: &OwnedFd) -> io::Result<OwnedFd> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let copied = rustix::mount::open_tree(place.as_fd(), "", flags);
-    Ok(copied.or_else(|_| rustix::mount::open_tree(place, "", flags | OpenTreeFlags::AT_RECURSIVE))?)
-}
-
-fn number(pid: u32) -> io::Result<Pid> {
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    number.ok_or_else(|| io::ErrorKind::InvalidInput.into())
-}
-
-fn device(place: &OwnedFd) -> io::Result<Device> {
-    let number = rustix::fs::fstat(place)?.st_dev;
-    Ok(Device { major: rustix::fs::major(number), minor: rustix::fs::minor(number) })
-}
-
-fn read(file: File) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    file.take(MOUNTINFO).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// The name of a process's mount namespace: `mnt:[4026531841]`.
-///
-/// # Errors
-/// When the process is gone.
-pub(super) fn name_of_space(pid: u32) -> io::Result<Vec<u8>> {
-    Ok(rustix::fs::readlink(format!("/proc/{pid}/ns/mnt"), Vec::new())?.into_bytes())
 }

@@ -72,6 +72,6 @@ async fn called(agent: Agent, call: Call) -> Result<(), AgentError> {
         Call::Stats => agent.stats(&key).await.map(stats::metrics).map(drop),
         Call::Time => agent.time(bulkhead_protocol::limits::RPC).await.map(drop),
         Call::Oom => agent.wait_oom(&key, 0).await.map(drop),
-        Call::Watches => agent.watches(vec![], 0).await.map(drop),
+        Call::Watches => agent.watches(true, 0).await.map(drop),
     }
 }

@@ -261,10 +261,10 @@ impl Agent {
         Ok(within(deadline, async |context| self.0.wait_pressure(context, &request).await).await?.pressed)
     }
 
-    /// What is watched in these volumes, when that is another set than that of `seen`; at the latest after
-    /// `limits::WATCH_POLL`.
-    pub(crate) async fn watches(&self, volumes: Vec<String>, seen: u64) -> Result<Answer, AgentError> {
-        let request = WaitWatchesRequest { volumes, seen, ..Default::default() };
+    /// What is watched in volumes, when that is another set than that of `seen`; at the latest after
+    /// `limits::WATCH_POLL`. A guest that need not `look` answers at once, and has none.
+    pub(crate) async fn watches(&self, look: bool, seen: u64) -> Result<Answer, AgentError> {
+        let request = WaitWatchesRequest { look, seen, ..Default::default() };
         let deadline = limits::WATCH_POLL + limits::RPC;
         let answer = within(deadline, async |context| self.0.wait_watches(context, &request).await).await?;
         Ok(answer.into())

@@ -511,7 +511,7 @@ impl AgentService for FakeAgent {
         _: &TtrpcContext,
         request: WaitWatchesRequest,
     ) -> ttrpc::Result<WaitWatchesResponse> {
-        let watches = if request.volumes.is_empty() { vec![] } else { self.machine().watches.clone() };
+        let watches = if request.look { self.machine().watches.clone() } else { vec![] };
         let generation = watches.len() as u64 + 1;
         if request.seen == generation {
             std::future::pending::<()>().await;

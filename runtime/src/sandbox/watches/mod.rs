@@ -44,6 +44,8 @@ use crate::log::note;
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// Between two batches of events: what happens meanwhile goes together.
 const BATCH: Duration = Duration::from_millis(20);
+/// Volumes that are warned of in one sandbox.
+const WARNED: usize = 4096;
 /// Bytes of the kernel's queue that are read at once.
 const BUFFER: usize = 32 << 10;
 
@@ -105,16 +107,16 @@ impl Follower {
         let mut had_any = false;
         loop {
             let now = volumes.borrow_and_update().clone();
-            let paths = now.paths();
-            if paths.is_empty() && !had_any {
+            let any = !now.is_empty();
+            if !any && !had_any {
                 if volumes.changed().await.is_err() {
                     return Ok(());
                 }
                 continue;
             }
-            had_any = !paths.is_empty();
+            had_any = any;
             let answer = tokio::select! {
-                answer = self.agent.watches(paths, seen) => answer?,
+                answer = self.agent.watches(any, seen) => answer?,
                 told = self.telling.join_next(), if !self.telling.is_empty() => match told {
                     Some(told) => return told.map_err(|source| WatchesError::Thread { source })?,
                     None => continue,
@@ -226,7 +228,7 @@ impl Warned {
     /// Once for each volume. What is in none is not warned of: the guest may name any path of its share.
     fn of_mark(&mut self, error: &MarkError, volumes: &Volumes) -> Option<String> {
         let volume = volumes.volume_of(&error.path)?;
-        let first = self.volumes.len() < limits::WATCH_VOLUMES && self.volumes.insert(volume);
+        let first = self.volumes.len() < WARNED && self.volumes.insert(volume);
         first.then(|| {
             let name = volumes.name_of(&error.path);
             format!("changes made on the host in {name} do not reach watchers: {}", chain(error))

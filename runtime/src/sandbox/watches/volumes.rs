@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use bulkhead_protocol::{
     container::{Mount, MountSource, Place, SharePath, Volume, VolumeKind},
     id::ContainerId,
-    limits,
     watch::WatchPath,
 };
 
@@ -29,13 +28,8 @@ impl Volumes {
         self.0.remove(container).is_some()
     }
 
-    /// For the guest: each once.
-    pub(super) fn paths(&self) -> Vec<String> {
-        let mut paths: Vec<_> = self.0.values().flatten().map(|(path, _)| path.as_str().to_owned()).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        paths.truncate(limits::WATCH_VOLUMES);
-        paths
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The volume that has this path, as a container sees it: `web:/etc/config`.
