@@ -2,14 +2,14 @@
 //!
 //!   boot ─▶ reaper ─▶ stdio listener ─▶ control: greeting, then ttrpc on one vsock stream ─▶ service
 //!   service ─▶ sandbox (one actor per container) ─▶ container (container-init), process, stdio
-//!           ─▶ network, hotplug, clock, tuning, binfmt
+//!           ─▶ network, hotplug, clock, tuning, binfmt, watches
 //!
 //! A module imports only what stands below it:
 //!
 //!   control
 //!   service
 //!   sandbox
-//!   process, network, hotplug, clock, tuning, binfmt
+//!   process, network, hotplug, clock, tuning, binfmt, watches
 //!   stdio, reaper
 //!   container
 //!   boot, log, warm
@@ -32,3 +32,4 @@ pub mod service;
 pub mod stdio;
 pub mod tuning;
 pub mod warm;
+pub mod watches;

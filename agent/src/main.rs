@@ -11,6 +11,7 @@ use bulkhead_agent::{
     say,
     service::Service,
     stdio::{listener, pending::PendingStreams},
+    watches::Watches,
 };
 use bulkhead_sys::loopback;
 
@@ -41,7 +42,8 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     // Before the greeting: the host may open streams as soon as it has read it.
     listener::start(streams.clone())?;
     let layout = Layout::guest();
-    let service = Service::new(Sandbox::new(Shared { reaper, streams, layout: layout.clone() }));
+    let sandbox = Sandbox::new(Shared { reaper, streams, layout: layout.clone() });
+    let service = Service::new(sandbox, Watches::new(&layout.share, layout.volumes.clone()));
     let mut host = control::connect().await?;
     control::greet(&mut host).await?;
     // While the host prepares its first request. What it sends meanwhile waits in the socket.

@@ -25,6 +25,7 @@ use bulkhead_agent::{
     sandbox::{Sandbox, Shared},
     service::Service,
     stdio::{listener, pending::PendingStreams},
+    watches::Watches,
 };
 use bulkhead_protocol::{
     agent::{
@@ -62,6 +63,7 @@ fn agent() -> Option<&'static Agent> {
 
 fn start_agent(host: Host) -> Agent {
     let layout = host.layout.clone();
+    let watches = Watches::new(&layout.share, layout.volumes.clone());
     // Statics are not dropped: the directory must go some other way, and a forgotten one is only in /tmp.
     std::mem::forget(host);
     let (connections, mut new_connections) = tokio::sync::mpsc::unbounded_channel::<UnixStream>();
@@ -77,7 +79,7 @@ fn start_agent(host: Host) -> Agent {
                     Some(stream) = new_connections.recv() => {
                         stream.set_nonblocking(true).unwrap();
                         let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-                        let service = Service::new(sandbox.clone());
+                        let service = Service::new(sandbox.clone(), watches.clone());
                         tokio::spawn(async move {
                             let mut stream = stream;
                             control::greet(&mut stream).await?;

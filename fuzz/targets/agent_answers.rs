@@ -38,7 +38,8 @@ enum Answer {
     },
 }
 
-const CALLS: [Call; 6] = [Call::Start, Call::Wait, Call::Processes, Call::Stats, Call::Time, Call::Oom];
+const CALLS: [Call; 7] =
+    [Call::Start, Call::Wait, Call::Processes, Call::Stats, Call::Time, Call::Oom, Call::Watches];
 /// The type of an answer, and the number of a client's first stream.
 const RESPONSE: u8 = 2;
 const FIRST_STREAM: u8 = 1;

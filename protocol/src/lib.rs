@@ -21,6 +21,7 @@ pub mod stdio;
 pub mod timeline;
 pub mod tuning;
 pub mod vmm;
+pub mod watch;
 
 mod generated {
     #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]

@@ -63,6 +63,14 @@ pub const FREEZE: Duration = Duration::from_secs(20);
 pub const OOM_POLL: Duration = Duration::from_secs(30);
 /// How long one `WaitPressure` waits.
 pub const PRESSURE_POLL: Duration = Duration::from_secs(30);
+/// Files and directories of volumes whose watchers hear of changes made on the host, in one sandbox.
+pub const WATCHES: usize = 1024;
+/// Bytes of their paths together.
+pub const WATCH_BYTES: usize = 256 << 10;
+/// Events of one `TellWatchers`.
+pub const WATCH_EVENTS: usize = 512;
+/// How long one `WaitWatches` waits; who still wants to know asks again.
+pub const WATCH_POLL: Duration = Duration::from_secs(30);
 /// For all startContainer hooks of one container together; shorter than `RPC`, so that the user reads which one it was.
 pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.

@@ -24,6 +24,7 @@ mod lifecycle;
 mod memory;
 mod mounts;
 mod network;
+mod notify;
 mod output;
 mod pod;
 mod podman;

@@ -91,6 +91,16 @@ impl Volumes {
         Ok(taken)
     }
 
+    /// What is mounted of the share now, by its name there, and where.
+    pub fn of_share(&self) -> Vec<(SharePath, PathBuf)> {
+        let slots: Vec<_> = {
+            let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_share = table.iter().filter(|(volume, _)| volume.kind == VolumeKind::Share);
+            of_share.filter_map(|(volume, slot)| Some((volume.name.clone(), slot.upgrade()?))).collect()
+        };
+        slots.into_iter().filter_map(|(name, slot)| Some((name, slot.get()?.point.clone()))).collect()
+    }
+
     fn slot(&self, volume: &Volume) -> Arc<Slot> {
         // Each critical section leaves the table whole.
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,14 +14,13 @@ use crate::{
     container::Layout,
     reaper::Reaper,
     sandbox::{Sandbox, Shared},
+    watches::Watches,
 };
 
 fn service() -> Service {
-    Service::new(Sandbox::new(Shared {
-        reaper: Reaper::default(),
-        streams: Arc::default(),
-        layout: Layout::guest(),
-    }))
+    let layout = Layout::guest();
+    let watches = Watches::new(&layout.share, layout.volumes.clone());
+    Service::new(Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout }), watches)
 }
 
 fn code(error: &ttrpc::Error) -> Code {

@@ -12,6 +12,7 @@ use bulkhead_protocol::{
     id::{ContainerId, ExecId},
     limits,
     tuning::Tuning,
+    watch,
 };
 use bulkhead_sys::chain;
 use protobuf::MessageField;
@@ -34,6 +35,7 @@ use crate::{
     say,
     stdio::pending::Wanted,
     tuning::ProcSys,
+    watches::Watches,
 };
 use status::{IntoStatus, invalid};
 
@@ -43,11 +45,18 @@ pub struct Service {
     sysfs: Sysfs,
     proc_sys: ProcSys,
     pressure: Pressure,
+    watches: Watches,
 }
 
 impl Service {
-    pub fn new(sandbox: Sandbox) -> Self {
-        Self { sandbox, sysfs: Sysfs::default(), proc_sys: ProcSys::default(), pressure: Pressure::default() }
+    pub fn new(sandbox: Sandbox, watches: Watches) -> Self {
+        Self {
+            sandbox,
+            sysfs: Sysfs::default(),
+            proc_sys: ProcSys::default(),
+            pressure: Pressure::default(),
+            watches,
+        }
     }
 
     /// What cannot be set stays as it is: no container fails for it.
@@ -206,6 +215,25 @@ impl Agent for Service {
         let command = |reply| Command::WaitOom { seen, patient, reply };
         let waiting = self.sandbox.send(&container, command).await.map_err(IntoStatus::into_status)?;
         Ok(WaitOomResponse { kills: waiting.0.await, ..WaitOomResponse::new() })
+    }
+
+    async fn wait_watches(
+        &self,
+        _: &TtrpcContext,
+        request: WaitWatchesRequest,
+    ) -> Result<WaitWatchesResponse> {
+        let found = self.watches.wait(request.look, request.seen).await.map_err(IntoStatus::into_status)?;
+        Ok(found.into())
+    }
+
+    async fn tell_watchers(&self, _: &TtrpcContext, request: TellWatchersRequest) -> Result<Empty> {
+        if request.events.len() > limits::WATCH_EVENTS {
+            return Err(invalid(format_args!("{} events are too many", request.events.len())));
+        }
+        let events = request.events.into_iter().map(watch::FileEvent::try_from);
+        let events: Vec<_> = events.collect::<std::result::Result<_, _>>().map_err(invalid)?;
+        self.watches.tell(&events).map_err(IntoStatus::into_status)?;
+        Ok(Empty::new())
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Result<Empty> {

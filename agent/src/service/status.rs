@@ -15,6 +15,7 @@ use crate::{
     hotplug::HotplugError,
     network::NetworkError,
     sandbox::SandboxError,
+    watches::WatchesError,
 };
 
 /// An error with a status of its own.
@@ -101,6 +102,12 @@ impl IntoStatus for NetworkError {
                 Code::INTERNAL
             }
         }
+    }
+}
+
+impl IntoStatus for WatchesError {
+    fn code(&self) -> Code {
+        Code::INTERNAL
     }
 }
 

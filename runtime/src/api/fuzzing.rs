@@ -26,6 +26,7 @@ pub enum Call {
     Stats,
     Time,
     Oom,
+    Watches,
 }
 
 /// A guest's first bytes and, when they are a greeting, its answer to one call. Then it closes the stream.
@@ -71,5 +72,6 @@ async fn called(agent: Agent, call: Call) -> Result<(), AgentError> {
         Call::Stats => agent.stats(&key).await.map(stats::metrics).map(drop),
         Call::Time => agent.time(bulkhead_protocol::limits::RPC).await.map(drop),
         Call::Oom => agent.wait_oom(&key, 0).await.map(drop),
+        Call::Watches => agent.watches(true, 0).await.map(drop),
     }
 }

@@ -11,8 +11,8 @@ use bulkhead_protocol::{
         CreateContainerRequest, DeleteContainerRequest, DeleteProcessRequest, Empty, ExecRequest,
         ListProcessesRequest, PauseContainerRequest, ProcessInfo, RegisterHandlersRequest, ResizeTtyRequest,
         ResumeContainerRequest, SetOnlineCpusRequest, SignalProcessRequest, SlotRequest,
-        StartContainerRequest, Stdio, UpdateContainerRequest, UpdateNetworkRequest, WaitOomRequest,
-        WaitPressureRequest, WaitProcessRequest, WaitProcessResponse,
+        StartContainerRequest, Stdio, TellWatchersRequest, UpdateContainerRequest, UpdateNetworkRequest,
+        WaitOomRequest, WaitPressureRequest, WaitProcessRequest, WaitProcessResponse, WaitWatchesRequest,
     },
     binfmt::Handler,
     container::{ContainerSpec, ProcessSpec, Resources},
@@ -20,6 +20,7 @@ use bulkhead_protocol::{
     limits,
     tuning::Tuning,
     vmm::Slot,
+    watch::{Answer, FileEvent},
 };
 use bulkhead_sys::text::bounded;
 use tokio::net::UnixStream;
@@ -258,6 +259,23 @@ impl Agent {
         let request = WaitPressureRequest { more, ..Default::default() };
         let deadline = limits::PRESSURE_POLL + limits::RPC;
         Ok(within(deadline, async |context| self.0.wait_pressure(context, &request).await).await?.pressed)
+    }
+
+    /// What is watched in volumes, when that is another set than that of `seen`; at the latest after
+    /// `limits::WATCH_POLL`. A guest that need not `look` answers at once, and has none.
+    pub(crate) async fn watches(&self, look: bool, seen: u64) -> Result<Answer, AgentError> {
+        let request = WaitWatchesRequest { look, seen, ..Default::default() };
+        let deadline = limits::WATCH_POLL + limits::RPC;
+        let answer = within(deadline, async |context| self.0.wait_watches(context, &request).await).await?;
+        Ok(answer.into())
+    }
+
+    /// Tells watchers in the guest of changes that it has not made.
+    pub(crate) async fn tell_watchers(&self, events: Vec<FileEvent>) -> Result<(), AgentError> {
+        let events = events.into_iter().map(Into::into).collect();
+        let request = TellWatchersRequest { events, ..Default::default() };
+        within(limits::RPC, async |context| self.0.tell_watchers(context, &request).await).await?;
+        Ok(())
     }
 
     pub(crate) async fn delete(&self, key: &Key) -> Result<(), AgentError> {

@@ -13,11 +13,12 @@ use bulkhead_protocol::{
     agent::{
         AdjustTimeRequest, Agent as AgentService, ContainerStatsRequest, ContainerStatsResponse,
         CreateContainerRequest, CreateContainerResponse, DeleteContainerRequest, DeleteProcessRequest, Empty,
-        ExecRequest, ExecResponse, GetTimeResponse, ListProcessesRequest, ListProcessesResponse,
+        ExecRequest, ExecResponse, FileEvent, GetTimeResponse, ListProcessesRequest, ListProcessesResponse,
         PauseContainerRequest, ProcessInfo, ResumeContainerRequest, SetOnlineCpusRequest,
         SignalProcessRequest, SlotRequest, StartContainerRequest, StartContainerResponse,
-        UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitPressureRequest, WaitPressureResponse,
-        WaitProcessRequest, WaitProcessResponse, create_agent,
+        TellWatchersRequest, UpdateContainerRequest, WaitOomRequest, WaitOomResponse, WaitPressureRequest,
+        WaitPressureResponse, WaitProcessRequest, WaitProcessResponse, WaitWatchesRequest,
+        WaitWatchesResponse, WatchedFile, create_agent,
     },
     container::{
         Confinement, ContainerSpec, NamespaceKind, NamespacePlace, ProcessSpec, Resources, Rootfs,
@@ -264,6 +265,9 @@ pub(crate) struct FakeMachine {
     pub(crate) ends_in_silence: bool,
     /// Signals and deletions are not answered.
     pub(crate) silent: bool,
+    /// What the guest watches of its volumes, and what its watchers were told.
+    pub(crate) watches: Vec<WatchedFile>,
+    pub(crate) told: Vec<FileEvent>,
 }
 
 impl FakeMachine {
@@ -499,6 +503,25 @@ impl AgentService for FakeAgent {
             () = self.pressed.notified() => true,
         };
         Ok(WaitPressureResponse { pressed, ..Default::default() })
+    }
+
+    /// Answers who has not seen this number of watches, and nobody else.
+    async fn wait_watches(
+        &self,
+        _: &TtrpcContext,
+        request: WaitWatchesRequest,
+    ) -> ttrpc::Result<WaitWatchesResponse> {
+        let watches = if request.look { self.machine().watches.clone() } else { vec![] };
+        let generation = watches.len() as u64 + 1;
+        if request.seen == generation {
+            std::future::pending::<()>().await;
+        }
+        Ok(WaitWatchesResponse { generation, watches, ..Default::default() })
+    }
+
+    async fn tell_watchers(&self, _: &TtrpcContext, request: TellWatchersRequest) -> ttrpc::Result<Empty> {
+        self.machine().told.extend(request.events);
+        Ok(Empty::new())
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> ttrpc::Result<Empty> {

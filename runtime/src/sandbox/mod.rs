@@ -7,6 +7,7 @@
 //!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
+//!   watches: watchers in the guest hear what others change in its volumes
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
@@ -35,11 +36,12 @@ pub(crate) mod timeline;
 mod tuning;
 pub(crate) mod vmm;
 mod volumes;
+mod watches;
 
 use std::{borrow::Cow, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, VolumeKind},
+    container::{ContainerSpec, Mount, VolumeKind},
     id::ContainerId,
     limits,
     tuning::Tuning,
@@ -115,11 +117,14 @@ pub(crate) struct Sandbox {
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
     vm: watch::Sender<Vm>,
+    /// In which watchers hear of changes made on the host.
+    watched: watch::Sender<watches::Volumes>,
 }
 
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, volumes: Mutex::default(), vm: watch::Sender::new(Vm::Booting) })
+        let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
+        Arc::new(Self { parts, volumes: Mutex::default(), vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -309,9 +314,30 @@ impl Sandbox {
         Ok((files.into_spec(), warnings))
     }
 
+    /// From now on watchers hear of what others than the guest change in the volumes that `mounts` has of the share. Without
+    /// volumes nobody asks the guest for watches.
+    pub(crate) async fn watch_volumes(&self, agent: &Agent, container: &ContainerId, mounts: &[Mount]) {
+        let _one_at_a_time = self.volumes.lock().await;
+        if !self.watched.send_if_modified(|volumes| volumes.add(container, mounts)) {
+            return;
+        }
+        if self.watched.receiver_count() > 0 {
+            return;
+        }
+        let processes = self.parts.processes.clone();
+        let vmm = processes.jailed().map_err(|source| ExposeError::Vmm { source });
+        match vmm.and_then(|vmm| Ok(self.parts.share.in_jail(&vmm, |jail| jail.root())?)) {
+            Ok(root) => {
+                drop(tokio::spawn(watches::follow(agent.clone(), root, processes, self.watched.subscribe())));
+            }
+            Err(error) => note(&format!("watch the volumes of {container}: {}", chain(&error))),
+        }
+    }
+
     /// Takes from the guest what a container alone has of the host: its rootfs, and volumes that no other container uses. The guest
     /// has unmounted them. Its kernel may keep files, and a hostile one what it likes: the VMM closes them.
     pub(crate) async fn withdraw(&self, container: &ContainerId, rootfs: Option<&Export>) {
+        self.watched.send_if_modified(|volumes| volumes.remove(container));
         let mut volumes = self.volumes.lock().await;
         let mut names = Vec::new();
         for released in volumes.release(container) {

@@ -155,6 +155,11 @@ pub(crate) struct Jail<'share> {
 }
 
 impl Jail<'_> {
+    /// The root of the share, with all volumes.
+    pub(crate) fn root(&self) -> Result<OwnedFd, ShareError> {
+        place("/").map_err(|e| ShareError::Share { path: self.share.path.clone(), source: e.into() })
+    }
+
     /// Whether a path in a volume leads to this object: device and inode number. No link is followed.
     pub(crate) fn leads_to(&self, volume: &SharePath, path: &SharePath, object: (u64, u64)) -> bool {
         let found = place(&format!("/{}/{}", volume.as_str(), path.as_str())).and_then(fstat);

@@ -15,6 +15,7 @@
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
+//!   probe watch PATH…        prints "watching", then what inotify says of the paths (bulkhead_tests::probe::watch)
 //!   probe try PATH           opens PATH for writing and prints "ok" or the error's name
 //!   probe lock KIND PATH     locks PATH (flock or posix) and prints "ok" or the error's name
 //!   probe hold-lock KIND PATH    the same, and keeps it until it is killed
@@ -33,7 +34,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, neighbours, report};
+use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -102,6 +103,12 @@ fn main() -> ExitCode {
             say(&format!("foreign {program} {}", words.join(" ")));
         }
         ["late", seconds] => return seconds.parse().map_or(ExitCode::from(2), late),
+        ["watch", paths @ ..] => {
+            if let Err(error) = watch::watch(paths, say) {
+                println!("{error}");
+                return ExitCode::from(3);
+            }
+        }
         ["try", path] => tell(std::fs::OpenOptions::new().write(true).open(path).map(drop)),
         ["lock", kind, path] => tell(files::lock(kind, path, false).map(drop)),
         ["hold-lock", kind, path] => keep(files::lock(kind, path, false)),

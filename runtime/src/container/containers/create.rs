@@ -136,6 +136,7 @@ impl Containers {
             agent.create(key, &guest, stdio.for_agent(), None).await?;
         }
         self.apply_network(key, &agent, found).await?;
+        self.sandbox.watch_volumes(&agent, &key.container, &guest.mounts).await;
         Ok(self.table().made(&key.container, demand)?)
     }
 
