@@ -82,6 +82,7 @@ image: agent ## packs the agent into the guest's initramfs
 # install(1) with -C leaves equal files alone, and replaces others by unlinking, so running programs are safe.
 stage-programs: programs
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead $(BULKHEAD_STAGE)/bin/bulkhead
+	ln -sf bulkhead $(BULKHEAD_STAGE)/bin/containerd-shim-bulkhead-v2
 	install -C -D -m 755 $(STATIC)/$(TRIPLE)/release/bulkhead-vmm $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm
 
 stage-guest: kernel image

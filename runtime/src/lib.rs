@@ -3,6 +3,7 @@
 //!   cli ─▶ proxy ─▶ api ─▶ container ─▶ sandbox ─▶ undo, hooks ─▶ network, systemd ─▶ store, spec ─▶ config, log, …
 //!
 //!   cli        flags in, exit code out: a thin front end over `api`
+//!   shim       the same for containerd, by its Task API
 //!   proxy      the host process that stands for one container process
 //!   api        the sandbox server's process, its services, and their clients
 //!   container  what is known of containers, and the creation of one
@@ -27,6 +28,7 @@ pub mod network;
 pub mod proxy;
 pub mod sandbox;
 pub mod shed;
+pub mod shim;
 pub mod spec;
 pub mod store;
 pub mod systemd;

@@ -1,7 +1,12 @@
-//! `bulkhead`: parse, run, print the error, exit code.
+//! `bulkhead`, and by its other name containerd's shim: parse, run, print the error, exit code.
 
 use std::process::ExitCode;
 
+use bulkhead_runtime::{cli, shim};
+
 fn main() -> ExitCode {
-    ExitCode::from(bulkhead_runtime::cli::main())
+    if shim::is_called() {
+        return ExitCode::from(shim::main());
+    }
+    ExitCode::from(cli::main())
 }

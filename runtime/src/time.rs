@@ -1,6 +1,19 @@
-//! Wall-clock time as RFC 3339 in UTC, for the log and for `created` in a container's state.
+//! Wall-clock time: as RFC 3339 in UTC for the log and for `created` in a container's state, and as containerd's messages have it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use protobuf::{MessageField, well_known_types::timestamp::Timestamp};
+
+/// A clock before 1970 reads as 1970.
+pub fn timestamp(time: SystemTime) -> MessageField<Timestamp> {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let timestamp = Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
+        ..Default::default()
+    };
+    Some(timestamp).into()
+}
 
 /// `2026-11-22T14:57:28.123456789Z`. A clock before 1970 reads as 1970.
 pub fn rfc3339(time: SystemTime) -> String {

@@ -10,6 +10,7 @@ mod cgroup;
 mod clock;
 mod commands;
 mod confinement;
+mod containerd;
 mod death;
 mod differential;
 mod docker;

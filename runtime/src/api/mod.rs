@@ -22,7 +22,7 @@ mod wire;
 
 pub use creation::{Creation, CreationError};
 pub use launch::{Launch, LaunchError};
-pub(crate) use stats::from_any as metrics_from_any;
+pub(crate) use stats::{from_any as metrics_from_any, none as no_metrics};
 pub use wire::{WireError, container_options, exec_spec};
 
 #[cfg(test)]

@@ -13,6 +13,14 @@ const METRICS: &str = "io.containerd.cgroups.v2.Metrics";
 /// Devices, page sizes or interfaces that are passed on.
 const ROWS: usize = 256;
 
+/// Of a container that has none any more: every part is there, and 0.
+///
+/// # Errors
+/// As `to_any`.
+pub(crate) fn none() -> Result<Any, protobuf::Error> {
+    to_any(&metrics(ContainerStatsResponse::default()))
+}
+
 pub(super) fn metrics(mut stats: ContainerStatsResponse) -> Metrics {
     stats.io.truncate(ROWS);
     stats.hugetlb.truncate(ROWS);

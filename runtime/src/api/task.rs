@@ -1,11 +1,6 @@
 //! containerd's Task API: each method checks its request, calls what does it, and wraps the answer.
 
-use std::{
-    future::Future,
-    path::Path,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{future::Future, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use containerd_shim_protos::{
@@ -18,7 +13,7 @@ use containerd_shim_protos::{
     },
     shim_async::Task,
 };
-use protobuf::{EnumOrUnknown, MessageField, well_known_types::timestamp::Timestamp};
+use protobuf::EnumOrUnknown;
 use tokio::sync::Notify;
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -31,6 +26,7 @@ use crate::{
     container::{ContainerError, Containers, Exit, Stdio, detached, status::Status},
     sandbox::key::Key,
     spec,
+    time::timestamp,
 };
 
 type Answer<T> = Result<T, ttrpc::Error>;
@@ -53,16 +49,6 @@ async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, ContainerError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     Ok(detached(work).await?)
-}
-
-fn timestamp(time: SystemTime) -> MessageField<Timestamp> {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let timestamp = Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or(0),
-        ..Default::default()
-    };
-    Some(timestamp).into()
 }
 
 /// containerd's Task API.

@@ -10,7 +10,7 @@ use std::{
 use super::{Finished, finish, rootfs};
 
 /// For one command: it starts a microVM at most, but in software emulation a Go program alone takes seconds.
-const ENGINE_DEADLINE: Duration = Duration::from_secs(280);
+pub(super) const ENGINE_DEADLINE: Duration = Duration::from_secs(280);
 /// What the scheduler and the collector of a Go program do costs more in emulation than what they are for.
 pub(super) const GO: [(&str, &str); 2] = [("GOMAXPROCS", "1"), ("GOGC", "off")];
 

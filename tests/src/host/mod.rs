@@ -8,6 +8,7 @@
 
 mod bundle;
 mod container;
+mod containerd;
 mod docker;
 mod engine;
 mod found;
@@ -33,6 +34,7 @@ use std::{
 
 pub use bundle::Bundle;
 pub use container::Container;
+pub use containerd::{Containerd, RUNTIME};
 pub use docker::Docker;
 pub use engine::Engine;
 pub use podman::Podman;

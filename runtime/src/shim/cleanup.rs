@@ -1,0 +1,76 @@
+//! `delete`: containerd runs it after the end of each container, and when a daemon is gone or silent. It takes what is left of
+//! one container, within the five seconds that containerd waits, and is content when nothing is left.
+
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant, SystemTime},
+};
+
+use containerd_shim_protos::api::DeleteResponse;
+use protobuf::Message as _;
+
+use super::{
+    arguments::Arguments,
+    mounts::{self, MountError},
+    place,
+};
+use crate::{log::note, time::timestamp};
+
+/// containerd kills this program after five seconds.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// As a shell reports death by SIGKILL.
+const KILLED: u32 = 137;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CleanupError {
+    #[error("find the bundle")]
+    Bundle(#[source] io::Error),
+    #[error("run bulkhead delete")]
+    Delete(#[source] io::Error),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("write the answer")]
+    Answer(#[source] protobuf::Error),
+}
+
+/// What to print.
+///
+/// # Errors
+/// What cannot be taken away.
+pub(super) fn cleanup(arguments: &Arguments) -> Result<Vec<u8>, CleanupError> {
+    let Some(id) = &arguments.id else { return Ok(Vec::new()) };
+    let bundle = match &arguments.bundle {
+        Some(bundle) => bundle.clone(),
+        None => std::env::current_dir().map_err(CleanupError::Bundle)?,
+    };
+    delete(&place::root(&arguments.namespace), id.as_str()).map_err(CleanupError::Delete)?;
+    mounts::unmount_all(&mounts::rootfs(&bundle))?;
+    let exited_at = timestamp(SystemTime::now());
+    let response = DeleteResponse { exit_status: KILLED, exited_at, ..Default::default() };
+    response.write_to_bytes().map_err(CleanupError::Answer)
+}
+
+/// Goes on by itself when it takes longer.
+fn delete(root: &PathBuf, id: &str) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("bulkhead").arg("--root").arg(root).args(["delete", "--force", id]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        match child.try_wait()? {
+            None => sleep(Duration::from_millis(20)),
+            Some(status) => {
+                if !status.success() {
+                    note(&format!("bulkhead delete --force {id}: {status}"));
+                }
+                return Ok(());
+            }
+        }
+    }
+    note(&format!("bulkhead delete --force {id} takes longer, and goes on"));
+    Ok(())
+}

@@ -1,0 +1,45 @@
+use std::fs;
+
+use super::*;
+
+fn pod(config: &str) -> io::Result<String> {
+    let bundle = tempfile::tempdir().unwrap();
+    fs::write(bundle.path().join("config.json"), config).unwrap();
+    pod_of(bundle.path(), &"own".parse().unwrap()).map(|id| id.to_string())
+}
+
+#[test]
+fn a_container_of_a_pod_belongs_to_its_sandbox_and_others_to_themselves() {
+    let cri = |kind: &str| {
+        format!(
+            r#"{{"annotations": {{"io.kubernetes.cri.container-type": "{kind}", "io.kubernetes.cri.sandbox-id": "pod"}}}}"#
+        )
+    };
+    assert_eq!(pod(&cri("container")).unwrap(), "pod");
+    assert_eq!(pod(&cri("sandbox")).unwrap(), "own");
+    let cri_o = r#"{"annotations": {"io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": "pod"}}"#;
+    assert_eq!(pod(cri_o).unwrap(), "pod");
+    assert_eq!(pod("{}").unwrap(), "own");
+    assert_eq!(pod_of(Path::new("/nowhere"), &"own".parse().unwrap()).unwrap().as_str(), "own");
+}
+
+#[test]
+fn a_bundle_that_lies_is_an_error() {
+    assert!(pod("not json").is_err());
+    let escapes = r#"{"annotations": {"io.kubernetes.cri.container-type": "container",
+        "io.kubernetes.cri.sandbox-id": "../../etc"}}"#;
+    assert!(pod(escapes).is_err());
+}
+
+#[test]
+fn every_socket_has_a_path_that_fits_and_is_its_own() {
+    let long = "a".repeat(76);
+    let paths = [
+        socket("k8s.io", &"f".repeat(64).parse().unwrap()),
+        socket(&long, &format!("{}b", "c".repeat(70)).parse().unwrap()),
+        socket(&long, &format!("{}d", "c".repeat(70)).parse().unwrap()),
+    ];
+    assert!(paths.iter().all(|path| path.as_os_str().len() <= SOCKET_PATH_MAX), "{paths:?}");
+    assert_ne!(paths[1], paths[2]);
+}

@@ -1,0 +1,140 @@
+//! One process that containerd knows: the init of a container, or an exec.
+
+use std::{
+    os::fd::AsRawFd as _,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use tokio::sync::watch;
+
+use super::{pump::Pumps, reaper::Status, stdio::Asked, terminal::Terminal};
+use crate::store;
+
+/// Where a process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exit {
+    pub(super) status: Status,
+    pub(super) at: SystemTime,
+}
+
+/// What is held on the host for it.
+#[derive(Debug, Default)]
+struct Held {
+    /// What brings its input, until `CloseIO`.
+    input: Option<Pumps>,
+    terminal: Option<Terminal>,
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) asked: Asked,
+    /// Its proxy. `None`: an exec that has not been started.
+    proxy: Mutex<Option<store::Process>>,
+    phase: Mutex<Phase>,
+    held: Mutex<Held>,
+    exit: watch::Sender<Option<Exit>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Process {
+    pub(super) fn new(asked: Asked) -> Self {
+        Self {
+            asked,
+            proxy: Mutex::default(),
+            phase: Mutex::new(Phase::Created),
+            held: Mutex::default(),
+            exit: watch::Sender::new(None),
+        }
+    }
+
+    /// It is there, and this is what stands for it.
+    pub(super) fn is_made(&self, proxy: store::Process, input: Option<Pumps>, terminal: Option<Terminal>) {
+        *lock(&self.proxy) = Some(proxy);
+        *lock(&self.held) = Held { input, terminal };
+    }
+
+    /// 0: there is none yet. It stays what it was when the process has ended.
+    pub(super) fn pid(&self) -> u32 {
+        lock(&self.proxy).map_or(0, |proxy| proxy.pid)
+    }
+
+    pub(super) fn proxy(&self) -> Option<store::Process> {
+        *lock(&self.proxy)
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    /// A process that has stopped stays so.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        let mut current = lock(&self.phase);
+        if *current != Phase::Stopped {
+            *current = phase;
+        }
+    }
+
+    pub(super) fn exited(&self, status: Status) {
+        self.set_phase(Phase::Stopped);
+        self.exit.send_if_modified(|exit| {
+            let first = exit.is_none();
+            exit.get_or_insert(Exit { status, at: SystemTime::now() });
+            first
+        });
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        *self.exit.borrow()
+    }
+
+    /// Its exit, when it has come.
+    pub(super) async fn wait(&self) -> Exit {
+        let mut exit = self.exit.subscribe();
+        loop {
+            if let Some(exit) = *exit.borrow_and_update() {
+                return exit;
+            }
+            // The sender is ours: it does not go away.
+            if exit.changed().await.is_err() {
+                return Exit { status: Status::MAX, at: SystemTime::now() };
+            }
+        }
+    }
+
+    pub(super) fn close_input(&self) {
+        lock(&self.held).input = None;
+    }
+
+    /// False when it has no terminal.
+    pub(super) fn resize(&self, columns: u32, rows: u32) -> std::io::Result<bool> {
+        let bounded = |cells: u32| u16::try_from(cells).unwrap_or(u16::MAX);
+        match &lock(&self.held).terminal {
+            None => Ok(false),
+            Some(terminal) => terminal.resize(bounded(columns), bounded(rows)).map(|()| true),
+        }
+    }
+
+    /// Sends its proxy a signal, which the proxy passes on, but for those that end it: then the server kills the process.
+    pub(super) fn signal(&self, signal: u32) -> std::io::Result<()> {
+        let proxy = self.proxy().ok_or(std::io::ErrorKind::NotFound)?;
+        let pidfd = proxy.pidfd()?.ok_or(std::io::ErrorKind::NotFound)?;
+        // SAFETY: no pointer is passed but the null of `info`, and the descriptor is open.
+        let done = unsafe {
+            let info = std::ptr::null::<libc::siginfo_t>();
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
+        };
+        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    }
+}

@@ -1,0 +1,139 @@
+//! The streams of a process as containerd names them, opened for the command that makes the process.
+//!
+//!   ""                 /dev/null
+//!   /path, fifo://     a fifo, or a file that is there: the other end is the client's
+//!   file:///path       a file, appended to
+//!
+//! A fifo for output is opened for reading as well: then a client that is not there yet is no wait, and one that has gone (a
+//! containerd that restarts) is no broken pipe. Input comes through a pipe of ours, since a fifo without a client reads as ended:
+//! a thread waits for the client, and for its end.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::{fs::OFlags, pipe::PipeFlags};
+
+use super::{
+    command::Streams,
+    pump::{Pumps, unwaiting},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StdioError {
+    #[error("open {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{0:?} is no stream: give a path, fifo:// or file://")]
+    Scheme(String),
+    #[error("{0:?} is not an absolute path")]
+    Relative(String),
+}
+
+/// As a request has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) stdin: String,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    pub(super) terminal: bool,
+}
+
+/// Where a stream goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Path(PathBuf),
+    Appended(PathBuf),
+}
+
+fn place(text: &str) -> Result<Place, StdioError> {
+    if text.is_empty() {
+        return Ok(Place::Nowhere);
+    }
+    let (scheme, path) = text.split_once("://").unwrap_or(("fifo", text));
+    if !path.starts_with('/') {
+        return Err(StdioError::Relative(text.to_owned()));
+    }
+    match scheme {
+        "fifo" => Ok(Place::Path(path.into())),
+        "file" => Ok(Place::Appended(path.into())),
+        _ => Err(StdioError::Scheme(text.to_owned())),
+    }
+}
+
+/// What a command gets, and what is kept.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) streams: Streams,
+    /// Dropped by `CloseIO`.
+    pub(super) input: Option<Pumps>,
+}
+
+/// Opens the streams of a process without a terminal.
+///
+/// # Errors
+/// What is named is not there, or is no stream.
+pub(super) fn open(asked: &Asked) -> Result<Opened, StdioError> {
+    let (stdin, input) = match self::input(&asked.stdin)? {
+        Some((read, write)) => (Some(read), write),
+        None => (None, None),
+    };
+    let streams = Streams { stdin, stdout: output(&asked.stdout)?, stderr: output(&asked.stderr)? };
+    Ok(Opened { streams, input })
+}
+
+/// What the process reads, and what is copied into it.
+fn input(text: &str) -> Result<Option<(OwnedFd, Option<Pumps>)>, StdioError> {
+    let path = match place(text)? {
+        Place::Nowhere => return Ok(None),
+        Place::Path(path) | Place::Appended(path) => path,
+    };
+    let failed = |source| StdioError::Open { path: path.clone(), source };
+    let file = opened(&path, OpenOptions::new().read(true)).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.file_type().is_fifo() {
+        return Ok(Some((file.into(), None)));
+    }
+    let piped = || {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        unwaiting(&write)?;
+        let pumps = Pumps::new()?;
+        pumps.start("stdin", file.into(), File::from(write).into())?;
+        Ok((read, Some(pumps)))
+    };
+    piped().map(Some).map_err(failed)
+}
+
+/// Where a process's output goes.
+pub(super) fn output(text: &str) -> Result<Option<OwnedFd>, StdioError> {
+    let (path, file) = match place(text)? {
+        Place::Nowhere => return Ok(None),
+        Place::Path(path) => {
+            let file = opened(&path, OpenOptions::new().read(true).write(true));
+            (path, file)
+        }
+        Place::Appended(path) => {
+            let file = opened(&path, OpenOptions::new().append(true).create(true).mode(0o600));
+            (path, file)
+        }
+    };
+    let file = file.and_then(|file| waiting(&file).map(|()| file));
+    file.map(|file| Some(file.into())).map_err(|source| StdioError::Open { path, source })
+}
+
+fn opened(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY).open(path)
+}
+
+fn waiting(file: impl AsFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    Ok(rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?)
+}
+
+#[cfg(test)]
+mod tests;

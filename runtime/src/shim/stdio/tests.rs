@@ -1,0 +1,74 @@
+use std::io::{Read as _, Write as _};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+
+use super::*;
+
+fn fifo(directory: &Path, name: &str) -> String {
+    let path = directory.join(name);
+    mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn input_waits_for_a_client_and_ends_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let stdin = fifo(directory.path(), "in");
+    let Opened { streams, input } = open(&Asked { stdin: stdin.clone(), ..Asked::default() }).unwrap();
+    let mut read = File::from(streams.stdin.unwrap());
+    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
+    client.write_all(b"hello").unwrap();
+    drop(client);
+    let mut all = String::new();
+    read.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "hello");
+    drop(input);
+}
+
+#[test]
+fn closing_the_input_ends_it_though_a_client_holds_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let stdin = fifo(directory.path(), "in");
+    let Opened { streams, input } = open(&Asked { stdin: stdin.clone(), ..Asked::default() }).unwrap();
+    let mut read = File::from(streams.stdin.unwrap());
+    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
+    client.write_all(b"hello").unwrap();
+    drop(input);
+    let mut all = String::new();
+    read.read_to_string(&mut all).unwrap();
+    assert_eq!(all, "hello");
+}
+
+#[test]
+fn output_waits_in_a_fifo_for_a_client_that_comes_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let stdout = fifo(directory.path(), "out");
+    let streams = open(&Asked { stdout: format!("fifo://{stdout}"), ..Asked::default() }).unwrap().streams;
+    let mut process = File::from(streams.stdout.unwrap());
+    process.write_all(b"early").unwrap();
+    let mut client = File::open(&stdout).unwrap();
+    drop(process);
+    let mut all = String::new();
+    client.read_to_string(&mut all).unwrap_or_default();
+    // The last writer closed before the client read: what was written is still there.
+    assert_eq!(all, "early");
+    assert!(streams.stderr.is_none());
+}
+
+#[test]
+fn a_file_is_appended_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    std::fs::write(&path, "before ").unwrap();
+    let text = format!("file://{}", path.display());
+    File::from(output(&text).unwrap().unwrap()).write_all(b"after").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before after");
+}
+
+#[test]
+fn what_is_no_stream_is_refused() {
+    assert!(matches!(output("http://host/x"), Err(StdioError::Scheme(_) | StdioError::Relative(_))));
+    assert!(matches!(output("binary:///bin/logger"), Err(StdioError::Scheme(_))));
+    assert!(matches!(output("relative"), Err(StdioError::Relative(_))));
+    assert!(matches!(output("/nowhere/fifo"), Err(StdioError::Open { .. })));
+}

@@ -1,0 +1,548 @@
+//! The containers of one daemon, from their creation to their deletion. The pod's microVM is the sandbox server's.
+//!
+//!   create ─▶ mounts, streams, `bulkhead create` ─▶ the proxy's exit is waited for ─▶ exec exits, OOM, exit: in this order
+//!   exec ─▶ kept ─▶ start ─▶ `bulkhead exec --detach` ─▶ its proxy's exit is waited for
+//!
+//! An exit is the proxy's, which has delivered all output by then. When nobody takes the output, the server's word is enough.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bulkhead_protocol::{
+    id::{ContainerId, ExecId},
+    sandbox::{WaitOomRequest, WaitProcessRequest, WaitProcessResponse},
+};
+use containerd_shim_protos::{
+    api::Mount,
+    events::task::{
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
+        TaskResumed, TaskStart,
+    },
+};
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::{
+    command::{CommandError, Commands, Streams, read_pid},
+    events::Publisher,
+    mounts::{self, MountError},
+    process::{Exit, Phase, Process},
+    pump::Pumps,
+    reaper::Status,
+    stdio::{self, Asked, StdioError},
+    terminal::{Console, Terminal, TerminalError},
+};
+use crate::{
+    api::{
+        client::{Server, unbounded},
+        container::{Container, RequestError},
+    },
+    log::note,
+    store::{self, StateError, names},
+    time::timestamp,
+};
+
+/// For a container to be made: the command has deadlines of its own, which say more.
+const CREATED: Duration = Duration::from_secs(300);
+const STARTED: Duration = Duration::from_secs(60);
+const DELETED: Duration = Duration::from_secs(60);
+/// For the last output of a process that has ended to be taken.
+const DRAINED: Duration = Duration::from_secs(10);
+/// For the server to say how a process ended whose proxy is gone.
+const TOLD: Duration = Duration::from_secs(1);
+/// For the execs of a container that has ended to be known as ended.
+const EXECS: Duration = Duration::from_secs(2);
+/// Execs of one container that have not been deleted.
+const EXECS_MAX: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TaskError {
+    #[error("container {0} exists already")]
+    Exists(String),
+    #[error("container {0} not found")]
+    NoContainer(String),
+    #[error("exec {0} not found")]
+    NoExec(String),
+    #[error("process already finished")]
+    Finished,
+    #[error("{0}")]
+    Phase(&'static str),
+    #[error("container {0} has {EXECS_MAX} execs")]
+    Execs(String),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{step}")]
+    Io { step: &'static str, source: std::io::Error },
+}
+
+fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> TaskError {
+    move |source| TaskError::Io { step, source }
+}
+
+/// An exec, and what it is to run.
+#[derive(Debug)]
+pub(super) struct Exec {
+    pub(super) process: Process,
+    spec: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) id: ContainerId,
+    pub(super) bundle: PathBuf,
+    pub(super) init: Process,
+    execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
+    ooms: Mutex<u64>,
+}
+
+/// What a creation is asked for.
+#[derive(Debug)]
+pub(super) struct Creation {
+    pub(super) id: ContainerId,
+    pub(super) bundle: PathBuf,
+    pub(super) rootfs: Vec<Mount>,
+    pub(super) asked: Asked,
+    pub(super) systemd_cgroup: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Creating,
+    There(Arc<Task>),
+}
+
+#[derive(Debug)]
+pub(super) struct Tasks {
+    commands: Commands,
+    publisher: Publisher,
+    table: Mutex<BTreeMap<ContainerId, Slot>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tasks {
+    pub(super) fn new(commands: Commands, publisher: Publisher) -> Arc<Self> {
+        Arc::new(Self { commands, publisher, table: Mutex::default() })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.table).is_empty()
+    }
+
+    pub(super) fn task(&self, id: &ContainerId) -> Result<Arc<Task>, TaskError> {
+        match lock(&self.table).get(id) {
+            Some(Slot::There(task)) => Ok(task.clone()),
+            Some(Slot::Creating) | None => Err(TaskError::NoContainer(id.to_string())),
+        }
+    }
+
+    /// Makes a container; its pid on the host.
+    pub(super) async fn create(self: Arc<Self>, creation: Creation) -> Result<u32, TaskError> {
+        let id = creation.id.clone();
+        {
+            let mut table = lock(&self.table);
+            if table.contains_key(&id) {
+                return Err(TaskError::Exists(id.to_string()));
+            }
+            table.insert(id.clone(), Slot::Creating);
+        }
+        match self.make(creation).await {
+            Ok(task) => {
+                let pid = task.init.pid();
+                lock(&self.table).insert(id, Slot::There(task.clone()));
+                tokio::spawn(self.clone().watch_init(task.clone()));
+                tokio::spawn(self.clone().watch_memory(task));
+                Ok(pid)
+            }
+            Err(error) => {
+                lock(&self.table).remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    async fn make(&self, creation: Creation) -> Result<Arc<Task>, TaskError> {
+        let Creation { id, bundle, rootfs, asked, systemd_cgroup } = creation;
+        let target = mounts::rootfs(&bundle);
+        let (mounted, at) = (rootfs.clone(), target.clone());
+        blocking(move || Ok(mounts::mount_all(&mounted, &at)?)).await?;
+        let made = self.make_mounted(&id, &bundle, &asked, systemd_cgroup).await;
+        let (proxy, input, terminal) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                if !rootfs.is_empty() {
+                    let _ = blocking(move || Ok(mounts::unmount_all(&target)?)).await;
+                }
+                return Err(error);
+            }
+        };
+        let init = Process::new(asked.clone());
+        init.is_made(proxy, input, terminal);
+        let io = TaskIO {
+            stdin: asked.stdin,
+            stdout: asked.stdout,
+            stderr: asked.stderr,
+            terminal: asked.terminal,
+            ..Default::default()
+        };
+        let event = TaskCreate {
+            container_id: id.to_string(),
+            bundle: bundle.to_string_lossy().into_owned(),
+            rootfs,
+            io: Some(io).into(),
+            pid: proxy.pid,
+            ..Default::default()
+        };
+        self.publisher.send("create", &event);
+        Ok(Arc::new(Task { id, bundle, init, execs: Mutex::default(), ooms: Mutex::default() }))
+    }
+
+    async fn make_mounted(
+        &self,
+        id: &ContainerId,
+        bundle: &Path,
+        asked: &Asked,
+        systemd_cgroup: bool,
+    ) -> Result<Made, TaskError> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        if systemd_cgroup {
+            arguments.push("--systemd-cgroup".into());
+        }
+        arguments.extend(["create".into(), "--bundle".into(), bundle.into()]);
+        self.run_for(arguments, id, asked, bundle, CREATED).await
+    }
+
+    /// Runs a command that makes a process, and takes hold of what stands for it.
+    async fn run_for(
+        &self,
+        mut arguments: Vec<OsString>,
+        id: &ContainerId,
+        asked: &Asked,
+        bundle: &Path,
+        patience: Duration,
+    ) -> Result<Made, TaskError> {
+        let pid_file = tempfile::Builder::new().prefix("bulkhead-").suffix(".pid").tempfile_in(bundle);
+        let pid_file = pid_file.map_err(io("make a file for the pid"))?.into_temp_path();
+        arguments.extend(["--pid-file".into(), pid_file.as_os_str().to_owned()]);
+        let (streams, input, console) = if asked.terminal {
+            let console = Console::new(asked)?;
+            arguments.extend(["--console-socket".into(), console.path().into()]);
+            (Streams::none(), None, Some(console))
+        } else {
+            let stdio::Opened { streams, input } = stdio::open(asked)?;
+            (streams, input, None)
+        };
+        arguments.push(id.as_str().into());
+        self.commands.run(arguments, streams, bundle, patience).await?;
+        let proxy = read_pid(&pid_file).and_then(store::Process::of).map_err(io("find the new process"))?;
+        let terminal = console.map(Console::take).transpose()?;
+        Ok((proxy, input, terminal))
+    }
+
+    /// Lets the program of a container run; its pid on the host.
+    pub(super) async fn start(self: Arc<Self>, task: Arc<Task>) -> Result<u32, TaskError> {
+        match task.init.phase() {
+            Phase::Created => {}
+            Phase::Running | Phase::Paused => return Err(TaskError::Phase("the container runs already")),
+            Phase::Stopped => return Err(TaskError::Phase("the container has stopped")),
+        }
+        let arguments = vec!["start".into(), task.id.as_str().into()];
+        self.commands.run(arguments, Streams::none(), &task.bundle, STARTED).await?;
+        task.init.set_phase(Phase::Running);
+        let (container_id, pid) = (task.id.to_string(), task.init.pid());
+        self.publisher.send("start", &TaskStart { container_id, pid, ..Default::default() });
+        Ok(pid)
+    }
+
+    /// Keeps what an exec is to be; it is made when it starts.
+    pub(super) fn describe(
+        &self,
+        task: &Task,
+        id: ExecId,
+        asked: Asked,
+        spec: Vec<u8>,
+    ) -> Result<(), TaskError> {
+        let mut execs = lock(&task.execs);
+        if execs.contains_key(&id) {
+            return Err(TaskError::Exists(id.to_string()));
+        }
+        if execs.len() >= EXECS_MAX {
+            return Err(TaskError::Execs(task.id.to_string()));
+        }
+        let event = TaskExecAdded {
+            container_id: task.id.to_string(),
+            exec_id: id.to_string(),
+            ..Default::default()
+        };
+        execs.insert(id, Arc::new(Exec { process: Process::new(asked), spec }));
+        self.publisher.send("exec-added", &event);
+        Ok(())
+    }
+
+    pub(super) async fn start_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId) -> Result<u32, TaskError> {
+        let exec = task.exec(&id)?;
+        if exec.process.phase() != Phase::Created {
+            return Err(TaskError::Phase("the exec has been started already"));
+        }
+        let file = tempfile::Builder::new().prefix("bulkhead-").suffix(".json").tempfile_in(&task.bundle);
+        let file = file.map_err(io("make a file for the process"))?.into_temp_path();
+        fs::write(&file, &exec.spec).map_err(io("write the process"))?;
+        let arguments = vec!["exec".into(), "--detach".into(), "--process".into(), file.as_os_str().into()];
+        let asked = exec.process.asked.clone();
+        let made = self.run_for(arguments, &task.id, &asked, &task.bundle, STARTED).await;
+        let (proxy, input, terminal) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                // It has ended before it began: who waits for it hears so.
+                exec.process.exited(Status::MAX);
+                return Err(error);
+            }
+        };
+        exec.process.is_made(proxy, input, terminal);
+        exec.process.set_phase(Phase::Running);
+        let event = TaskExecStarted {
+            container_id: task.id.to_string(),
+            exec_id: id.to_string(),
+            pid: proxy.pid,
+            ..Default::default()
+        };
+        self.publisher.send("exec-started", &event);
+        tokio::spawn(self.clone().watch_exec(task, id, exec));
+        Ok(proxy.pid)
+    }
+
+    async fn watch_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId, exec: Arc<Exec>) {
+        let status = self.commands.reaper.of(exec.process.pid()).await.unwrap_or(Status::MAX);
+        self.publish_exit(&task.id, id.as_str(), &exec.process, status);
+    }
+
+    async fn watch_init(self: Arc<Self>, task: Arc<Task>) {
+        let mut proxy = self.commands.reaper.of(task.init.pid());
+        let told = tokio::spawn(told(self.commands.root.clone(), task.id.clone()));
+        tokio::pin!(told);
+        let (status, told) = tokio::select! {
+            status = &mut proxy => (status.ok(), timeout(TOLD, &mut told).await.ok()),
+            told = &mut told => (timeout(DRAINED, proxy).await.ok().and_then(Result::ok), Some(told)),
+        };
+        let told = told.and_then(Result::ok).flatten();
+        // Those that go with it go first.
+        let execs: Vec<_> = lock(&task.execs).values().cloned().collect();
+        let running = execs.iter().filter(|exec| matches!(exec.process.phase(), Phase::Running));
+        let _ = timeout(EXECS, futures::future::join_all(running.map(|exec| exec.process.wait()))).await;
+        if told.as_ref().is_some_and(|exit| exit.oom_killed) {
+            self.publish_oom(&task, None);
+        }
+        let status = status.or_else(|| told.as_ref().map(code)).unwrap_or(137);
+        self.publish_exit(&task.id, task.id.as_str(), &task.init, status);
+    }
+
+    fn publish_exit(&self, container: &ContainerId, id: &str, process: &Process, status: Status) {
+        process.exited(status);
+        let at = process.exit().map(|exit| timestamp(exit.at)).unwrap_or_default();
+        let event = TaskExit {
+            container_id: container.to_string(),
+            id: id.to_owned(),
+            pid: process.pid(),
+            exit_status: status.into(),
+            exited_at: at,
+            ..Default::default()
+        };
+        self.publisher.send("exit", &event);
+    }
+
+    /// Tells of each time that the guest ran out of a container's memory, while the container lives.
+    async fn watch_memory(self: Arc<Self>, task: Arc<Task>) {
+        let Some(server) = server_of(self.commands.root.clone(), task.id.clone()).await else { return };
+        let mut seen = 0;
+        loop {
+            let request = WaitOomRequest { container_id: task.id.to_string(), seen, ..Default::default() };
+            let Ok(counted) = server.sandbox.wait_oom(unbounded(), &request).await else { return };
+            if counted.kills > seen {
+                self.publish_oom(&task, Some(counted.kills));
+            }
+            seen = counted.kills;
+        }
+    }
+
+    /// Once for each count; `None` at the end of a container, whose kill may have been told of.
+    fn publish_oom(&self, task: &Task, kills: Option<u64>) {
+        let mut told = lock(&task.ooms);
+        let kills = kills.unwrap_or_else(|| (*told).max(1));
+        if kills > *told {
+            *told = kills;
+            let event = TaskOOM { container_id: task.id.to_string(), ..Default::default() };
+            self.publisher.send("oom", &event);
+        }
+    }
+
+    pub(super) async fn kill(&self, task: Arc<Task>, signal: u32, all: bool) -> Result<(), TaskError> {
+        if task.init.phase() == Phase::Stopped {
+            return Err(TaskError::Finished);
+        }
+        self.with_container(&task, move |container| match container.kill(signal, all) {
+            Err(RequestError::Status(_)) => Err(TaskError::Finished),
+            other => Ok(other?),
+        })
+        .await
+    }
+
+    pub(super) async fn pause(&self, task: Arc<Task>) -> Result<(), TaskError> {
+        let id = task.id.to_string();
+        self.call(&task, async move |server, context| {
+            let request = containerd_shim_protos::api::PauseRequest { id, ..Default::default() };
+            server.task.pause(context, &request).await
+        })
+        .await?;
+        task.init.set_phase(Phase::Paused);
+        let container_id = task.id.to_string();
+        self.publisher.send("paused", &TaskPaused { container_id, ..Default::default() });
+        Ok(())
+    }
+
+    pub(super) async fn resume(&self, task: Arc<Task>) -> Result<(), TaskError> {
+        let id = task.id.to_string();
+        self.call(&task, async move |server, context| {
+            let request = containerd_shim_protos::api::ResumeRequest { id, ..Default::default() };
+            server.task.resume(context, &request).await
+        })
+        .await?;
+        task.init.set_phase(Phase::Running);
+        let container_id = task.id.to_string();
+        self.publisher.send("resumed", &TaskResumed { container_id, ..Default::default() });
+        Ok(())
+    }
+
+    /// One call to the server of the container's sandbox.
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        task: &Arc<Task>,
+        call: impl AsyncFnOnce(Server, ttrpc::context::Context) -> Result<T, ttrpc::Error> + Send + 'static,
+    ) -> Result<T, TaskError> {
+        self.with_container(task, move |container| {
+            let answer = container.call(async |server| call(server, crate::api::client::bounded()).await);
+            answer.map_err(|error| RequestError::from(error).into())
+        })
+        .await
+    }
+
+    async fn with_container<T: Send + 'static>(
+        &self,
+        task: &Arc<Task>,
+        work: impl FnOnce(&Container) -> Result<T, TaskError> + Send + 'static,
+    ) -> Result<T, TaskError> {
+        let (root, id) = (self.commands.root.clone(), task.id.clone());
+        blocking(move || work(&Container::open(&root, &id)?)).await
+    }
+
+    /// Removes a container that has stopped, or was never started: its pid, and its exit when it has one.
+    pub(super) async fn delete(self: Arc<Self>, task: Arc<Task>) -> Result<(u32, Option<Exit>), TaskError> {
+        if matches!(task.init.phase(), Phase::Running | Phase::Paused) {
+            return Err(TaskError::Phase("the container runs: kill it first"));
+        }
+        // One that still waits for somebody to take output waits in vain.
+        if let Some(proxy) = task.init.proxy().filter(store::Process::is_alive)
+            && task.init.phase() == Phase::Stopped
+        {
+            let _ = proxy.kill();
+        }
+        let delete = |force: bool| {
+            let mut arguments: Vec<OsString> = vec!["delete".into(), task.id.as_str().into()];
+            if force {
+                arguments.push("--force".into());
+            }
+            self.commands.run(arguments, Streams::none(), &task.bundle, DELETED)
+        };
+        if let Err(error) = delete(false).await {
+            // Of a sandbox whose containers have all ended, nothing is to be asked.
+            note(&format!("delete {}: {error}", task.id));
+            delete(true).await?;
+        }
+        let target = mounts::rootfs(&task.bundle);
+        blocking(move || Ok(mounts::unmount_all(&target)?)).await?;
+        let exit = task.init.exit();
+        let event = TaskDelete {
+            container_id: task.id.to_string(),
+            pid: task.init.pid(),
+            exit_status: exit.map_or(0, |exit| exit.status.into()),
+            exited_at: exit.map(|exit| timestamp(exit.at)).unwrap_or_default(),
+            id: task.id.to_string(),
+            ..Default::default()
+        };
+        lock(&self.table).remove(&task.id);
+        self.publisher.send("delete", &event);
+        Ok((task.init.pid(), exit))
+    }
+
+    /// As `delete`, of an exec.
+    pub(super) fn delete_exec(&self, task: &Task, id: &ExecId) -> Result<(u32, Option<Exit>), TaskError> {
+        let exec = task.exec(id)?;
+        if exec.process.phase() == Phase::Running {
+            return Err(TaskError::Phase("the exec runs: kill it first"));
+        }
+        lock(&task.execs).remove(id);
+        Ok((exec.process.pid(), exec.process.exit()))
+    }
+}
+
+/// A proxy, what brings its input, and its terminal.
+type Made = (store::Process, Option<Pumps>, Option<Terminal>);
+
+impl Task {
+    pub(super) fn exec(&self, id: &ExecId) -> Result<Arc<Exec>, TaskError> {
+        lock(&self.execs).get(id).cloned().ok_or_else(|| TaskError::NoExec(id.to_string()))
+    }
+
+    /// Of the host: one for the container, and one for each exec that runs.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        let execs = lock(&self.execs);
+        let running = execs.values().filter(|exec| exec.process.phase() == Phase::Running);
+        std::iter::once(self.init.pid()).chain(running.map(|exec| exec.process.pid())).collect()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TaskError> + Send + 'static,
+) -> Result<T, TaskError> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(io("run a step")(std::io::Error::other(error))))
+}
+
+/// A connection to the server of a container's sandbox. `None` when there is none any more.
+async fn server_of(root: PathBuf, id: ContainerId) -> Option<Server> {
+    let connect = move || {
+        let container = Container::open(&root, &id)?;
+        let sandbox = container.sandbox.ok_or(TaskError::Finished)?;
+        sandbox.dir.connect(names::SERVER_SOCKET).map_err(io("connect to the sandbox server"))
+    };
+    Server::on(blocking(connect).await.ok()?).ok()
+}
+
+/// How the server says that a container's init has ended. `None` when it says nothing.
+async fn told(root: PathBuf, id: ContainerId) -> Option<WaitProcessResponse> {
+    let request = WaitProcessRequest { container_id: id.to_string(), ..Default::default() };
+    match server_of(root, id).await {
+        Some(server) => server.sandbox.wait_process(unbounded(), &request).await.ok(),
+        None => None,
+    }
+}
+
+fn code(exit: &WaitProcessResponse) -> Status {
+    let code = if exit.signal == 0 { exit.code } else { 128 + exit.signal };
+    Status::try_from(code).unwrap_or(Status::MAX)
+}

@@ -1,0 +1,131 @@
+//! containerd starts Bulkhead by its shim: `ctr` as a client, and what happens when one of them dies.
+
+use std::{fs, process::Stdio};
+
+use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// Nothing runs for the containers of this containerd, and nothing of theirs is kept.
+fn assert_nothing_is_left(containerd: &Containerd) {
+    let namespace = containerd.namespace();
+    until("the shims are gone", DEADLINE, || shim(&namespace).is_none().then_some(()));
+    let kept: Vec<_> = fs::read_dir(containerd.state())
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name != "@sandboxes")
+        .collect();
+    assert_eq!(kept, [""; 0]);
+    let sandboxes = fs::read_dir(containerd.state().join("@sandboxes")).into_iter().flatten().count();
+    assert_eq!(sandboxes, 0);
+    let sockets = fs::read_dir("/run/containerd/bulkhead/s").into_iter().flatten();
+    let own =
+        sockets.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&namespace));
+    assert_eq!(own.count(), 0);
+}
+
+/// The pid of a shim for the containers of a namespace.
+fn shim(namespace: &str) -> Option<u32> {
+    process("bulkhead", &["-namespace", "serve"], namespace)
+}
+
+fn tasks(containerd: &Containerd) -> String {
+    containerd.output(["task", "list"]).success()
+}
+
+/// A container that runs until it is killed.
+fn started(containerd: &Containerd, id: &'static str) {
+    containerd.output(containerd.run(&["--detach"], id, &["sleep", "1000"])).success();
+    assert!(tasks(containerd).contains("RUNNING"));
+}
+
+fn removed(containerd: &Containerd, id: &str) {
+    until("the task has stopped", DEADLINE, || tasks(containerd).contains("STOPPED").then_some(()));
+    // The exit code is the task's.
+    let _ = containerd.output(["task", "rm", id]);
+    assert_eq!(tasks(containerd).lines().count(), 1);
+    containerd.output(["container", "rm", id]).success();
+}
+
+#[test]
+fn ctr_runs_a_container_and_hears_of_all_that_happens() {
+    let containerd = Containerd::new();
+    let events = fs::File::create(containerd.dir().join("events")).unwrap();
+    let mut listener = containerd.ctr(["events"]).stdout(events).stderr(Stdio::null()).spawn().unwrap();
+
+    let script = "echo out; echo err >&2; cat; exit 7";
+    let mut command = containerd.ctr(containerd.run(&["--rm"], "first", &["sh", "-c", script]));
+    let finished = finish(&mut command, b"in\n", DEADLINE);
+    finished.exited(7);
+    assert_eq!((&*finished.text(), &*finished.errors()), ("out\nin\n", "err\n"));
+
+    started(&containerd, "second");
+    let exec = containerd.output(["task", "exec", "--exec-id=e1", "second", "/bin/sh", "-c", "exit 3"]);
+    exec.exited(3);
+    let metrics = containerd.output(["task", "metrics", "second"]).success();
+    assert!(
+        metrics.lines().any(|line| line.starts_with("memory.usage ") && !line.ends_with(" 0")),
+        "{metrics}"
+    );
+    containerd.output(["task", "pause", "second"]).success();
+    assert!(tasks(&containerd).contains("PAUSED"));
+    containerd.output(["task", "resume", "second"]).success();
+    // The host's ps finds what stands for it.
+    let pids = containerd.output(["task", "ps", "second"]).success();
+    let pid = pids.lines().nth(1).unwrap().split_whitespace().next().unwrap();
+    assert!(fs::metadata(format!("/proc/{pid}/ns/net")).is_ok());
+    containerd.output(["task", "kill", "--signal=TERM", "second"]).success();
+    containerd.output(["task", "kill", "--signal=KILL", "second"]).success();
+    removed(&containerd, "second");
+    assert_nothing_is_left(&containerd);
+
+    let topics = |id: &str| -> Vec<String> {
+        let events = fs::read_to_string(containerd.dir().join("events")).unwrap();
+        let of_task = |line: &&str| line.contains("/tasks/") && line.contains(id);
+        let topic = |line: &str| line.split(" /tasks/").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        events.lines().filter(of_task).map(topic).collect()
+    };
+    let all =
+        ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
+    until("the last event is told", DEADLINE, || (topics("second").len() == all.len()).then_some(()));
+    assert_eq!(topics("second"), all);
+    assert_eq!(topics("first"), ["create", "start", "exit", "delete"]);
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}
+
+#[test]
+fn a_container_outlives_its_containerd_and_not_its_shim() {
+    let mut containerd = Containerd::new();
+    started(&containerd, "stays");
+    containerd.restart();
+    assert!(tasks(&containerd).contains("RUNNING"));
+    let exec = containerd.output(["task", "exec", "--exec-id=e1", "stays", "/bin/echo", "still here"]);
+    assert_eq!(exec.success(), "still here\n");
+    containerd.output(["task", "kill", "--signal=KILL", "stays"]).success();
+    removed(&containerd, "stays");
+    assert_nothing_is_left(&containerd);
+
+    started(&containerd, "goes");
+    let daemon = shim(&containerd.namespace()).unwrap();
+    kill(Pid::from_raw(daemon.try_into().unwrap()), Signal::SIGKILL).unwrap();
+    until("containerd has cleaned up", DEADLINE, || (tasks(&containerd).lines().count() == 1).then_some(()));
+    containerd.output(["container", "rm", "goes"]).success();
+    until("the microVM is gone", DEADLINE, || {
+        let left = fs::read_dir(containerd.state()).into_iter().flatten();
+        (left.filter(|entry| entry.as_ref().unwrap().file_name() == "goes").count() == 0).then_some(())
+    });
+}
+
+#[test]
+fn what_cannot_be_made_leaves_nothing_and_says_why() {
+    let containerd = Containerd::new();
+    let failed = containerd.output(containerd.run(&["--rm"], "wrong", &["no-such-program"]));
+    failed.exited(1);
+    let said = failed.errors();
+    assert!(said.contains("exec: \"no-such-program\": executable file not found in $PATH"), "{said}");
+    assert_nothing_is_left(&containerd);
+}
