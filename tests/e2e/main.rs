@@ -34,6 +34,7 @@ mod process;
 mod resources;
 mod run;
 mod schema;
+mod shim;
 mod size;
 mod systemd;
 mod terminal;

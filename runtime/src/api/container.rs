@@ -136,7 +136,16 @@ impl Container {
     /// # Errors
     /// `container not running` when it has ended, or is about to.
     pub fn kill(&self, signal: u32, all: bool) -> Result<(), RequestError> {
-        let request = KillRequest { id: self.record.id.clone(), signal, all, ..Default::default() };
+        self.kill_process("", signal, all)
+    }
+
+    /// As `kill`, of an exec; an empty name is the container's init.
+    ///
+    /// # Errors
+    /// As `kill`.
+    pub fn kill_process(&self, exec: &str, signal: u32, all: bool) -> Result<(), RequestError> {
+        let (id, exec_id) = (self.record.id.clone(), exec.to_owned());
+        let request = KillRequest { id, exec_id, signal, all, ..Default::default() };
         match self.call(async |server| server.task.kill(bounded(), &request).await) {
             Ok(_) => Ok(()),
             Err(

@@ -85,6 +85,9 @@ pub(super) struct Args {
     /// In a paused container, wait for its resumption instead of failing
     #[arg(long)]
     ignore_paused: bool,
+    /// Name of the process in the sandbox server, for the shim; else one is drawn
+    #[arg(long, hide = true, value_name = "ID")]
+    exec_id: Option<String>,
     /// Name of the container, then the command and its arguments
     // One list, so that flags end at the id, as with runc.
     #[arg(value_names = ["ID", "COMMAND"], required = true, num_args = 1.., trailing_var_arg = true)]
@@ -120,7 +123,7 @@ impl Args {
             root: absolute(&context.root)?,
             sandbox: container.record.sandbox.clone(),
             id: id.clone(),
-            work: Work::Exec { exec_id: exec_id()?, plan: Box::new(self.plan(process)) },
+            work: Work::Exec { exec_id: self.exec_id()?, plan: Box::new(self.plan(process)) },
             terminal,
             detach: self.detach,
             view: container.record.rootfs.clone(),
@@ -132,6 +135,14 @@ impl Args {
         // As runc does, `/` is the container's own.
         let cgroup = self.cgroup.as_deref().unwrap_or_default().trim_matches('/').to_owned();
         ExecPlan { process, ignore_paused: self.ignore_paused, cgroup }
+    }
+
+    fn exec_id(&self) -> Result<ExecId, Error> {
+        if let Some(id) = &self.exec_id {
+            return Ok(id.parse()?);
+        }
+        let hex = proxy::random_hex().map_err(|e| Error::io("draw an exec id", e))?;
+        Ok(hex.parse()?)
     }
 
     fn refuse(&self) -> Result<(), Error> {
@@ -225,9 +236,4 @@ impl Args {
             Ok(session.run(relay).await)
         })
     }
-}
-
-fn exec_id() -> Result<ExecId, Error> {
-    let hex = proxy::random_hex().map_err(|e| Error::io("draw an exec id", e))?;
-    Ok(hex.parse()?)
 }

@@ -16,7 +16,8 @@ use std::{
 use bulkhead_protocol::{id::ContainerId, limits};
 use serde::Deserialize;
 
-const HOME: &str = "/run/containerd/bulkhead";
+/// For the sockets of terminals too, while one is handed over.
+pub(super) const HOME: &str = "/run/containerd/bulkhead";
 /// Bytes of the path of a socket, without the byte that ends it (unix(7)).
 const SOCKET_PATH_MAX: usize = 106;
 

@@ -1,7 +1,6 @@
 //! One process that containerd knows: the init of a container, or an exec.
 
 use std::{
-    os::fd::AsRawFd as _,
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -124,17 +123,5 @@ impl Process {
             None => Ok(false),
             Some(terminal) => terminal.resize(bounded(columns), bounded(rows)).map(|()| true),
         }
-    }
-
-    /// Sends its proxy a signal, which the proxy passes on, but for those that end it: then the server kills the process.
-    pub(super) fn signal(&self, signal: u32) -> std::io::Result<()> {
-        let proxy = self.proxy().ok_or(std::io::ErrorKind::NotFound)?;
-        let pidfd = proxy.pidfd()?.ok_or(std::io::ErrorKind::NotFound)?;
-        // SAFETY: no pointer is passed but the null of `info`, and the descriptor is open.
-        let done = unsafe {
-            let info = std::ptr::null::<libc::siginfo_t>();
-            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0)
-        };
-        if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     }
 }

@@ -196,16 +196,7 @@ impl Task for TaskService {
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> Answer<Empty> {
         let Subject { container, exec } = Subject::parse(&request.id, &request.exec_id)?;
         let task = self.tasks.task(&container)?;
-        match exec {
-            None => self.tasks.kill(task, request.signal, request.all).await?,
-            Some(exec) => {
-                let process = &task.exec(&exec)?.process;
-                if process.phase() != Phase::Running {
-                    return Err(TaskError::Finished.into());
-                }
-                process.signal(request.signal).map_err(|_| TaskError::Finished)?;
-            }
-        }
+        self.tasks.kill(task, exec, request.signal, request.all).await?;
         Ok(Empty::new())
     }
 

@@ -11,7 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bulkhead_protocol::{
@@ -51,12 +51,14 @@ use crate::{
 const CREATED: Duration = Duration::from_secs(300);
 const STARTED: Duration = Duration::from_secs(60);
 const DELETED: Duration = Duration::from_secs(60);
-/// For the last output of a process that has ended to be taken.
-const DRAINED: Duration = Duration::from_secs(10);
+/// For the last output of a process that has ended to be taken: as long as runc's shim waits.
+const DRAINED: Duration = Duration::from_secs(2);
 /// For the server to say how a process ended whose proxy is gone.
 const TOLD: Duration = Duration::from_secs(1);
 /// For the execs of a container that has ended to be known as ended.
 const EXECS: Duration = Duration::from_secs(2);
+/// As a shell reports death by SIGKILL.
+const KILLED: Status = 137;
 /// Execs of one container that have not been deleted.
 const EXECS_MAX: usize = 4096;
 
@@ -304,7 +306,8 @@ impl Tasks {
         let file = tempfile::Builder::new().prefix("bulkhead-").suffix(".json").tempfile_in(&task.bundle);
         let file = file.map_err(io("make a file for the process"))?.into_temp_path();
         fs::write(&file, &exec.spec).map_err(io("write the process"))?;
-        let arguments = vec!["exec".into(), "--detach".into(), "--process".into(), file.as_os_str().into()];
+        let mut arguments: Vec<OsString> = vec!["exec".into(), "--detach".into(), "--exec-id".into()];
+        arguments.extend([id.as_str().into(), "--process".into(), file.as_os_str().into()]);
         let asked = exec.process.asked.clone();
         let made = self.run_for(arguments, &task.id, &asked, &task.bundle, STARTED).await;
         let (proxy, input, terminal) = match made {
@@ -329,28 +332,45 @@ impl Tasks {
     }
 
     async fn watch_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId, exec: Arc<Exec>) {
-        let status = self.commands.reaper.of(exec.process.pid()).await.unwrap_or(Status::MAX);
+        let (status, _) = self.ended(&task.id, Some(&id), exec.process.pid()).await;
         self.publish_exit(&task.id, id.as_str(), &exec.process, status);
     }
 
     async fn watch_init(self: Arc<Self>, task: Arc<Task>) {
-        let mut proxy = self.commands.reaper.of(task.init.pid());
-        let told = tokio::spawn(told(self.commands.root.clone(), task.id.clone()));
-        tokio::pin!(told);
-        let (status, told) = tokio::select! {
-            status = &mut proxy => (status.ok(), timeout(TOLD, &mut told).await.ok()),
-            told = &mut told => (timeout(DRAINED, proxy).await.ok().and_then(Result::ok), Some(told)),
-        };
-        let told = told.and_then(Result::ok).flatten();
+        let (status, told) = self.ended(&task.id, None, task.init.pid()).await;
         // Those that go with it go first.
         let execs: Vec<_> = lock(&task.execs).values().cloned().collect();
         let running = execs.iter().filter(|exec| matches!(exec.process.phase(), Phase::Running));
         let _ = timeout(EXECS, futures::future::join_all(running.map(|exec| exec.process.wait()))).await;
-        if told.as_ref().is_some_and(|exit| exit.oom_killed) {
+        if told.is_some_and(|exit| exit.oom_killed) {
             self.publish_oom(&task, None);
         }
-        let status = status.or_else(|| told.as_ref().map(code)).unwrap_or(137);
         self.publish_exit(&task.id, task.id.as_str(), &task.init, status);
+    }
+
+    /// Waits for the end of a process: its exit, and what the server says of it.
+    async fn ended(
+        &self,
+        container: &ContainerId,
+        exec: Option<&ExecId>,
+        pid: u32,
+    ) -> (Status, Option<WaitProcessResponse>) {
+        let mut proxy = self.commands.reaper.of(pid);
+        let exec = exec.map_or_else(String::new, ExecId::to_string);
+        let told = tokio::spawn(told(self.commands.root.clone(), container.clone(), exec));
+        tokio::pin!(told);
+        let known = |told: Result<Option<WaitProcessResponse>, _>| told.ok().flatten();
+        let (status, told) = tokio::select! {
+            status = &mut proxy => {
+                (status.ok(), timeout(TOLD, &mut told).await.ok().and_then(known))
+            }
+            told = &mut told => match known(told) {
+                Some(told) => (timeout(DRAINED, proxy).await.ok().and_then(Result::ok), Some(told)),
+                // The server is gone; its proxies end as soon as they notice.
+                None => (proxy.await.ok(), None),
+            },
+        };
+        (status.or_else(|| told.as_ref().map(code)).unwrap_or(KILLED), told)
     }
 
     fn publish_exit(&self, container: &ContainerId, id: &str, process: &Process, status: Status) {
@@ -389,14 +409,33 @@ impl Tasks {
             *told = kills;
             let event = TaskOOM { container_id: task.id.to_string(), ..Default::default() };
             self.publisher.send("oom", &event);
+            // CRI-O takes no events, and looks for this file.
+            if let Err(error) = fs::write(task.bundle.join("oom"), "") {
+                note(&format!("note the kill for memory of {}: {error}", task.id));
+            }
         }
     }
 
-    pub(super) async fn kill(&self, task: Arc<Task>, signal: u32, all: bool) -> Result<(), TaskError> {
-        if task.init.phase() == Phase::Stopped {
+    pub(super) async fn kill(
+        &self,
+        task: Arc<Task>,
+        exec: Option<ExecId>,
+        signal: u32,
+        all: bool,
+    ) -> Result<(), TaskError> {
+        let phase = match &exec {
+            None => task.init.phase(),
+            Some(exec) => match task.exec(exec)?.process.phase() {
+                // It has nobody to go to yet.
+                Phase::Created => Phase::Stopped,
+                phase => phase,
+            },
+        };
+        if phase == Phase::Stopped {
             return Err(TaskError::Finished);
         }
-        self.with_container(&task, move |container| match container.kill(signal, all) {
+        let exec = exec.map_or_else(String::new, |exec| exec.to_string());
+        self.with_container(&task, move |container| match container.kill_process(&exec, signal, all) {
             Err(RequestError::Status(_)) => Err(TaskError::Finished),
             other => Ok(other?),
         })
@@ -456,11 +495,12 @@ impl Tasks {
         if matches!(task.init.phase(), Phase::Running | Phase::Paused) {
             return Err(TaskError::Phase("the container runs: kill it first"));
         }
-        // One that still waits for somebody to take output waits in vain.
-        if let Some(proxy) = task.init.proxy().filter(store::Process::is_alive)
-            && task.init.phase() == Phase::Stopped
+        // One that still waits for somebody to take output has waited long enough.
+        if task.init.phase() == Phase::Stopped
+            && let Some(proxy) = task.init.proxy()
+            && let Err(error) = blocking(move || end(&proxy, DRAINED)).await
         {
-            let _ = proxy.kill();
+            note(&format!("end the proxy of {}: {error}", task.id));
         }
         let delete = |force: bool| {
             let mut arguments: Vec<OsString> = vec!["delete".into(), task.id.as_str().into()];
@@ -497,8 +537,19 @@ impl Tasks {
             return Err(TaskError::Phase("the exec runs: kill it first"));
         }
         lock(&task.execs).remove(id);
+        if let Some(proxy) = exec.process.proxy() {
+            spawn_blocking(move || end(&proxy, DRAINED));
+        }
         Ok((exec.process.pid(), exec.process.exit()))
     }
+}
+
+/// Gives a process the time to end by itself, and then none.
+fn end(process: &store::Process, patience: Duration) -> Result<(), TaskError> {
+    if process.wait(Instant::now() + patience).map_err(io("wait for a process"))? {
+        return Ok(());
+    }
+    process.kill().map_err(io("kill a process"))
 }
 
 /// A proxy, what brings its input, and its terminal.
@@ -533,9 +584,9 @@ async fn server_of(root: PathBuf, id: ContainerId) -> Option<Server> {
     Server::on(blocking(connect).await.ok()?).ok()
 }
 
-/// How the server says that a container's init has ended. `None` when it says nothing.
-async fn told(root: PathBuf, id: ContainerId) -> Option<WaitProcessResponse> {
-    let request = WaitProcessRequest { container_id: id.to_string(), ..Default::default() };
+/// How the server says that a process has ended; the exec is empty for a container's init. `None` when it says nothing.
+async fn told(root: PathBuf, id: ContainerId, exec_id: String) -> Option<WaitProcessResponse> {
+    let request = WaitProcessRequest { container_id: id.to_string(), exec_id, ..Default::default() };
     match server_of(root, id).await {
         Some(server) => server.sandbox.wait_process(unbounded(), &request).await.ok(),
         None => None,

@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{
+    place,
     pump::{Pumps, unwaiting},
     stdio::{self, Asked, StdioError},
 };
@@ -47,7 +48,7 @@ impl Console {
         // In a terminal the end of input is a character, and not the end of the fifo.
         let input = stdio::output(&asked.stdin)?;
         let output = stdio::output(&asked.stdout)?;
-        let directory = tempfile::tempdir().map_err(TerminalError::Socket)?;
+        let directory = tempfile::tempdir_in(place::HOME).map_err(TerminalError::Socket)?;
         let listener = UnixListener::bind(directory.path().join("console")).map_err(TerminalError::Socket)?;
         listener.set_nonblocking(true).map_err(TerminalError::Socket)?;
         Ok(Self { directory, listener, input, output })
