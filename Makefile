@@ -130,6 +130,7 @@ lab: stage lab-assets ## opens a shell in the lab
 
 install: stage ## installs below PREFIX (and DESTDIR)
 	install -D -m 755 $(BULKHEAD_STAGE)/bin/bulkhead $(DESTDIR)$(PREFIX)/bin/bulkhead
+	ln -sf bulkhead $(DESTDIR)$(PREFIX)/bin/containerd-shim-bulkhead-v2
 	install -D -m 755 $(BULKHEAD_STAGE)/libexec/bulkhead/bulkhead-vmm $(DESTDIR)$(PREFIX)/libexec/bulkhead/bulkhead-vmm
 	install -D -m 644 $(BULKHEAD_STAGE)/share/bulkhead/vmlinux $(DESTDIR)$(PREFIX)/share/bulkhead/vmlinux
 	install -D -m 644 $(BULKHEAD_STAGE)/share/bulkhead/initramfs.img $(DESTDIR)$(PREFIX)/share/bulkhead/initramfs.img

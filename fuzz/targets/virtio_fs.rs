@@ -15,7 +15,7 @@ use arbitrary::Arbitrary;
 use bulkhead_fuzz::{Buffer, Descriptor, Ring};
 use bulkhead_vmm::{
     devices::{
-        Activation, VirtioDevice as _,
+        device::{Activation, VirtioDevice as _},
         fs::{Config, Fs, Shares},
         interrupt::Interrupt,
     },

@@ -21,7 +21,11 @@ use arbitrary::Arbitrary;
 use bulkhead_fuzz::{Buffer, Descriptor, RINGS, Ring};
 use bulkhead_protocol::ports;
 use bulkhead_vmm::{
-    devices::{Activation, VirtioDevice as _, interrupt::Interrupt, vsock::Vsock},
+    devices::{
+        device::{Activation, VirtioDevice as _},
+        interrupt::Interrupt,
+        vsock::Vsock,
+    },
     event_loop::EventLoop,
     memory::Memory,
 };
