@@ -6,15 +6,18 @@
 
 use std::{path::Path, time::Duration};
 
-use bulkhead_protocol::id::ContainerId;
+use bulkhead_protocol::{id::ContainerId, sandbox::CreationRequest};
 use bulkhead_sys::chain;
 
-use super::container::{Container, RequestError};
+use super::{
+    client::{bounded, call},
+    container::{Container, RequestError},
+};
 use crate::{
     container::status::Status,
     hooks::Subject,
     log::Log,
-    store::{Record, Stage, StateDir, StateError},
+    store::{Record, SandboxDir, Stage, StateDir, StateError},
     undo,
 };
 
@@ -35,7 +38,9 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
             }
             other => other?,
         }
-    } else if !force {
+    } else if force {
+        abort(&dir, root, log);
+    } else {
         // A creation that goes on holds the lock; one that was cut off does not, and may be removed.
         return match dir.try_lock()? {
             Some(locked) => Ok(undo::container(&locked)?),
@@ -43,6 +48,20 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &Log) -> Result<(
         };
     }
     remove(root, StateDir::open(root, id)?, log)
+}
+
+/// Has the server give up a creation that goes on, so that it lets go of the lock. One that was cut off has no server.
+fn abort(dir: &StateDir, root: &Path, log: &Log) {
+    let aborted = || -> Result<(), RequestError> {
+        let Some(record) = dir.creating()? else { return Ok(()) };
+        let sandbox = SandboxDir::open(root, &record.sandbox)?;
+        let request = CreationRequest { container_id: record.id, ..Default::default() };
+        Ok(call(sandbox.as_ref(), async |server| server.sandbox.abort_create(bounded(), &request).await)
+            .map(drop)?)
+    };
+    if let Err(error) = aborted() {
+        log.debug(&chain(&error));
+    }
 }
 
 /// Waits for the end of a container whose program has ended, kills a created one, and a running one when forced.
