@@ -47,6 +47,7 @@ impl Streams {
 /// The commands for the containers of one namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Commands {
+    pub(super) namespace: String,
     pub(super) root: PathBuf,
     pub(super) debug: bool,
     pub(super) reaper: Reaper,

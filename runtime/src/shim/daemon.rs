@@ -60,7 +60,8 @@ pub(super) fn serve(arguments: &Arguments) -> Result<(), DaemonError> {
     let served = runtime.block_on(async {
         stay()?;
         let reaper = Reaper::start().map_err(failed("reap children"))?;
-        let commands = Commands { root, debug: arguments.debug, reaper };
+        let namespace = arguments.namespace.clone();
+        let commands = Commands { namespace, root, debug: arguments.debug, reaper };
         let publisher = Publisher::start(&arguments.namespace);
         let tasks = Tasks::new(commands, publisher.clone());
         let over = Arc::new(Notify::new());

@@ -18,6 +18,7 @@ mod command;
 mod daemon;
 mod events;
 mod info;
+mod logger;
 mod mounts;
 mod place;
 mod process;

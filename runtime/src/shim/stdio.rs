@@ -3,6 +3,7 @@
 //!   ""                 /dev/null
 //!   /path, fifo://     a fifo, or a file that is there: the other end is the client's
 //!   file:///path       a file, appended to
+//!   binary:///path     a program that takes both outputs (`logger`)
 //!
 //! A fifo for output is opened for reading as well: then a client that is not there yet is no wait, and one that has gone (a
 //! containerd that restarts) is no broken pipe. Input comes through a pipe of ours, since a fifo without a client reads as ended:
@@ -22,6 +23,7 @@ use rustix::{fs::OFlags, pipe::PipeFlags};
 
 use super::{
     command::Streams,
+    logger::Logger,
     pump::{Pumps, unwaiting},
 };
 
@@ -29,10 +31,12 @@ use super::{
 pub(super) enum StdioError {
     #[error("open {}", path.display())]
     Open { path: PathBuf, source: io::Error },
-    #[error("{0:?} is no stream: give a path, fifo:// or file://")]
+    #[error("{0:?} is no stream: give a path, fifo://, file:// or binary://")]
     Scheme(String),
     #[error("{0:?} is not an absolute path")]
     Relative(String),
+    #[error("start the logger {}", path.display())]
+    Logger { path: PathBuf, source: io::Error },
 }
 
 /// As a request has them.
@@ -50,6 +54,7 @@ enum Place {
     Nowhere,
     Path(PathBuf),
     Appended(PathBuf),
+    Logged(Logger),
 }
 
 fn place(text: &str) -> Result<Place, StdioError> {
@@ -63,6 +68,7 @@ fn place(text: &str) -> Result<Place, StdioError> {
     match scheme {
         "fifo" => Ok(Place::Path(path.into())),
         "file" => Ok(Place::Appended(path.into())),
+        "binary" => Ok(Place::Logged(Logger::parse(path))),
         _ => Err(StdioError::Scheme(text.to_owned())),
     }
 }
@@ -75,17 +81,41 @@ pub(super) struct Opened {
     pub(super) input: Option<Pumps>,
 }
 
+/// Whose the streams are: what a logger is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner<'a> {
+    pub(super) container: &'a str,
+    pub(super) namespace: &'a str,
+}
+
 /// Opens the streams of a process without a terminal.
 ///
 /// # Errors
 /// What is named is not there, or is no stream.
-pub(super) fn open(asked: &Asked) -> Result<Opened, StdioError> {
+pub(super) fn open(asked: &Asked, owner: Owner<'_>) -> Result<Opened, StdioError> {
     let (stdin, input) = match self::input(&asked.stdin)? {
         Some((read, write)) => (Some(read), write),
         None => (None, None),
     };
-    let streams = Streams { stdin, stdout: output(&asked.stdout)?, stderr: output(&asked.stderr)? };
-    Ok(Opened { streams, input })
+    let (stdout, stderr) = outputs(asked, owner)?;
+    Ok(Opened { streams: Streams { stdin, stdout, stderr }, input })
+}
+
+/// Opens the outputs of a process; both go to the logger that standard output names.
+///
+/// # Errors
+/// As `open`.
+pub(super) fn outputs(
+    asked: &Asked,
+    owner: Owner<'_>,
+) -> Result<(Option<OwnedFd>, Option<OwnedFd>), StdioError> {
+    if let Place::Logged(logger) = place(&asked.stdout)? {
+        let started = logger.start(owner.container, owner.namespace);
+        let outputs =
+            started.map_err(|source| StdioError::Logger { path: logger.program.clone(), source })?;
+        return Ok((Some(outputs.stdout), Some(outputs.stderr)));
+    }
+    Ok((output(&asked.stdout)?, output(&asked.stderr)?))
 }
 
 /// What the process reads, and what is copied into it.
@@ -93,6 +123,7 @@ fn input(text: &str) -> Result<Option<(OwnedFd, Option<Pumps>)>, StdioError> {
     let path = match place(text)? {
         Place::Nowhere => return Ok(None),
         Place::Path(path) | Place::Appended(path) => path,
+        Place::Logged(_) => return Err(StdioError::Scheme(text.to_owned())),
     };
     let failed = |source| StdioError::Open { path: path.clone(), source };
     let file = opened(&path, OpenOptions::new().read(true)).map_err(failed)?;
@@ -121,6 +152,7 @@ pub(super) fn output(text: &str) -> Result<Option<OwnedFd>, StdioError> {
             let file = opened(&path, OpenOptions::new().append(true).create(true).mode(0o600));
             (path, file)
         }
+        Place::Logged(_) => return Err(StdioError::Scheme(text.to_owned())),
     };
     let file = file.and_then(|file| waiting(&file).map(|()| file));
     file.map(|file| Some(file.into())).map_err(|source| StdioError::Open { path, source })

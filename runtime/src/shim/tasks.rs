@@ -34,7 +34,7 @@ use super::{
     process::{Exit, Phase, Process},
     pump::Pumps,
     reaper::Status,
-    stdio::{self, Asked, StdioError},
+    stdio::{self, Asked, Owner, StdioError},
     terminal::{Console, Terminal, TerminalError},
 };
 use crate::{
@@ -243,12 +243,13 @@ impl Tasks {
         let pid_file = tempfile::Builder::new().prefix("bulkhead-").suffix(".pid").tempfile_in(bundle);
         let pid_file = pid_file.map_err(io("make a file for the pid"))?.into_temp_path();
         arguments.extend(["--pid-file".into(), pid_file.as_os_str().to_owned()]);
+        let owner = Owner { container: id.as_str(), namespace: &self.commands.namespace };
         let (streams, input, console) = if asked.terminal {
-            let console = Console::new(asked)?;
+            let console = Console::new(asked, owner)?;
             arguments.extend(["--console-socket".into(), console.path().into()]);
             (Streams::none(), None, Some(console))
         } else {
-            let stdio::Opened { streams, input } = stdio::open(asked)?;
+            let stdio::Opened { streams, input } = stdio::open(asked, owner)?;
             (streams, input, None)
         };
         arguments.push(id.as_str().into());

@@ -19,7 +19,7 @@ use rustix::{
 use super::{
     place,
     pump::{Pumps, unwaiting},
-    stdio::{self, Asked, StdioError},
+    stdio::{self, Asked, Owner, StdioError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +44,10 @@ pub(super) struct Console {
 impl Console {
     /// # Errors
     /// The streams cannot be opened, or no socket can be made.
-    pub(super) fn new(asked: &Asked) -> Result<Self, TerminalError> {
+    pub(super) fn new(asked: &Asked, owner: Owner<'_>) -> Result<Self, TerminalError> {
         // In a terminal the end of input is a character, and not the end of the fifo.
         let input = stdio::output(&asked.stdin)?;
-        let output = stdio::output(&asked.stdout)?;
+        let (output, _) = stdio::outputs(asked, owner)?;
         let directory = tempfile::tempdir_in(place::HOME).map_err(TerminalError::Socket)?;
         let listener = UnixListener::bind(directory.path().join("console")).map_err(TerminalError::Socket)?;
         listener.set_nonblocking(true).map_err(TerminalError::Socket)?;

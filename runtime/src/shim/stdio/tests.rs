@@ -4,6 +4,17 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use super::*;
 
+const OWNER: Owner<'_> = Owner { container: "web", namespace: "test" };
+
+/// A fifo for input, its process's end and what feeds it, and a client that has written to it.
+fn fed(directory: &Path) -> (File, Option<Pumps>, File) {
+    let stdin = fifo(directory, "in");
+    let opened = open(&Asked { stdin: stdin.clone(), ..Asked::default() }, OWNER).unwrap();
+    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
+    client.write_all(b"hello").unwrap();
+    (opened.streams.stdin.unwrap().into(), opened.input, client)
+}
+
 fn fifo(directory: &Path, name: &str) -> String {
     let path = directory.join(name);
     mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
@@ -13,26 +24,17 @@ fn fifo(directory: &Path, name: &str) -> String {
 #[test]
 fn input_waits_for_a_client_and_ends_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let stdin = fifo(directory.path(), "in");
-    let Opened { streams, input } = open(&Asked { stdin: stdin.clone(), ..Asked::default() }).unwrap();
-    let mut read = File::from(streams.stdin.unwrap());
-    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
-    client.write_all(b"hello").unwrap();
+    let (mut read, _input, client) = fed(directory.path());
     drop(client);
     let mut all = String::new();
     read.read_to_string(&mut all).unwrap();
     assert_eq!(all, "hello");
-    drop(input);
 }
 
 #[test]
 fn closing_the_input_ends_it_though_a_client_holds_it() {
     let directory = tempfile::tempdir().unwrap();
-    let stdin = fifo(directory.path(), "in");
-    let Opened { streams, input } = open(&Asked { stdin: stdin.clone(), ..Asked::default() }).unwrap();
-    let mut read = File::from(streams.stdin.unwrap());
-    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
-    client.write_all(b"hello").unwrap();
+    let (mut read, input, _client) = fed(directory.path());
     drop(input);
     let mut all = String::new();
     read.read_to_string(&mut all).unwrap();
@@ -43,7 +45,8 @@ fn closing_the_input_ends_it_though_a_client_holds_it() {
 fn output_waits_in_a_fifo_for_a_client_that_comes_late() {
     let directory = tempfile::tempdir().unwrap();
     let stdout = fifo(directory.path(), "out");
-    let streams = open(&Asked { stdout: format!("fifo://{stdout}"), ..Asked::default() }).unwrap().streams;
+    let asked = Asked { stdout: format!("fifo://{stdout}"), ..Asked::default() };
+    let streams = open(&asked, OWNER).unwrap().streams;
     let mut process = File::from(streams.stdout.unwrap());
     process.write_all(b"early").unwrap();
     let mut client = File::open(&stdout).unwrap();
@@ -68,7 +71,8 @@ fn a_file_is_appended_to() {
 #[test]
 fn what_is_no_stream_is_refused() {
     assert!(matches!(output("http://host/x"), Err(StdioError::Scheme(_) | StdioError::Relative(_))));
-    assert!(matches!(output("binary:///bin/logger"), Err(StdioError::Scheme(_))));
+    let logged = Asked { stdout: "binary:///nowhere/logger".into(), ..Asked::default() };
+    assert!(matches!(open(&logged, OWNER), Err(StdioError::Logger { .. })));
     assert!(matches!(output("relative"), Err(StdioError::Relative(_))));
     assert!(matches!(output("/nowhere/fifo"), Err(StdioError::Open { .. })));
 }
