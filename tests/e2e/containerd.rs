@@ -1,6 +1,6 @@
 //! containerd starts Bulkhead by its shim: `ctr` as a client, and what happens when one of them dies.
 
-use std::{fs, process::Stdio};
+use std::{fs, path::Path, process::Stdio};
 
 use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, shim_state, until};
 use nix::{
@@ -134,5 +134,13 @@ fn what_cannot_be_made_leaves_nothing_and_says_why() {
     failed.exited(1);
     let said = failed.errors();
     assert!(said.contains("exec: \"no-such-program\": executable file not found in $PATH"), "{said}");
+    // docker asks for a scope in this way alone.
+    if !Path::new("/run/systemd/system").exists() {
+        let scope = ["--rm", "--cgroup=system.slice:docker:wrong"];
+        let failed = containerd.output(containerd.run(&scope, "wrong", &["true"]));
+        failed.exited(1);
+        let said = failed.errors();
+        assert!(said.contains("--systemd-cgroup needs systemd"), "{said}");
+    }
     assert_nothing_is_left(&containerd.namespace());
 }

@@ -31,6 +31,7 @@ use super::{
     command::{CommandError, Commands, Streams, read_pid},
     events::Publisher,
     mounts::{self, MountError},
+    place,
     process::{Exit, Phase, Process},
     pump::Pumps,
     reaper::Status,
@@ -224,7 +225,9 @@ impl Tasks {
         systemd_cgroup: bool,
     ) -> Result<Made, TaskError> {
         let mut arguments: Vec<OsString> = Vec::new();
-        if systemd_cgroup {
+        let named = bundle.to_owned();
+        let asks = move || place::asks_for_scope(&named).map_err(io("read the bundle"));
+        if systemd_cgroup || blocking(asks).await? {
             arguments.push("--systemd-cgroup".into());
         }
         arguments.extend(["create".into(), "--bundle".into(), bundle.into()]);
