@@ -28,7 +28,7 @@ use containerd_shim_protos::{
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    command::{CommandError, Commands, Streams, read_pid},
+    command::{CommandError, Commands, Streams, read_process},
     events::Publisher,
     mounts::{self, MountError},
     place,
@@ -257,7 +257,7 @@ impl Tasks {
         };
         arguments.push(id.as_str().into());
         self.commands.run(arguments, streams, bundle, patience).await?;
-        let proxy = read_pid(&pid_file).and_then(store::Process::of).map_err(io("find the new process"))?;
+        let proxy = read_process(&pid_file).map_err(io("find the new process"))?;
         let terminal = console.map(Console::take).transpose()?;
         Ok((proxy, input, terminal))
     }
