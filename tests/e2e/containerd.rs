@@ -1,29 +1,28 @@
 //! containerd starts Bulkhead by its shim: `ctr` as a client, and what happens when one of them dies.
 
-use std::{fs, process::Stdio};
+use std::{fs, path::Path, process::Stdio};
 
-use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, until};
+use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, shim_state, until};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-/// Nothing runs for the containers of this containerd, and nothing of theirs is kept.
-fn assert_nothing_is_left(containerd: &Containerd) {
-    let namespace = containerd.namespace();
-    until("the shims are gone", DEADLINE, || shim(&namespace).is_none().then_some(()));
-    let kept: Vec<_> = fs::read_dir(containerd.state())
+/// Nothing runs for the containers of this namespace of containerd's, and nothing of theirs is kept.
+pub(crate) fn assert_nothing_is_left(namespace: &str) {
+    until("the shims are gone", DEADLINE, || shim(namespace).is_none().then_some(()));
+    let kept: Vec<_> = fs::read_dir(shim_state(namespace))
         .into_iter()
         .flatten()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "@sandboxes")
         .collect();
     assert_eq!(kept, [""; 0]);
-    let sandboxes = fs::read_dir(containerd.state().join("@sandboxes")).into_iter().flatten().count();
+    let sandboxes = fs::read_dir(shim_state(namespace).join("@sandboxes")).into_iter().flatten().count();
     assert_eq!(sandboxes, 0);
     let sockets = fs::read_dir("/run/containerd/bulkhead/s").into_iter().flatten();
     let own =
-        sockets.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&namespace));
+        sockets.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(namespace));
     assert_eq!(own.count(), 0);
 }
 
@@ -52,7 +51,10 @@ fn removed(containerd: &Containerd, id: &str) {
 
 #[test]
 fn ctr_runs_a_container_and_hears_of_all_that_happens() {
-    let containerd = Containerd::new();
+    runs_a_container_and_tells_of_all_that_happens(&Containerd::new());
+}
+
+pub(crate) fn runs_a_container_and_tells_of_all_that_happens(containerd: &Containerd) {
     let events = fs::File::create(containerd.dir().join("events")).unwrap();
     let mut listener = containerd.ctr(["events"]).stdout(events).stderr(Stdio::null()).spawn().unwrap();
 
@@ -62,7 +64,7 @@ fn ctr_runs_a_container_and_hears_of_all_that_happens() {
     finished.exited(7);
     assert_eq!((&*finished.text(), &*finished.errors()), ("out\nin\n", "err\n"));
 
-    started(&containerd, "second");
+    started(containerd, "second");
     let exec = containerd.output(["task", "exec", "--exec-id=e1", "second", "/bin/sh", "-c", "exit 3"]);
     exec.exited(3);
     let metrics = containerd.output(["task", "metrics", "second"]).success();
@@ -71,7 +73,7 @@ fn ctr_runs_a_container_and_hears_of_all_that_happens() {
         "{metrics}"
     );
     containerd.output(["task", "pause", "second"]).success();
-    assert!(tasks(&containerd).contains("PAUSED"));
+    assert!(tasks(containerd).contains("PAUSED"));
     containerd.output(["task", "resume", "second"]).success();
     // The host's ps finds what stands for it.
     let pids = containerd.output(["task", "ps", "second"]).success();
@@ -79,18 +81,20 @@ fn ctr_runs_a_container_and_hears_of_all_that_happens() {
     assert!(fs::metadata(format!("/proc/{pid}/ns/net")).is_ok());
     containerd.output(["task", "kill", "--signal=TERM", "second"]).success();
     containerd.output(["task", "kill", "--signal=KILL", "second"]).success();
-    removed(&containerd, "second");
-    assert_nothing_is_left(&containerd);
+    removed(containerd, "second");
+    assert_nothing_is_left(&containerd.namespace());
 
     let topics = |id: &str| -> Vec<String> {
         let events = fs::read_to_string(containerd.dir().join("events")).unwrap();
-        let of_task = |line: &&str| line.contains("/tasks/") && line.contains(id);
+        let of_task =
+            |line: &&str| line.contains("/tasks/") && line.contains(&format!("\"container_id\":\"{id}\""));
         let topic = |line: &str| line.split(" /tasks/").nth(1).unwrap().split(' ').next().unwrap().to_owned();
         events.lines().filter(of_task).map(topic).collect()
     };
     let all =
         ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
-    until("the last event is told", DEADLINE, || (topics("second").len() == all.len()).then_some(()));
+    let told = |id: &str| topics(id).last().is_some_and(|topic| topic == "delete").then_some(());
+    until("the last event is told", DEADLINE, || told("second"));
     assert_eq!(topics("second"), all);
     assert_eq!(topics("first"), ["create", "start", "exit", "delete"]);
     listener.kill().unwrap();
@@ -99,20 +103,23 @@ fn ctr_runs_a_container_and_hears_of_all_that_happens() {
 
 #[test]
 fn a_container_outlives_its_containerd_and_not_its_shim() {
-    let mut containerd = Containerd::new();
-    started(&containerd, "stays");
+    outlives_its_containerd_and_not_its_shim(&mut Containerd::new());
+}
+
+pub(crate) fn outlives_its_containerd_and_not_its_shim(containerd: &mut Containerd) {
+    started(containerd, "stays");
     containerd.restart();
-    assert!(tasks(&containerd).contains("RUNNING"));
+    assert!(tasks(containerd).contains("RUNNING"));
     let exec = containerd.output(["task", "exec", "--exec-id=e1", "stays", "/bin/echo", "still here"]);
     assert_eq!(exec.success(), "still here\n");
     containerd.output(["task", "kill", "--signal=KILL", "stays"]).success();
-    removed(&containerd, "stays");
-    assert_nothing_is_left(&containerd);
+    removed(containerd, "stays");
+    assert_nothing_is_left(&containerd.namespace());
 
-    started(&containerd, "goes");
+    started(containerd, "goes");
     let daemon = shim(&containerd.namespace()).unwrap();
     kill(Pid::from_raw(daemon.try_into().unwrap()), Signal::SIGKILL).unwrap();
-    until("containerd has cleaned up", DEADLINE, || (tasks(&containerd).lines().count() == 1).then_some(()));
+    until("containerd has cleaned up", DEADLINE, || (tasks(containerd).lines().count() == 1).then_some(()));
     containerd.output(["container", "rm", "goes"]).success();
     until("the microVM is gone", DEADLINE, || {
         let left = fs::read_dir(containerd.state()).into_iter().flatten();
@@ -127,5 +134,13 @@ fn what_cannot_be_made_leaves_nothing_and_says_why() {
     failed.exited(1);
     let said = failed.errors();
     assert!(said.contains("exec: \"no-such-program\": executable file not found in $PATH"), "{said}");
-    assert_nothing_is_left(&containerd);
+    // docker asks for a scope in this way alone.
+    if !Path::new("/run/systemd/system").exists() {
+        let scope = ["--rm", "--cgroup=system.slice:docker:wrong"];
+        let failed = containerd.output(containerd.run(&scope, "wrong", &["true"]));
+        failed.exited(1);
+        let said = failed.errors();
+        assert!(said.contains("--systemd-cgroup needs systemd"), "{said}");
+    }
+    assert_nothing_is_left(&containerd.namespace());
 }

@@ -25,6 +25,7 @@ mod lifecycle;
 mod memory;
 mod mounts;
 mod network;
+mod newer;
 mod notify;
 mod output;
 mod pod;

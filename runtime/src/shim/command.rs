@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::reaper::Reaper;
+use crate::store;
 
 /// Bytes of a log that are looked at for the error.
 const LOG_MAX: u64 = 1 << 20;
@@ -109,7 +110,22 @@ fn last_error(path: &Path) -> Option<String> {
     entries.rfind(|entry| entry.level == "error").map(|entry| entry.msg)
 }
 
-/// The pid that a command has written.
-pub(super) fn read_pid(path: &Path) -> io::Result<u32> {
-    fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
+/// The process whose pid a command has written. A short exec may have ended and been reaped by now: its exit is still to be had
+/// by its pid.
+///
+/// # Errors
+/// No pid is written, or the process cannot be looked at.
+pub(super) fn read_process(path: &Path) -> io::Result<store::Process> {
+    let pid = fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)?;
+    match store::Process::of(pid) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(store::Process::ended(pid))
+        }
+        found => found,
+    }
 }
+
+#[cfg(test)]
+mod tests;

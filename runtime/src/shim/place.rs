@@ -45,10 +45,29 @@ pub(super) fn socket(namespace: &str, pod: &ContainerId) -> PathBuf {
     directory.join(format!("{short}-{:016x}", hasher.finish()))
 }
 
+/// What the shim itself reads of a spec.
 #[derive(Debug, Default, Deserialize)]
-struct Annotated {
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
+struct Spec {
+    annotations: Option<BTreeMap<String, String>>,
+    linux: Option<Linux>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    cgroups_path: Option<String>,
+}
+
+/// An empty one where there is no `config.json`.
+fn spec(bundle: &Path) -> io::Result<Spec> {
+    let file = match File::open(bundle.join("config.json")) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Spec::default()),
+        Err(error) => return Err(error),
+    };
+    let mut json = Vec::new();
+    file.take(limits::CONFIG_JSON).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
 }
 
 /// The container of the pod that a bundle belongs to: that of its sandbox, or itself.
@@ -56,18 +75,22 @@ struct Annotated {
 /// # Errors
 /// When `config.json` is there and cannot be read, or names no id.
 pub(super) fn pod_of(bundle: &Path, id: &ContainerId) -> io::Result<ContainerId> {
-    let file = match File::open(bundle.join("config.json")) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(id.clone()),
-        Err(error) => return Err(error),
-    };
-    let mut json = Vec::new();
-    file.take(limits::CONFIG_JSON).read_to_end(&mut json)?;
-    let Annotated { annotations } = serde_json::from_slice(&json)?;
+    let annotations = spec(bundle)?.annotations.unwrap_or_default();
     let pod = POD.iter().find_map(|(kind, pod)| {
         (annotations.get(*kind)? == "container").then(|| annotations.get(*pod)).flatten()
     });
     pod.map_or_else(|| Ok(id.clone()), |pod| pod.parse().map_err(io::Error::other))
+}
+
+/// Whether a bundle asks for a scope of systemd: `cgroupsPath` is slice:prefix:name. docker, and CRI with options that are not
+/// runc's, say so in no other way.
+///
+/// # Errors
+/// As for `pod_of`.
+pub(super) fn asks_for_scope(bundle: &Path) -> io::Result<bool> {
+    let path = spec(bundle)?.linux.and_then(|linux| linux.cgroups_path).unwrap_or_default();
+    let parts: Vec<&str> = path.split(':').collect();
+    Ok(matches!(parts[..], [slice, _, _] if slice.ends_with(".slice")) && !path.contains('/'))
 }
 
 #[cfg(test)]

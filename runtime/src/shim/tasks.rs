@@ -28,9 +28,10 @@ use containerd_shim_protos::{
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
-    command::{CommandError, Commands, Streams, read_pid},
+    command::{CommandError, Commands, Streams, read_process},
     events::Publisher,
     mounts::{self, MountError},
+    place,
     process::{Exit, Phase, Process},
     pump::Pumps,
     reaper::Status,
@@ -224,7 +225,9 @@ impl Tasks {
         systemd_cgroup: bool,
     ) -> Result<Made, TaskError> {
         let mut arguments: Vec<OsString> = Vec::new();
-        if systemd_cgroup {
+        let named = bundle.to_owned();
+        let asks = move || place::asks_for_scope(&named).map_err(io("read the bundle"));
+        if systemd_cgroup || blocking(asks).await? {
             arguments.push("--systemd-cgroup".into());
         }
         arguments.extend(["create".into(), "--bundle".into(), bundle.into()]);
@@ -254,7 +257,7 @@ impl Tasks {
         };
         arguments.push(id.as_str().into());
         self.commands.run(arguments, streams, bundle, patience).await?;
-        let proxy = read_pid(&pid_file).and_then(store::Process::of).map_err(io("find the new process"))?;
+        let proxy = read_process(&pid_file).map_err(io("find the new process"))?;
         let terminal = console.map(Console::take).transpose()?;
         Ok((proxy, input, terminal))
     }

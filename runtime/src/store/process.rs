@@ -42,6 +42,11 @@ impl Process {
         Ok(Self { pid, start_ticks: Stat::of(pid)?.start_ticks })
     }
 
+    /// One that had `pid` and has ended: it is never alive, whoever has the pid next.
+    pub fn ended(pid: u32) -> Self {
+        Self { pid, start_ticks: u64::MAX }
+    }
+
     /// False also for a zombie: nothing of it can be signalled or runs.
     pub fn is_alive(&self) -> bool {
         matches!(Stat::of(self.pid), Ok(stat) if stat.start_ticks == self.start_ticks && stat.is_alive())

@@ -13,7 +13,10 @@ use std::{
 };
 
 use bulkhead_tests::{
-    lab::decision::{self, Where},
+    lab::{
+        decision::{self, Where},
+        newer,
+    },
     suite::{
         machines,
         place::Machine,
@@ -27,9 +30,10 @@ use regex_lite::Regex;
 const INTEGRATION: Duration = Duration::from_secs(1200);
 const END_TO_END: Duration = Duration::from_secs(2700);
 /// Tests that need what a developer's machine may not have, and where it lies. The lab has all of it.
-const ENGINES: [(&str, &str); 3] = [
+const ENGINES: [(&str, &str); 4] = [
     ("podman::", "/usr/bin/podman"),
     ("docker::", "/usr/sbin/dockerd"),
+    ("containerd::", "/usr/bin/containerd"),
     (
         "schema::features",
         "/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema/features-schema.json",
@@ -120,10 +124,12 @@ impl Suite {
         };
         tests.retain(|test| self.chosen.is_match(test));
         if !machine.is_lab() {
-            for (prefix, file) in ENGINES.into_iter().filter(|(_, file)| !Path::new(file).exists()) {
+            let newer = ("newer::", newer::place());
+            let needed = ENGINES.map(|(prefix, file)| (prefix, PathBuf::from(file)));
+            for (prefix, file) in needed.into_iter().chain([newer]).filter(|(_, file)| !file.exists()) {
                 let missing: Vec<_> = tests.extract_if(.., |test| test.starts_with(prefix)).collect();
                 for test in missing {
-                    self.tally.skip(format!("{test}: there is no {file}"));
+                    self.tally.skip(format!("{test}: there is no {}", file.display()));
                 }
             }
         }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     DEADLINE, Finished,
-    engine::{ENGINE_DEADLINE, program},
+    engine::{ENGINE_DEADLINE, Release},
     finish,
     found::own_mounts,
     rootfs, stage, until,
@@ -21,16 +21,21 @@ pub const RUNTIME: &str = "io.containerd.bulkhead.v2";
 /// The daemon goes when it is dropped. Its containers are the test's to remove.
 #[derive(Debug)]
 pub struct Containerd {
+    release: Release,
     dir: tempfile::TempDir,
     daemon: Child,
 }
 
 impl Containerd {
     pub fn new() -> Self {
+        Self::of(Release::Installed)
+    }
+
+    pub fn of(release: Release) -> Self {
         own_mounts();
         let dir = tempfile::Builder::new().prefix("bulkhead-cd").tempdir().expect("a temporary directory");
-        let daemon = start(dir.path());
-        let mut containerd = Self { dir, daemon };
+        let daemon = start(release, dir.path());
+        let mut containerd = Self { release, dir, daemon };
         containerd.until_it_answers();
         containerd
     }
@@ -66,7 +71,7 @@ impl Containerd {
 
     /// `ctr ARGS`, not yet started.
     pub fn ctr<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = program("/usr/bin/ctr");
+        let mut command = self.release.program("/usr/bin/ctr");
         command.arg("--address").arg(self.dir.path().join("socket"));
         command.arg("--namespace").arg(self.namespace()).args(args);
         command
@@ -88,17 +93,22 @@ impl Containerd {
     pub fn restart(&mut self) {
         self.daemon.kill().expect("kill containerd");
         self.daemon.wait().expect("wait for containerd");
-        self.daemon = start(self.dir.path());
+        self.daemon = start(self.release, self.dir.path());
         self.until_it_answers();
     }
 
     /// Where the shim has the state of this test's containers.
     pub fn state(&self) -> PathBuf {
-        Path::new("/run/containerd/bulkhead/state").join(self.namespace())
+        shim_state(&self.namespace())
     }
 }
 
-fn start(dir: &Path) -> Child {
+/// Where the shim has the state of the containers of a namespace.
+pub fn shim_state(namespace: &str) -> PathBuf {
+    Path::new("/run/containerd/bulkhead/state").join(namespace)
+}
+
+fn start(release: Release, dir: &Path) -> Child {
     let config = format!(
         "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
          [grpc]\naddress = {socket:?}\n",
@@ -108,8 +118,8 @@ fn start(dir: &Path) -> Child {
     );
     fs::write(dir.join("config.toml"), config).expect("write the configuration");
     let log = || File::options().create(true).append(true).open(dir.join("log")).expect("open the log");
-    let mut daemon = program("/usr/bin/containerd");
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", stage().join("bin").display());
+    let mut daemon = release.program("/usr/bin/containerd");
+    let path = format!("{}:{}", stage().join("bin").display(), release.path());
     daemon.env("PATH", path).arg("--config").arg(dir.join("config.toml")).stdout(log()).stderr(log());
     daemon.spawn().expect("spawn containerd")
 }

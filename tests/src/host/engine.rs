@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{Finished, finish, rootfs};
+use crate::lab::newer;
 
 /// For one command: it starts a microVM at most, but in software emulation a Go program alone takes seconds.
 pub(super) const ENGINE_DEADLINE: Duration = Duration::from_secs(280);
@@ -28,11 +29,37 @@ pub trait Engine {
     }
 }
 
-/// `program`, which finds no other of its kind than Debian's, and is told what `GO` says.
-pub(super) fn program(path: &str) -> Command {
-    let mut command = Command::new(path);
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(GO).stdin(std::process::Stdio::null());
-    command
+/// Where the programs of an engine come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The machine's own: podman 4.3, containerd 1.6 and docker 20.10 of Debian 12.
+    Installed,
+    /// Those beside it: containerd 1.7 and docker 26 of Debian 13.
+    Newer,
+}
+
+impl Release {
+    /// Where the engine finds the programs that it starts in turn, but for Bulkhead's.
+    pub(super) fn path(self) -> String {
+        match self {
+            Self::Installed => "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            Self::Newer => {
+                let place = newer::place();
+                let place = place.display();
+                format!("{place}/usr/sbin:{place}/usr/bin:{}", Self::Installed.path())
+            }
+        }
+    }
+
+    /// The program at this path, which finds no other of its kind than Debian's, and is told what `GO` says.
+    pub(super) fn program(self, path: &str) -> Command {
+        let mut command = match self {
+            Self::Installed => Command::new(path),
+            Self::Newer => Command::new(newer::place().join(path.trim_start_matches('/'))),
+        };
+        command.env("PATH", self.path()).envs(GO).stdin(std::process::Stdio::null());
+        command
+    }
 }
 
 /// The root of the image, for `import`.

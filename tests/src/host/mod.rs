@@ -34,9 +34,9 @@ use std::{
 
 pub use bundle::Bundle;
 pub use container::Container;
-pub use containerd::{Containerd, RUNTIME};
+pub use containerd::{Containerd, RUNTIME, shim_state};
 pub use docker::Docker;
-pub use engine::Engine;
+pub use engine::{Engine, Release};
 pub use podman::Podman;
 pub use process::process;
 pub use systemd::Systemd;

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Engine,
-    engine::{archive, program},
+    engine::{Release, archive},
     found::own_mounts,
     stage,
 };
@@ -50,7 +50,7 @@ impl Podman {
         runtime: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
-        let mut command = program(PODMAN);
+        let mut command = Release::Installed.program(PODMAN);
         for (flag, dir) in [("--root", "storage"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.arg(flag).arg(self.dir().join(dir));
         }

@@ -39,7 +39,8 @@ impl Apt {
             fs::write(&path, text).map_err(Error::file("write", &path))?;
         }
         let apt = Self { dir };
-        run(apt.get().args(["-q", "update"]))?;
+        // Else a mirror that cannot be reached is a warning, and then packages are unknown.
+        run(apt.get().args(["-q", "-o", "APT::Update::Error-Mode=any", "update"]))?;
         Ok(apt)
     }
 
@@ -50,7 +51,14 @@ impl Apt {
     pub fn unpack(&self, package: &str, suite: &str, to: &Path) -> Result<(), Error> {
         let mut plan = self.get();
         plan.args(["install", "--simulate", "--no-install-recommends", "-t", suite, package]);
-        let plan = run(&mut plan)?;
+        self.unpack_alone(&planned(&run(&mut plan)?), suite, to)
+    }
+
+    /// Unpacks `packages` of `suite`, and nothing of what they depend on, without running any script, into `to`.
+    ///
+    /// # Errors
+    /// A package cannot be had, or not be unpacked.
+    pub fn unpack_alone(&self, packages: &[&str], suite: &str, to: &Path) -> Result<(), Error> {
         let debs = self.dir.join("debs");
         for dir in [&debs, to] {
             fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
@@ -58,7 +66,7 @@ impl Apt {
         run(self
             .get()
             .args(["-q", "download", "-t", suite])
-            .args(planned(&plan))
+            .args(packages)
             // apt downloads into the working directory.
             .current_dir(&debs))?;
         for entry in fs::read_dir(&debs).map_err(Error::file("read", &debs))? {

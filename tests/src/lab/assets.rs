@@ -1,5 +1,5 @@
 //! What a lab is made of and the build machine may not have: QEMU, a Debian kernel with its modules, virtiofsd, and the
-//! container engines.
+//! container engines, older and newer ones.
 //!
 //! All are fetched once into the cache, under a lock, side by side, each built beside its final name and renamed, so a
 //! half-done download is never taken for a whole one. busybox is a package: `deploy/install-packages.sh lab`.
@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use super::qemu::{self, Qemu};
 use super::tools::{program, remove, run};
 use super::variant::Variant;
-use super::{Error, engines, places};
+use super::{Error, engines, newer, places};
 
 /// Debian's kernel for virtual machines: has kvm-amd, virtiofs, overlay, tun and vhost as modules.
 const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
@@ -60,12 +60,16 @@ pub fn prepare(variant: &Variant, with_engines: bool) -> Result<Assets, Error> {
         source: errno.into(),
     })?;
     let busybox = program("busybox", INSTALL)?;
-    let (qemu, virtiofsd, rest) = thread::scope(|scope| {
+    let (qemu, virtiofsd, newer, rest) = thread::scope(|scope| {
         let qemu = scope.spawn(|| match &variant.qemu {
             Some(path) => Qemu::at(path),
             None => slowly("fetching QEMU", || qemu::prepare(&cache)),
         });
         let virtiofsd = scope.spawn(|| slowly("building virtiofsd", || virtiofsd(&cache)));
+        let newer = scope.spawn(|| match with_engines {
+            true => slowly("fetching newer engines", || newer::prepare(&cache)),
+            false => Ok(()),
+        });
         // These two ask the machine's own apt, one after the other.
         let kernel = match &variant.lab_kernel {
             Some(unpacked) => unpacked_kernel(unpacked),
@@ -75,10 +79,11 @@ pub fn prepare(variant: &Variant, with_engines: bool) -> Result<Assets, Error> {
             true => slowly("fetching podman and docker", || engines::tree(&cache)),
             false => no_engines(&cache),
         };
-        (qemu.join(), virtiofsd.join(), (kernel, engines))
+        (qemu.join(), virtiofsd.join(), newer.join(), (kernel, engines))
     });
     let gone = |_| Error::Refused { reason: "a thread that prepares the lab panicked".to_owned() };
     let (qemu, virtiofsd) = (qemu.map_err(gone)??, virtiofsd.map_err(gone)??);
+    newer.map_err(gone)??;
     Ok(Assets { qemu, busybox, virtiofsd, kernel: rest.0?, engines: rest.1? })
 }
 

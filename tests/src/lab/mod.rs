@@ -21,6 +21,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod machine;
 pub mod mend;
+pub mod newer;
 pub mod places;
 pub mod qemu;
 pub mod soak;
@@ -45,6 +46,8 @@ pub enum Error {
     Spawn { program: String, source: io::Error },
     #[error("{command} failed with {status}{}", detail(.output))]
     Tool { command: String, status: String, output: String },
+    #[error("have containerd and docker of Debian {suite}, which the tests of newer engines need")]
+    Newer { suite: &'static str, source: Box<Self> },
     #[error("{what} is missing")]
     Missing { what: String, hint: &'static str },
     #[error("a lab named {name} is already up")]
@@ -69,6 +72,9 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Missing { hint, .. } => Some(hint),
+            Self::Newer { .. } => {
+                Some("apt's mirror must carry that release; `--without-engines` does without")
+            }
             Self::NotUp { .. } => Some("bulkhead-lab up"),
             Self::AlreadyUp { .. } => Some("bulkhead-lab exec uses it, bulkhead-lab down ends it"),
             _ => None,

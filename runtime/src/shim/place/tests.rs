@@ -2,10 +2,32 @@ use std::fs;
 
 use super::*;
 
-fn pod(config: &str) -> io::Result<String> {
+fn bundle(config: &str) -> tempfile::TempDir {
     let bundle = tempfile::tempdir().unwrap();
     fs::write(bundle.path().join("config.json"), config).unwrap();
-    pod_of(bundle.path(), &"own".parse().unwrap()).map(|id| id.to_string())
+    bundle
+}
+
+fn pod(config: &str) -> io::Result<String> {
+    pod_of(bundle(config).path(), &"own".parse().unwrap()).map(|id| id.to_string())
+}
+
+#[test]
+fn a_path_of_the_form_that_systemd_has_asks_for_a_scope() {
+    let asks = |path: &str| {
+        asks_for_scope(bundle(&format!(r#"{{"linux": {{"cgroupsPath": "{path}"}}}}"#)).path()).unwrap()
+    };
+    assert!(asks("system.slice:docker:4eb6d8ce"));
+    assert!(asks("kubepods-burstable-pod1.slice:cri-containerd:4eb6d8ce"));
+    for path in
+        ["", "/docker/4eb6d8ce", "docker:4eb6d8ce", "a:b:c", "/a.slice:b:c", "a.slice:b:c:d", "a.slice"]
+    {
+        assert!(!asks(path), "{path}");
+    }
+    for empty in ["{}", r#"{"linux": null}"#, r#"{"linux": {"cgroupsPath": null}}"#] {
+        assert!(!asks_for_scope(bundle(empty).path()).unwrap(), "{empty}");
+    }
+    assert!(!asks_for_scope(Path::new("/nowhere")).unwrap());
 }
 
 #[test]
@@ -21,6 +43,7 @@ fn a_container_of_a_pod_belongs_to_its_sandbox_and_others_to_themselves() {
         "io.kubernetes.cri-o.SandboxID": "pod"}}"#;
     assert_eq!(pod(cri_o).unwrap(), "pod");
     assert_eq!(pod("{}").unwrap(), "own");
+    assert_eq!(pod(r#"{"annotations": null, "linux": null}"#).unwrap(), "own");
     assert_eq!(pod_of(Path::new("/nowhere"), &"own".parse().unwrap()).unwrap().as_str(), "own");
 }
 
