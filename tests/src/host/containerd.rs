@@ -95,8 +95,14 @@ impl Containerd {
 
     /// Kills the daemon, and starts it again on what it has left.
     pub fn restart(&mut self) {
+        self.restart_after(|| ());
+    }
+
+    /// The same, and `meanwhile` before it is started.
+    pub(super) fn restart_after(&mut self, meanwhile: impl FnOnce()) {
         self.daemon.kill().expect("kill containerd");
         self.daemon.wait().expect("wait for containerd");
+        meanwhile();
         self.daemon = start(self.dir.path());
         self.until_it_answers();
     }

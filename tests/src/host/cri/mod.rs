@@ -12,16 +12,19 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use protobuf::{EnumOrUnknown, Message, MessageField};
 use serde_json::json;
 
 use super::{
-    Containerd, DEADLINE, Finished, RUNTIME,
+    Containerd, DEADLINE, RUNTIME,
     engine::{ENGINE_DEADLINE, archive},
-    finish, until,
+    finish, process, trace, until,
 };
 use client::Client;
 pub use client::Refusal;
@@ -45,7 +48,7 @@ const HANDLER: &str = "bulkhead";
 pub struct Cri {
     containerd: Containerd,
     client: Client,
-    pods: Vec<Pod>,
+    pods: Mutex<Vec<Pod>>,
 }
 
 /// A pod that runs.
@@ -63,7 +66,7 @@ impl Cri {
             configuration(dir)
         });
         let client = Client { socket: containerd.socket(), dir: containerd.dir().to_owned() };
-        let cri = Self { containerd, client, pods: Vec::new() };
+        let cri = Self { containerd, client, pods: Mutex::default() };
         cri.import();
         cri
     }
@@ -93,23 +96,13 @@ impl Cri {
         self.containerd.log()
     }
 
-    /// Kills containerd, and starts it again on what it has left.
-    pub fn restart(&mut self) {
-        self.containerd.restart();
+    /// Kills containerd, and starts it again on what it has left, and on what has happened meanwhile.
+    pub fn restart_after(&mut self, meanwhile: impl FnOnce()) {
+        self.containerd.restart_after(meanwhile);
         until("the CRI plugin answers", DEADLINE, || {
             let version: Result<api::Empty, _> = self.call("Version", &api::Empty::new());
             version.ok()
         });
-    }
-
-    /// `ctr ARGS`, to its end.
-    pub fn ctr<const N: usize>(&self, args: [&str; N]) -> Finished {
-        self.containerd.output(args)
-    }
-
-    /// Where the shim has the state of all pods of the machine.
-    pub fn state(&self) -> PathBuf {
-        self.containerd.state()
     }
 
     fn call<A: Message>(&self, method: &str, request: &impl Message) -> Result<A, Refusal> {
@@ -138,7 +131,7 @@ impl Cri {
 
     /// # Errors
     /// As containerd says them.
-    pub fn run_pod(&mut self, config: api::PodSandboxConfig) -> Result<Pod, Refusal> {
+    pub fn run_pod(&self, config: api::PodSandboxConfig) -> Result<Pod, Refusal> {
         let request = api::RunPodSandboxRequest {
             config: MessageField::some(config.clone()),
             runtime_handler: HANDLER.to_owned(),
@@ -146,12 +139,12 @@ impl Cri {
         };
         let run: api::RunPodSandboxResponse = self.call("RunPodSandbox", &request)?;
         let pod = Pod { id: run.pod_sandbox_id, config };
-        self.pods.push(pod.clone());
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push(pod.clone());
         Ok(pod)
     }
 
     /// A pod of this name that runs.
-    pub fn pod(&mut self, name: &str) -> Pod {
+    pub fn pod(&self, name: &str) -> Pod {
         let config = self.pod_config(name);
         self.run_pod(config).unwrap_or_else(|refusal| panic!("{refusal:?}\n{}", self.log()))
     }
@@ -166,12 +159,25 @@ impl Cri {
     }
 
     /// Stops and removes it.
-    pub fn remove_pod(&mut self, pod: &Pod) {
+    pub fn remove_pod(&self, pod: &Pod) {
         for method in ["StopPodSandbox", "RemovePodSandbox"] {
             let done: Result<api::Empty, _> = self.call(method, &of_pod(pod));
             done.unwrap_or_else(|refusal| panic!("{method}: {refusal:?}\n{}", self.log()));
         }
-        self.pods.retain(|kept| kept.id != pod.id);
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).retain(|kept| kept.id != pod.id);
+    }
+
+    /// Of the process on the host that stands for a container.
+    pub fn pid(&self, container: &str) -> String {
+        let tasks = self.containerd.output(["task", "list"]).success();
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let task = tasks.lines().map(words).find(|words| words.first().is_some_and(|id| id == container));
+        task.and_then(|words| words.into_iter().nth(1)).expect("a task")
+    }
+
+    /// Kills the process that holds a pod.
+    pub fn end_pause(&self, pod: &Pod) {
+        self.containerd.output(["task", "kill", "--signal=KILL", &pod.id]).success();
     }
 
     /// Makes a container, and does not start it: its id.
@@ -217,8 +223,22 @@ impl Cri {
     /// # Errors
     /// As containerd says them.
     pub fn exec(&self, container: &str, cmd: &[&str]) -> Result<api::ExecSyncResponse, Refusal> {
+        self.exec_within(container, cmd, 0)
+    }
+
+    /// The same, with a deadline in seconds, 0 for none.
+    ///
+    /// # Errors
+    /// As containerd says them.
+    pub fn exec_within(
+        &self,
+        container: &str,
+        cmd: &[&str],
+        timeout: i64,
+    ) -> Result<api::ExecSyncResponse, Refusal> {
         let request = api::ExecSyncRequest {
             container_id: container.to_owned(),
+            timeout,
             cmd: cmd.iter().map(|&word| word.to_owned()).collect(),
             ..Default::default()
         };
@@ -271,6 +291,32 @@ impl Cri {
         stats.expect("the stats of a pod").stats
     }
 
+    /// What a server in a pod answers to the host.
+    pub fn fetch(&self, url: &str) -> String {
+        finish(Command::new("curl").args(["--silent", "--show-error", url]), b"", DEADLINE).success()
+    }
+
+    /// Panics when anything on the machine still belongs to a pod that has been removed.
+    pub fn assert_no_trace_of(&self, pod: &Pod) {
+        until("the shim is gone", DEADLINE, || {
+            process("bulkhead", &["serve"], &pod.id).is_none().then_some(())
+        });
+        let uid = &pod.config.metadata.uid;
+        let mut left = trace::of(&pod.id, &self.containerd.state());
+        // Its cgroup is the kubelet's to remove, and all in it the runtime's.
+        let cgroup = Path::new("/sys/fs/cgroup/kubepods").join(uid);
+        left.extend(
+            trace::of(uid, &self.containerd.state()).into_iter().filter(|found| !found.ends_with(&**uid)),
+        );
+        let children = fs::read_dir(cgroup).into_iter().flatten().flatten();
+        let children = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(children.map(|entry| format!("cgroup {}", entry.path().display())));
+        let sockets = fs::read_dir("/run/containerd/bulkhead/s").into_iter().flatten().flatten();
+        let sockets = sockets.map(|entry| format!("socket {}", entry.path().display()));
+        left.extend(sockets.filter(|socket| socket.contains(&pod.id)));
+        assert!(left.is_empty(), "left behind by a pod:\n{}", left.join("\n"));
+    }
+
     /// What a container has written, as the kubelet finds it: a time, a stream and a tag before each line.
     pub fn container_log(&self, name: &str) -> String {
         fs::read_to_string(self.dir().join("logs").join(format!("{name}.log"))).unwrap_or_default()
@@ -285,7 +331,7 @@ impl Default for Cri {
 
 impl Drop for Cri {
     fn drop(&mut self) {
-        for pod in &self.pods {
+        for pod in &*self.pods.lock().unwrap_or_else(PoisonError::into_inner) {
             for method in ["StopPodSandbox", "RemovePodSandbox"] {
                 let _: Result<api::Empty, _> = self.call(method, &of_pod(pod));
             }
@@ -301,15 +347,54 @@ fn of(container: &str) -> api::ContainerRequest {
     api::ContainerRequest { container_id: container.to_owned(), ..Default::default() }
 }
 
-/// A container that runs these words.
+/// As a pod has them whose manifest says nothing of them.
+fn namespaces() -> api::NamespaceOption {
+    api::NamespaceOption { pid: api::NamespaceMode::CONTAINER.into(), ..Default::default() }
+}
+
+fn no_huge_pages(page_size: &str) -> api::HugepageLimit {
+    api::HugepageLimit { page_size: page_size.to_owned(), ..Default::default() }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// A container that runs these words, with what the kubelet gives to each that has no requests and no limits.
 pub fn container(name: &str, words: &[&str]) -> api::ContainerConfig {
+    let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect();
+    let context = api::LinuxContainerSecurityContext {
+        namespace_options: MessageField::some(namespaces()),
+        masked_paths: paths(&[
+            "/proc/acpi",
+            "/proc/kcore",
+            "/proc/keys",
+            "/proc/timer_list",
+            "/sys/firmware",
+        ]),
+        readonly_paths: paths(&["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]),
+        ..Default::default()
+    };
+    let resources = api::LinuxContainerResources {
+        cpu_period: 100_000,
+        cpu_shares: 2,
+        oom_score_adj: 1000,
+        hugepage_limits: ["2MB", "1GB"].map(no_huge_pages).to_vec(),
+        unified: [("memory.oom.group", "1"), ("memory.swap.max", "0")].map(owned).into(),
+        ..Default::default()
+    };
+    let linux = api::LinuxContainerConfig {
+        resources: MessageField::some(resources),
+        security_context: MessageField::some(context),
+        ..Default::default()
+    };
     let metadata = api::ContainerMetadata { name: name.to_owned(), ..Default::default() };
     api::ContainerConfig {
         metadata: MessageField::some(metadata),
         image: MessageField::some(api::ImageSpec { image: IMAGE.to_owned(), ..Default::default() }),
         command: words.iter().map(|&word| word.to_owned()).collect(),
         log_path: format!("{name}.log"),
-        linux: MessageField::some(api::LinuxContainerConfig::default()),
+        linux: MessageField::some(linux),
         ..Default::default()
     }
 }
