@@ -207,7 +207,8 @@ fn a_pod_outlives_its_containerd_and_not_its_vmm() {
     assert!(cri.pod_is_ready(&pod));
     assert_eq!(cri.status(&id).state, api::ContainerState::CONTAINER_RUNNING.into());
     assert_eq!(boot(&cri, &id), before);
-    assert_eq!(cri.all_stats(&pod).len(), 2);
+    // Also with one that has ended.
+    assert_eq!(cri.all_stats(&pod).len(), 3);
     cri.seen(&id, &["sh", "-c", "echo after > /proc/1/fd/1"]);
     until("output goes on", DEADLINE, || {
         cri.container_log("one").contains(" stdout F after\n").then_some(())
