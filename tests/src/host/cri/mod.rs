@@ -24,7 +24,7 @@ use serde_json::json;
 use super::{
     Containerd, DEADLINE, RUNTIME,
     engine::{ENGINE_DEADLINE, archive},
-    finish, process, trace, until,
+    finish, found, process, trace, until,
 };
 use client::Client;
 pub use client::Refusal;
@@ -314,6 +314,10 @@ impl Cri {
         let sockets = fs::read_dir("/run/containerd/bulkhead/s").into_iter().flatten().flatten();
         let sockets = sockets.map(|entry| format!("socket {}", entry.path().display()));
         left.extend(sockets.filter(|socket| socket.contains(&pod.id)));
+        if self.pods.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            // This thread's mounts are those of this containerd.
+            left.extend(found::mounts().into_iter().filter(|mount| mount.contains("/netns/cni-")));
+        }
         assert!(left.is_empty(), "left behind by a pod:\n{}", left.join("\n"));
     }
 
