@@ -11,6 +11,7 @@ mod clock;
 mod commands;
 mod confinement;
 mod containerd;
+mod cri;
 mod death;
 mod differential;
 mod docker;

@@ -56,7 +56,7 @@ impl Drop for Mounted {
     }
 }
 
-const ALL: &str = "flock held, record held, map 4711, fifo through, watch new, append whole\n";
+pub(crate) const ALL: &str = "flock held, record held, map 4711, fifo through, watch new, append whole\n";
 
 /// The places in the pod's share that have a volume, or none.
 fn volumes_of(host: &TestHost) -> Vec<String> {

@@ -2,9 +2,9 @@
 //! one container, within the five seconds that containerd waits, and is content when nothing is left.
 
 use std::{
-    io,
+    fs, io,
     os::unix::process::CommandExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant, SystemTime},
@@ -18,7 +18,7 @@ use super::{
     mounts::{self, MountError},
     place,
 };
-use crate::{log::note, time::timestamp};
+use crate::{log::note, store::connect_path, time::timestamp};
 
 /// containerd kills this program after five seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -33,6 +33,8 @@ pub(super) enum CleanupError {
     Delete(#[source] io::Error),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error("remove the socket of a daemon that is gone")]
+    Socket(#[source] io::Error),
     #[error("write the answer")]
     Answer(#[source] protobuf::Error),
 }
@@ -49,9 +51,18 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<Vec<u8>, CleanupError> {
     };
     delete(&place::root(&arguments.namespace), id.as_str()).map_err(CleanupError::Delete)?;
     mounts::unmount_all(&mounts::rootfs(&bundle))?;
+    forget(&place::socket(&arguments.namespace, id)).map_err(CleanupError::Socket)?;
     let exited_at = timestamp(SystemTime::now());
     let response = DeleteResponse { exit_status: KILLED, exited_at, ..Default::default() };
     response.write_to_bytes().map_err(CleanupError::Answer)
+}
+
+/// Removes the socket of a daemon that is gone. One that lives removes its own.
+fn forget(socket: &Path) -> io::Result<()> {
+    match connect_path(socket) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(socket),
+        _ => Ok(()),
+    }
 }
 
 /// Goes on by itself when it takes longer.
@@ -74,3 +85,6 @@ fn delete(root: &PathBuf, id: &str) -> io::Result<()> {
     note(&format!("bulkhead delete --force {id} takes longer, and goes on"));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

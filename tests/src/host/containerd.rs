@@ -24,6 +24,7 @@ pub struct Containerd {
     release: Release,
     dir: tempfile::TempDir,
     daemon: Child,
+    namespace: String,
 }
 
 impl Containerd {
@@ -32,10 +33,22 @@ impl Containerd {
     }
 
     pub fn of(release: Release) -> Self {
+        Self::configured(release, None, |_| "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n".to_owned())
+    }
+
+    /// One that is used in a namespace of containerd's, by default a new one. `rest` of its configuration may name files in the
+    /// test's directory, and begins outside of all tables.
+    pub(super) fn configured(
+        release: Release,
+        namespace: Option<&str>,
+        rest: impl FnOnce(&Path) -> String,
+    ) -> Self {
         own_mounts();
         let dir = tempfile::Builder::new().prefix("bulkhead-cd").tempdir().expect("a temporary directory");
+        configure(dir.path(), &rest(dir.path()));
         let daemon = start(release, dir.path());
-        let mut containerd = Self { release, dir, daemon };
+        let namespace = namespace.map_or_else(|| own_namespace(dir.path()), str::to_owned);
+        let mut containerd = Self { release, dir, daemon, namespace };
         containerd.until_it_answers();
         containerd
     }
@@ -59,14 +72,14 @@ impl Containerd {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// Of containerd's for the test alone, since the shim keeps state by it.
+    /// The namespace of containerd that the containers are in.
     pub fn namespace(&self) -> String {
-        format!("e2e-{}", self.daemon_number())
+        self.namespace.clone()
     }
 
-    fn daemon_number(&self) -> String {
-        let name = self.dir.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.trim_start_matches("bulkhead-cd").to_ascii_lowercase()
+    /// Where it answers.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
     }
 
     /// `ctr ARGS`, not yet started.
@@ -91,8 +104,14 @@ impl Containerd {
 
     /// Kills the daemon, and starts it again on what it has left.
     pub fn restart(&mut self) {
+        self.restart_after(|| ());
+    }
+
+    /// The same, and `meanwhile` before it is started.
+    pub(super) fn restart_after(&mut self, meanwhile: impl FnOnce()) {
         self.daemon.kill().expect("kill containerd");
         self.daemon.wait().expect("wait for containerd");
+        meanwhile();
         self.daemon = start(self.release, self.dir.path());
         self.until_it_answers();
     }
@@ -108,15 +127,23 @@ pub fn shim_state(namespace: &str) -> PathBuf {
     Path::new("/run/containerd/bulkhead/state").join(namespace)
 }
 
-fn start(release: Release, dir: &Path) -> Child {
+/// For the test alone, since the shim keeps state by it.
+fn own_namespace(dir: &Path) -> String {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    format!("e2e-{}", name.trim_start_matches("bulkhead-cd").to_ascii_lowercase())
+}
+
+fn configure(dir: &Path, rest: &str) {
     let config = format!(
-        "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-         [grpc]\naddress = {socket:?}\n",
+        "version = 2\nroot = {root:?}\nstate = {state:?}\n{rest}[grpc]\naddress = {socket:?}\n",
         root = dir.join("root"),
         state = dir.join("state"),
         socket = dir.join("socket"),
     );
     fs::write(dir.join("config.toml"), config).expect("write the configuration");
+}
+
+fn start(release: Release, dir: &Path) -> Child {
     let log = || File::options().create(true).append(true).open(dir.join("log")).expect("open the log");
     let mut daemon = release.program("/usr/bin/containerd");
     let path = format!("{}:{}", stage().join("bin").display(), release.path());

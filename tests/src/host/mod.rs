@@ -9,6 +9,7 @@
 mod bundle;
 mod container;
 mod containerd;
+mod cri;
 mod docker;
 mod engine;
 mod found;
@@ -35,6 +36,7 @@ use std::{
 pub use bundle::Bundle;
 pub use container::Container;
 pub use containerd::{Containerd, RUNTIME, shim_state};
+pub use cri::{Cri, Pod, Refusal, api as cri_api, container as cri_container};
 pub use docker::Docker;
 pub use engine::{Engine, Release};
 pub use podman::Podman;
