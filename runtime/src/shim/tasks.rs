@@ -5,6 +5,8 @@
 //!
 //! An exit is the proxy's, which has delivered all output by then. When nobody takes the output, the server's word is enough.
 
+mod watch;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -14,18 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_protocol::{
-    id::{ContainerId, ExecId},
-    sandbox::{WaitOomRequest, WaitProcessRequest, WaitProcessResponse},
-};
+use bulkhead_protocol::id::{ContainerId, ExecId};
 use containerd_shim_protos::{
     api::Mount,
     events::task::{
-        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused,
-        TaskResumed, TaskStart,
+        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskPaused, TaskResumed, TaskStart,
     },
 };
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::task::spawn_blocking;
 
 use super::{
     command::{CommandError, Commands, Streams, read_process},
@@ -40,11 +38,11 @@ use super::{
 };
 use crate::{
     api::{
-        client::{Server, unbounded},
+        client::Server,
         container::{Container, RequestError},
     },
     log::note,
-    store::{self, StateError, names},
+    store::{self, StateError},
     time::timestamp,
 };
 
@@ -54,12 +52,6 @@ const STARTED: Duration = Duration::from_secs(60);
 const DELETED: Duration = Duration::from_secs(60);
 /// For the last output of a process that has ended to be taken: as long as runc's shim waits.
 const DRAINED: Duration = Duration::from_secs(2);
-/// For the server to say how a process ended whose proxy is gone.
-const TOLD: Duration = Duration::from_secs(1);
-/// For the execs of a container that has ended to be known as ended.
-const EXECS: Duration = Duration::from_secs(2);
-/// As a shell reports death by SIGKILL.
-const KILLED: Status = 137;
 /// Execs of one container that have not been deleted.
 const EXECS_MAX: usize = 4096;
 
@@ -335,91 +327,6 @@ impl Tasks {
         Ok(proxy.pid)
     }
 
-    async fn watch_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId, exec: Arc<Exec>) {
-        let (status, _) = self.ended(&task.id, Some(&id), exec.process.pid()).await;
-        self.publish_exit(&task.id, id.as_str(), &exec.process, status);
-    }
-
-    async fn watch_init(self: Arc<Self>, task: Arc<Task>) {
-        let (status, told) = self.ended(&task.id, None, task.init.pid()).await;
-        // Those that go with it go first.
-        let execs: Vec<_> = lock(&task.execs).values().cloned().collect();
-        let running = execs.iter().filter(|exec| matches!(exec.process.phase(), Phase::Running));
-        let _ = timeout(EXECS, futures::future::join_all(running.map(|exec| exec.process.wait()))).await;
-        if told.is_some_and(|exit| exit.oom_killed) {
-            self.publish_oom(&task, None);
-        }
-        self.publish_exit(&task.id, task.id.as_str(), &task.init, status);
-    }
-
-    /// Waits for the end of a process: its exit, and what the server says of it.
-    async fn ended(
-        &self,
-        container: &ContainerId,
-        exec: Option<&ExecId>,
-        pid: u32,
-    ) -> (Status, Option<WaitProcessResponse>) {
-        let mut proxy = self.commands.reaper.of(pid);
-        let exec = exec.map_or_else(String::new, ExecId::to_string);
-        let told = tokio::spawn(told(self.commands.root.clone(), container.clone(), exec));
-        tokio::pin!(told);
-        let known = |told: Result<Option<WaitProcessResponse>, _>| told.ok().flatten();
-        let (status, told) = tokio::select! {
-            status = &mut proxy => {
-                (status.ok(), timeout(TOLD, &mut told).await.ok().and_then(known))
-            }
-            told = &mut told => match known(told) {
-                Some(told) => (timeout(DRAINED, proxy).await.ok().and_then(Result::ok), Some(told)),
-                // The server is gone; its proxies end as soon as they notice.
-                None => (proxy.await.ok(), None),
-            },
-        };
-        (status.or_else(|| told.as_ref().map(code)).unwrap_or(KILLED), told)
-    }
-
-    fn publish_exit(&self, container: &ContainerId, id: &str, process: &Process, status: Status) {
-        process.exited(status);
-        let at = process.exit().map(|exit| timestamp(exit.at)).unwrap_or_default();
-        let event = TaskExit {
-            container_id: container.to_string(),
-            id: id.to_owned(),
-            pid: process.pid(),
-            exit_status: status.into(),
-            exited_at: at,
-            ..Default::default()
-        };
-        self.publisher.send("exit", &event);
-    }
-
-    /// Tells of each time that the guest ran out of a container's memory, while the container lives.
-    async fn watch_memory(self: Arc<Self>, task: Arc<Task>) {
-        let Some(server) = server_of(self.commands.root.clone(), task.id.clone()).await else { return };
-        let mut seen = 0;
-        loop {
-            let request = WaitOomRequest { container_id: task.id.to_string(), seen, ..Default::default() };
-            let Ok(counted) = server.sandbox.wait_oom(unbounded(), &request).await else { return };
-            if counted.kills > seen {
-                self.publish_oom(&task, Some(counted.kills));
-            }
-            seen = counted.kills;
-        }
-    }
-
-    /// Once for each count; `None` at the end of a container, whose kill may have been told of.
-    fn publish_oom(&self, task: &Task, kills: Option<u64>) {
-        let mut told = lock(&task.ooms);
-        let kills = kills.unwrap_or_else(|| (*told).max(1));
-        if kills > *told {
-            *told = kills;
-            let event = TaskOOM { container_id: task.id.to_string(), ..Default::default() };
-            self.publisher.send("oom", &event);
-            // CRI-O takes no events, and looks for this file.
-            if let Err(error) = fs::write(task.bundle.join("oom"), "") {
-                note(&format!("note the kill for memory of {}: {error}", task.id));
-            }
-        }
-    }
-
     pub(super) async fn kill(
         &self,
         task: Arc<Task>,
@@ -576,28 +483,4 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TaskError> + Send + 'static,
 ) -> Result<T, TaskError> {
     spawn_blocking(work).await.unwrap_or_else(|error| Err(io("run a step")(std::io::Error::other(error))))
-}
-
-/// A connection to the server of a container's sandbox. `None` when there is none any more.
-async fn server_of(root: PathBuf, id: ContainerId) -> Option<Server> {
-    let connect = move || {
-        let container = Container::open(&root, &id)?;
-        let sandbox = container.sandbox.ok_or(TaskError::Finished)?;
-        sandbox.dir.connect(names::SERVER_SOCKET).map_err(io("connect to the sandbox server"))
-    };
-    Server::on(blocking(connect).await.ok()?).ok()
-}
-
-/// How the server says that a process has ended; the exec is empty for a container's init. `None` when it says nothing.
-async fn told(root: PathBuf, id: ContainerId, exec_id: String) -> Option<WaitProcessResponse> {
-    let request = WaitProcessRequest { container_id: id.to_string(), exec_id, ..Default::default() };
-    match server_of(root, id).await {
-        Some(server) => server.sandbox.wait_process(unbounded(), &request).await.ok(),
-        None => None,
-    }
-}
-
-fn code(exit: &WaitProcessResponse) -> Status {
-    let code = if exit.signal == 0 { exit.code } else { 128 + exit.signal };
-    Status::try_from(code).unwrap_or(Status::MAX)
 }
