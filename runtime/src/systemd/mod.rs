@@ -40,6 +40,13 @@ pub enum SystemdError {
     Job { step: &'static str, unit: String, result: String },
 }
 
+impl SystemdError {
+    /// systemd may have done it, and did not say so in time.
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Call { source: BusError::Late(_), .. })
+    }
+}
+
 /// Makes the values that the files of the cgroup have now properties of the unit.
 ///
 /// # Errors

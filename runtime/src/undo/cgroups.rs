@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bulkhead_sys::chain;
+
 use crate::{
+    log::note,
     store::{Entry, Process, Scope},
     systemd::{self, SystemdError},
 };
@@ -162,6 +165,11 @@ fn end_scope(scope: &Scope, path: &Path) -> Result<(), LeftoverError> {
     match systemd::stop(scope) {
         // Without systemd there is a directory at most.
         Ok(()) | Err(SystemdError::Absent) => remove(path),
+        // It ended by itself with its last process, and systemd told of no job.
+        Err(error) if error.is_late() && !path.exists() => {
+            note(&format!("{} has ended: {}", scope.unit, chain(&error)));
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }
