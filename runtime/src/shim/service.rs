@@ -246,12 +246,12 @@ impl Task for TaskService {
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> Answer<Empty> {
-        self.tasks.pause(self.task(&request.id)?).await?;
+        whole(self.tasks.clone().pause(self.task(&request.id)?)).await?;
         Ok(Empty::new())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> Answer<Empty> {
-        self.tasks.resume(self.task(&request.id)?).await?;
+        whole(self.tasks.clone().resume(self.task(&request.id)?)).await?;
         Ok(Empty::new())
     }
 

@@ -12,7 +12,10 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -94,6 +97,8 @@ fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> TaskError {
 pub(super) struct Exec {
     pub(super) process: Process,
     spec: Vec<u8>,
+    /// Set by the first start, so that a second one at the same time makes nothing.
+    started: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -289,14 +294,17 @@ impl Tasks {
             exec_id: id.to_string(),
             ..Default::default()
         };
-        execs.insert(id, Arc::new(Exec { process: Process::new(asked), spec }));
+        execs.insert(
+            id,
+            Arc::new(Exec { process: Process::new(asked), spec, started: AtomicBool::new(false) }),
+        );
         self.publisher.send("exec-added", &event);
         Ok(())
     }
 
     pub(super) async fn start_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId) -> Result<u32, TaskError> {
         let exec = task.exec(&id)?;
-        if exec.process.phase() != Phase::Created {
+        if exec.started.swap(true, Ordering::Relaxed) {
             return Err(TaskError::Phase("the exec has been started already"));
         }
         let file = tempfile::Builder::new().prefix("bulkhead-").suffix(".json").tempfile_in(&task.bundle);
@@ -353,7 +361,7 @@ impl Tasks {
         .await
     }
 
-    pub(super) async fn pause(&self, task: Arc<Task>) -> Result<(), TaskError> {
+    pub(super) async fn pause(self: Arc<Self>, task: Arc<Task>) -> Result<(), TaskError> {
         let id = task.id.to_string();
         self.call(&task, async move |server, context| {
             let request = containerd_shim_protos::api::PauseRequest { id, ..Default::default() };
@@ -366,7 +374,7 @@ impl Tasks {
         Ok(())
     }
 
-    pub(super) async fn resume(&self, task: Arc<Task>) -> Result<(), TaskError> {
+    pub(super) async fn resume(self: Arc<Self>, task: Arc<Task>) -> Result<(), TaskError> {
         let id = task.id.to_string();
         self.call(&task, async move |server, context| {
             let request = containerd_shim_protos::api::ResumeRequest { id, ..Default::default() };
