@@ -2,7 +2,10 @@
 
 use std::{io, time::Duration};
 
-use bulkhead_protocol::{limits, sandbox::SandboxClient};
+use bulkhead_protocol::{
+    limits,
+    sandbox::{SandboxClient, WaitProcessResponse},
+};
 use containerd_shim_protos::shim_async::TaskClient;
 use tokio::net::UnixStream;
 use ttrpc::{
@@ -99,4 +102,13 @@ pub fn bounded() -> Context {
 /// For a call that ends with a process.
 pub fn unbounded() -> Context {
     Context::default()
+}
+
+/// As a shell reports death by SIGKILL.
+pub const KILLED: u8 = 137;
+
+/// How a process ended, in one number as a shell has it: its code, or 128 and the signal.
+pub fn exit_code(exit: &WaitProcessResponse) -> u8 {
+    let code = if exit.signal == 0 { exit.code } else { 128 + exit.signal };
+    u8::try_from(code).unwrap_or(u8::MAX)
 }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     api::{
         WireError,
-        client::{CallError, Server, bounded, unbounded, until_booted},
+        client::{CallError, KILLED, Server, bounded, exit_code, unbounded, until_booted},
         container_options, exec_spec,
     },
     container::vsock_stdio,
@@ -39,8 +39,6 @@ use crate::{
     store::{Process, SandboxDir, names},
 };
 
-/// As a shell reports death by SIGKILL.
-const KILLED: u8 = 137;
 /// For output that is on its way when the sandbox has died: the VMM's sockets close at once.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
@@ -200,12 +198,12 @@ impl Session {
                     // The process is gone: a signal can only mean us.
                     _ = stopped(&mut relay) => {}
                 }
-                code(&exit)
+                exit_code(&exit)
             }
             Ok(exit) => {
                 let _ = tokio::time::timeout(LAST_OUTPUT, ended(outputs)).await;
                 say(&format!("the sandbox died: {}", exit.sandbox_failure));
-                code(&exit)
+                exit_code(&exit)
             }
             Err(error) => {
                 let _ = tokio::time::timeout(LAST_OUTPUT, ended(outputs)).await;
@@ -349,11 +347,6 @@ async fn stopped(relay: &mut Relay) {
             return;
         }
     }
-}
-
-fn code(exit: &WaitProcessResponse) -> u8 {
-    let code = if exit.signal == 0 { exit.code } else { 128 + exit.signal };
-    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// Standard error is the container's too; only what the user cannot see otherwise goes there.

@@ -18,12 +18,10 @@ use super::{
     mounts::{self, MountError},
     place,
 };
-use crate::{log::note, store::connect_path, time::timestamp};
+use crate::{api::client::KILLED, log::note, store::connect_path, time::timestamp};
 
 /// containerd kills this program after five seconds.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// As a shell reports death by SIGKILL.
-const KILLED: u32 = 137;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CleanupError {
@@ -53,7 +51,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<Vec<u8>, CleanupError> {
     mounts::unmount_all(&mounts::rootfs(&bundle))?;
     forget(&place::socket(&arguments.namespace, id)).map_err(CleanupError::Socket)?;
     let exited_at = timestamp(SystemTime::now());
-    let response = DeleteResponse { exit_status: KILLED, exited_at, ..Default::default() };
+    let response = DeleteResponse { exit_status: KILLED.into(), exited_at, ..Default::default() };
     response.write_to_bytes().map_err(CleanupError::Answer)
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{
-        client::{Server, unbounded},
+        client::{KILLED, Server, exit_code, unbounded},
         container::Container,
     },
     log::note,
@@ -30,8 +30,6 @@ use crate::{
 const TOLD: Duration = Duration::from_secs(1);
 /// For the execs of a container that has ended to be known as ended.
 const EXECS: Duration = Duration::from_secs(2);
-/// As a shell reports death by SIGKILL.
-const KILLED: Status = 137;
 
 impl Tasks {
     pub(super) async fn watch_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId, exec: Arc<Exec>) {
@@ -73,7 +71,7 @@ impl Tasks {
                 None => (proxy.await.ok(), None),
             },
         };
-        (status.or_else(|| told.as_ref().map(code)).unwrap_or(KILLED), told)
+        (status.or_else(|| told.as_ref().map(exit_code)).unwrap_or(KILLED), told)
     }
 
     fn publish_exit(&self, container: &ContainerId, id: &str, process: &Process, status: Status) {
@@ -137,9 +135,4 @@ async fn told(root: PathBuf, id: ContainerId, exec_id: String) -> Option<WaitPro
         Some(server) => server.sandbox.wait_process(unbounded(), &request).await.ok(),
         None => None,
     }
-}
-
-fn code(exit: &WaitProcessResponse) -> Status {
-    let code = if exit.signal == 0 { exit.code } else { 128 + exit.signal };
-    Status::try_from(code).unwrap_or(Status::MAX)
 }
