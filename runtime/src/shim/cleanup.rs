@@ -3,9 +3,8 @@
 
 use std::{
     fs, io,
-    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Stdio,
     thread::sleep,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,6 +14,7 @@ use protobuf::Message as _;
 
 use super::{
     arguments::Arguments,
+    command::bulkhead,
     mounts::{self, MountError},
     place,
 };
@@ -65,8 +65,8 @@ fn forget(socket: &Path) -> io::Result<()> {
 
 /// Goes on by itself when it takes longer.
 fn delete(root: &PathBuf, id: &str) -> io::Result<()> {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("bulkhead").arg("--root").arg(root).args(["delete", "--force", id]);
+    let mut command = bulkhead();
+    command.arg("--root").arg(root).args(["delete", "--force", id]);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {

@@ -31,6 +31,13 @@ pub(super) enum CommandError {
     Silent { waited: Duration },
 }
 
+/// The command line's program, which this one is by another name.
+pub(super) fn bulkhead() -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("bulkhead");
+    command
+}
+
 /// The standard streams of a command, which become those of the process that it makes.
 #[derive(Debug)]
 pub(super) struct Streams {
@@ -68,8 +75,8 @@ impl Commands {
     ) -> Result<(), CommandError> {
         let log = tempfile::Builder::new().prefix("bulkhead-").suffix(".log").tempfile_in(directory);
         let log = log.map_err(CommandError::Spawn)?.into_temp_path();
-        let mut process = Command::new("/proc/self/exe");
-        process.arg0("bulkhead").arg("--root").arg(&self.root).arg("--log").arg(&log);
+        let mut process = bulkhead();
+        process.arg("--root").arg(&self.root).arg("--log").arg(&log);
         process.args(["--log-format", "json"]);
         if self.debug {
             process.arg("--debug");

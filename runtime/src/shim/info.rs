@@ -1,9 +1,11 @@
 //! What the shim tells of itself: `-info` for containerd, `features` for CRI-O.
 
-use std::{io, os::unix::process::CommandExt as _, process::Command};
+use std::io;
 
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use protobuf::{Message as _, well_known_types::any::Any};
+
+use super::command::bulkhead;
 
 /// The type under which containerd looks for what a runtime supports, as JSON of the OCI runtime spec.
 const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
@@ -20,7 +22,7 @@ pub(super) enum InfoError {
 /// # Errors
 /// As for the command.
 pub(super) fn features() -> Result<Vec<u8>, InfoError> {
-    let output = Command::new("/proc/self/exe").arg0("bulkhead").arg("features").output();
+    let output = bulkhead().arg("features").output();
     let output = output.map_err(InfoError::Features)?;
     if output.status.success() {
         Ok(output.stdout)

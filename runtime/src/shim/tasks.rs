@@ -13,7 +13,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -33,7 +33,7 @@ use super::{
     events::Publisher,
     mounts::{self, MountError},
     place,
-    process::{Exit, Phase, Process},
+    process::{Exit, Phase, Process, lock},
     pump::Pumps,
     reaper::Status,
     stdio::{self, Asked, Owner, StdioError},
@@ -131,10 +131,6 @@ pub(super) struct Tasks {
     commands: Commands,
     publisher: Publisher,
     table: Mutex<BTreeMap<ContainerId, Slot>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Tasks {

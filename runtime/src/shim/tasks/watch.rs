@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 use super::{
     super::{
-        process::{Phase, Process},
+        process::{Phase, Process, lock},
         reaper::Status,
     },
-    DRAINED, Exec, Task, TaskError, Tasks, blocking, io, lock,
+    DRAINED, Exec, Task, TaskError, Tasks, blocking, io,
 };
 use crate::{
     api::{
