@@ -15,7 +15,6 @@ use std::{
         Arc, Mutex, PoisonError,
         mpsc::{RecvTimeoutError, sync_channel},
     },
-    thread,
     time::Duration,
 };
 
@@ -31,6 +30,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::{
     devices::mmio,
     memory::{HUGE_PAGE, Memory, MemoryError},
+    threads,
     vm::{Vm, VmError, step},
 };
 
@@ -160,8 +160,7 @@ pub fn probe() -> Result<(), ProbeError> {
     let stage = Arc::new(Mutex::new(Stage::Compute));
     let (answer, answered) = sync_channel(1);
     let reached = Arc::clone(&stage);
-    thread::Builder::new()
-        .name("probe".into())
+    threads::named("probe")
         .spawn(move || answer.send(run(&reached)))
         .map_err(|source| ProbeError::Thread { source })?;
     let result = answered.recv_timeout(DEADLINE);

@@ -16,7 +16,7 @@
 //!   capabilities, devices
 //!   event_loop, jail
 //!   confine
-//!   memory, fds, log, counter         know nothing of each other
+//!   memory, fds, log, counter, threads    know nothing of each other
 
 pub mod boot;
 pub mod capabilities;
@@ -31,5 +31,6 @@ pub mod kvm_probe;
 pub mod log;
 pub mod machine;
 pub mod memory;
+mod threads;
 pub mod vcpu;
 pub mod vm;

@@ -23,7 +23,10 @@ use std::{
 use rustix::event::{Timespec, epoll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use crate::confine::{self, ConfineError, Kind};
+use crate::{
+    confine::{self, ConfineError, Kind},
+    threads,
+};
 
 pub use rustix::event::epoll::EventFlags as Events;
 
@@ -208,7 +211,7 @@ impl EventLoop {
                 turn.run();
             }
         };
-        let thread = thread::Builder::new().name(NAME.into()).spawn(run).map_err(create)?;
+        let thread = threads::named(NAME).spawn(run).map_err(create)?;
         let handle = Handle { commands, wake, next: Arc::new(AtomicU32::new(WAKE + 1)) };
         let event_loop = Self { handle, thread: Some(thread) };
         confined.recv().map_err(|_| LoopError::Gone)??;

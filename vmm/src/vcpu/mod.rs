@@ -21,7 +21,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -37,6 +37,7 @@ pub use self::{
 };
 use crate::{
     confine::{self, ConfineError},
+    threads,
     vm::{Vm, VmError, step, too_many},
 };
 
@@ -131,10 +132,8 @@ impl ParkedVcpus {
                     }
                 }
             };
-            let handle = thread::Builder::new()
-                .name(name)
-                .spawn(run)
-                .map_err(|source| VcpuError::Thread { id, source })?;
+            let handle =
+                threads::named(name).spawn(run).map_err(|source| VcpuError::Thread { id, source })?;
             waiting.vcpus.threads.push(Thread { handle, end });
             waiting.gates.push(gate);
             entering.push((id, confined));

@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -40,6 +40,7 @@ use crate::{
     },
     event_loop::borrow,
     memory::{Memory, MemoryError},
+    threads,
 };
 
 /// One may sync, one may wait for a disk, and one is left.
@@ -102,10 +103,7 @@ impl Workers {
                     }
                 }
             };
-            let thread = thread::Builder::new()
-                .name(name)
-                .spawn(run)
-                .map_err(|source| WorkerError::Spawn { source })?;
+            let thread = threads::named(name).spawn(run).map_err(|source| WorkerError::Spawn { source })?;
             workers.threads.push((shifts, thread));
             preparing.push(confined);
         }

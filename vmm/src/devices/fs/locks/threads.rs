@@ -6,7 +6,7 @@
 use std::{
     io,
     sync::{Arc, mpsc::channel},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use rustix::{io::Errno, thread::gettid};
@@ -18,7 +18,10 @@ use super::{
     request::Kind,
     waiting::{Thread, Waiting},
 };
-use crate::confine::{self, ConfineError};
+use crate::{
+    confine::{self, ConfineError},
+    threads,
+};
 
 /// Locks of strangers that can be waited for at once, each by one owner or by many.
 const THREADS: usize = 16;
@@ -72,10 +75,7 @@ impl Waiters {
                     }
                 }
             };
-            let thread = thread::Builder::new()
-                .name(name)
-                .spawn(run)
-                .map_err(|source| WaiterError::Spawn { source })?;
+            let thread = threads::named(name).spawn(run).map_err(|source| WaiterError::Spawn { source })?;
             waiters.threads.push(thread);
         }
         drop(ready);
