@@ -7,7 +7,7 @@ use ttrpc_codegen::{Codegen, Customize};
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let services = ["agent", "sandbox"];
-    let protos = services.map(|service| format!("proto/{service}.proto"));
+    let protos = ["agent", "sandbox", "pod"].map(|name| format!("proto/{name}.proto"));
     for proto in &protos {
         println!("cargo:rerun-if-changed={proto}");
     }
@@ -21,5 +21,6 @@ fn main() {
         .expect("generate ttrpc code");
     // The generated files carry inner attributes, so they must be modules of a file, not included themselves.
     let modules = services.map(|service| format!("pub mod {service};\npub mod {service}_ttrpc;\n"));
-    fs::write(out.join("services.rs"), modules.concat()).expect("write the list of services");
+    fs::write(out.join("services.rs"), modules.concat() + "pub mod pod;\n")
+        .expect("write the list of services");
 }

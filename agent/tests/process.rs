@@ -225,6 +225,29 @@ async fn a_further_process_lives_in_the_container() {
 }
 
 #[tokio::test]
+async fn a_container_that_pauses_needs_no_program_and_reaps_and_ends_on_a_signal() {
+    let Some(host) = host() else { return };
+    let mut pausing = spec(&["there-is-none"]);
+    pausing.pauses = true;
+    let (created, _streams) = host.create(&pausing).await.unwrap();
+    let container = host.start(created).await;
+
+    // The parent of the second `true` has ended before it is waited for.
+    let script = "(true &); for i in $(seq 10000); do
+        grep -q 'State:.Z' /proc/[0-9]*/status 2>/dev/null || { echo reaped; exit; }
+    done; grep Z /proc/[0-9]*/status";
+    let outcome = host.exec(&container, &process(&["sh", "-c", script])).await.unwrap();
+    assert_eq!(outcome.stdout, "reaped\n", "{outcome:?}");
+    let held = fs::read_dir(format!("/proc/{}/fd", container.pid)).unwrap().count();
+    assert_eq!(held, 3, "its streams alone");
+
+    pidfd_send_signal(&container.pidfd, Signal::TERM).unwrap();
+    assert_eq!(wait(container.pid), End::Code(143));
+    remove(&container.cgroup);
+    host.assert_clean();
+}
+
+#[tokio::test]
 async fn a_further_process_may_have_a_terminal_of_its_own() {
     let Some(host) = host() else { return };
     let (created, _streams) = host.create(&spec(&["sleep", "1000"])).await.unwrap();

@@ -137,7 +137,7 @@ fn take(json: &[u8]) {
     let dir = bundle();
     fs::write(dir.join("config.json"), json).expect("write config.json");
     let id = "fuzz".parse().expect("an id");
-    match load(dir, &id, &Policy::default()) {
+    match load(dir, &id, &Policy::default(), None) {
         Ok(taken) => {
             let sent = serde_json::to_vec(&taken.guest).expect("the guest's part is JSON");
             let read: ContainerSpec = serde_json::from_slice(&sent).expect("the agent reads it");

@@ -34,6 +34,11 @@ pub mod agent {
     pub use crate::generated::{agent::*, agent_ttrpc::*};
 }
 
+/// What CRI says of a pod: messages of `proto/pod.proto`.
+pub mod pod {
+    pub use crate::generated::pod::*;
+}
+
 /// The sandbox server's own RPCs: messages of `proto/sandbox.proto` and its ttrpc client and service trait.
 pub mod sandbox {
     pub use crate::generated::{sandbox::*, sandbox_ttrpc::*};

@@ -163,7 +163,7 @@ fn containers_of_a_pod_share_what_a_pod_shares() {
     let context = debug.linux.mut_or_insert_default().security_context.mut_or_insert_default();
     context.namespace_options.mut_or_insert_default().pid = api::NamespaceMode::POD.into();
     let debug = cri.started(&pod, debug);
-    assert!(cri.seen(&debug, &["ps"]).contains("sleep 1000000"));
+    assert!(cri.seen(&debug, &["ps"]).contains("container-init"));
 
     cri.seen(&server, &["sh", "-c", "echo shared > /dev/shm/file"]);
     assert_eq!(cri.seen(&first, &["cat", "/dev/shm/file"]), "shared\n");
@@ -204,6 +204,9 @@ fn a_pod_outlives_its_containerd_and_not_its_vmm() {
         until("it has ended", DEADLINE, || (!proxy.exists()).then_some(()));
     });
     assert_eq!(cri.exited(&ends).exit_code, 4);
+    until("its last output is in the log", DEADLINE, || {
+        cri.container_log("ends").contains(" stdout F ends\n").then_some(())
+    });
     assert!(cri.pod_is_ready(&pod));
     assert_eq!(cri.status(&id).state, api::ContainerState::CONTAINER_RUNNING.into());
     assert_eq!(boot(&cri, &id), before);
@@ -251,7 +254,7 @@ fn a_pod_cannot_have_the_host() {
     (context.privileged, context.namespace_options) = (true, MessageField::some(node));
     let id = cri.started(&pod, config);
     let seen = cri.seen(&id, &["ps"]);
-    assert!(seen.contains("sleep 1000000") && !seen.contains("containerd"), "{seen}");
+    assert!(seen.contains("container-init") && !seen.contains("containerd"), "{seen}");
     // Devices of the host are left out.
     let devices = cri.seen(&id, &["ls", "/dev"]);
     assert!(devices.contains("null") && !devices.contains("kvm"), "{devices}");

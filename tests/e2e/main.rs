@@ -35,6 +35,7 @@ mod privileges;
 mod process;
 mod resources;
 mod run;
+mod sandbox;
 mod schema;
 mod shim;
 mod size;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -144,6 +145,22 @@ fn a_client_that_takes_no_output_holds_up_nothing() {
     shim.kill("").unwrap();
     assert_eq!(shim.wait(""), 137);
     assert_eq!(shim.delete("").unwrap(), 137);
+    shim.end();
+}
+
+#[test]
+fn output_that_nobody_has_taken_at_the_end_waits_for_a_client() {
+    let host = TestHost::new();
+    let shim = Shim::start(&host, &host.bundle().sh("echo last words"), "");
+    let fifo = stalled(host.dir(), "out");
+    shim.create(&fifo).unwrap();
+    shim.start_process("");
+    assert_eq!(shim.wait(""), 0);
+    // As a containerd that was away: to open it waits for a writer, and to read it for the end.
+    let (sender, read) = mpsc::channel();
+    thread::spawn(move || sender.send(fs::read_to_string(fifo)));
+    assert_eq!(read.recv_timeout(DEADLINE).unwrap().unwrap(), "last words\n");
+    assert_eq!(shim.delete("").unwrap(), 0);
     shim.end();
 }
 

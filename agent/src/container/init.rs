@@ -180,7 +180,6 @@ impl<'a> Process<'a> {
         for step in &plan.steps {
             self.take(step)?;
         }
-        let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
         // What is left of the set-up lets go of the guest before the wait, not with the exec.
         self.sources = None;
         self.root.let_go();
@@ -194,6 +193,10 @@ impl<'a> Process<'a> {
         for step in &plan.last_steps {
             self.take(step)?;
         }
+        if plan.pauses {
+            pause();
+        }
+        let program = self.program.take().ok_or("the plan has no program").during("exec", "program")?;
         Err(program.exec())
     }
 
@@ -463,6 +466,20 @@ fn end_on_signals() {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
         // SAFETY: the handler calls only what is safe in a handler. The answer is an error for bad numbers alone.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
+/// Instead of a program: waits for a signal that ends it, and leaves no zombie of processes that have lost their parent.
+fn pause() -> ! {
+    let _ = rustix::thread::set_name(c"pause");
+    // SAFETY: what is ignored runs no code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    // The agent sees that it runs now, as it sees an exec: its socket is closed.
+    // SAFETY: nothing of this process uses or closes a descriptor any more, for it never leaves this function.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    loop {
+        // SAFETY: it waits for a signal.
+        unsafe { libc::pause() };
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Plan {
     pub(super) env: Vec<String>,
     /// Of a new container, just before its program.
     pub(super) start_hooks: Option<StartHooks>,
+    /// Instead of a program.
+    pub(super) pauses: bool,
 }
 
 /// How the process is forked, done by the launcher as root of the guest.
@@ -270,8 +272,15 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
         joined,
     };
     let inherited = Inherited { confinement: &spec.confinement, uid_mappings: &spec.uid_mappings };
-    let plan = finish(&spec.process, inherited, namespaces, kind, steps);
-    Ok(Plan { start_hooks: spec.start_hooks.clone(), ..plan })
+    let mut plan = finish(&spec.process, inherited, namespaces, kind, steps);
+    plan.start_hooks.clone_from(&spec.start_hooks);
+    if spec.pauses {
+        // Nothing of the container's is run, so a filter would bind the agent's own code alone.
+        plan.steps.retain(|step| *step != Step::FindProgram);
+        plan.last_steps.clear();
+        plan.pauses = true;
+    }
+    Ok(plan)
 }
 
 /// For a further process of a container that is in `namespaces`.
@@ -318,6 +327,7 @@ fn finish(
         args: process.args.clone(),
         env: process.env.clone(),
         start_hooks: None,
+        pauses: false,
     }
 }
 

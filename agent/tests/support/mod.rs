@@ -281,6 +281,7 @@ pub fn spec(args: &[&str]) -> ContainerSpec {
         NamespaceKind::Cgroup,
     ];
     ContainerSpec {
+        pauses: false,
         rootfs: Rootfs { source: share_path("c/rootfs"), readonly: false, propagation: None },
         process: process(args),
         namespaces: kinds.map(|kind| Namespace { kind, place: NamespacePlace::New }).into(),

@@ -25,6 +25,8 @@ use crate::{hook::StartHooks, id::ContainerId};
 pub struct ContainerSpec {
     pub rootfs: Rootfs,
     pub process: ProcessSpec,
+    /// No program is run: the first process waits for its end, and reaps. It holds the namespaces of a pod.
+    pub pauses: bool,
     /// Each kind at most once. A kind that is missing is shared with the sandbox (the guest's own).
     pub namespaces: Vec<Namespace>,
     /// The container of this sandbox whose namespaces those of place `Joined` are.

@@ -62,7 +62,7 @@ pub(super) fn container_plan(
         Some(any) if any.type_url == CONTAINER_PLAN => read("plan of the container", any),
         // What the operator allows beyond the default is the command's to know.
         _ => {
-            let bundle = spec::load(bundle, id, &Policy::default())?;
+            let bundle = spec::load(bundle, id, &Policy::default(), None)?;
             if bundle.host.hooks.is_empty() { Ok(ContainerPlan::of(&bundle)?) } else { Err(WireError::Hooks) }
         }
     }

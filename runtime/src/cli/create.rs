@@ -77,6 +77,12 @@ pub(super) struct Flags {
     /// Number of further descriptors to pass: 0, since none can be passed into a microVM
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
+    /// Run no program: the container holds its namespaces, for the shim
+    #[arg(long, hide = true)]
+    pause: bool,
+    /// Directory with what a pod gives its containers, for the shim
+    #[arg(long, hide = true, value_name = "DIR")]
+    pod_files: Option<PathBuf>,
     /// Name of the container
     #[arg(value_name = "ID")]
     id: String,
@@ -146,7 +152,9 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
         context.log.debug("--no-pivot has no meaning in a microVM");
     }
     let config = context.config()?;
-    let mut bundle = spec::load(&flags.bundle, id, &config.policy)?;
+    let pod_files = flags.pod_files.as_deref();
+    let mut bundle = spec::load(&flags.bundle, id, &config.policy, pod_files)?;
+    bundle.guest.pauses = flags.pause;
     let terminal = terminal(bundle.host.terminal, mode, flags.console_socket.as_deref())?;
     caller::inherit_limits(&mut bundle.guest.process);
     bundle.guest.process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);

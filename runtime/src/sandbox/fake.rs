@@ -68,6 +68,7 @@ pub(crate) fn spec(args: &[&str]) -> ContainerSpec {
     let source = "web/rootfs".to_owned().try_into().unwrap();
     let namespace = |kind| bulkhead_protocol::container::Namespace { kind, place: NamespacePlace::New };
     ContainerSpec {
+        pauses: false,
         rootfs: Rootfs { source, readonly: false, propagation: None },
         process: process(args),
         namespaces: vec![namespace(NamespaceKind::Pid), namespace(NamespaceKind::Mount)],

@@ -17,6 +17,7 @@ use super::{
     command::bulkhead,
     mounts::{self, MountError},
     place,
+    pod::{self, PodError},
 };
 use crate::{api::client::KILLED, log::note, store::connect_path, time::timestamp};
 
@@ -31,6 +32,8 @@ pub(super) enum CleanupError {
     Delete(#[source] io::Error),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error(transparent)]
+    Pod(#[from] PodError),
     #[error("remove the socket of a daemon that is gone")]
     Socket(#[source] io::Error),
     #[error("write the answer")]
@@ -49,6 +52,7 @@ pub(super) fn cleanup(arguments: &Arguments) -> Result<Vec<u8>, CleanupError> {
     };
     delete(&place::root(&arguments.namespace), id.as_str()).map_err(CleanupError::Delete)?;
     mounts::unmount_all(&mounts::rootfs(&bundle))?;
+    pod::clear(&place::pod(&arguments.namespace, id))?;
     forget(&place::socket(&arguments.namespace, id)).map_err(CleanupError::Socket)?;
     let exited_at = timestamp(SystemTime::now());
     let response = DeleteResponse { exit_status: KILLED.into(), exited_at, ..Default::default() };

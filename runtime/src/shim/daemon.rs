@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use containerd_shim_protos::shim_async::create_task;
+use containerd_shim_protos::{sandbox_async::create_sandbox, shim_async::create_task};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -18,8 +18,8 @@ use tokio::{
 use ttrpc::asynchronous::Server;
 
 use super::{
-    arguments::Arguments, command::Commands, events::Publisher, place, reaper::Reaper, service::TaskService,
-    tasks::Tasks,
+    arguments::Arguments, command::Commands, events::Publisher, place, reaper::Reaper,
+    sandbox::SandboxService, service::TaskService, tasks::Tasks,
 };
 use crate::log::note;
 
@@ -63,9 +63,10 @@ pub(super) fn serve(arguments: &Arguments) -> Result<(), DaemonError> {
         let namespace = arguments.namespace.clone();
         let commands = Commands { namespace, root, debug: arguments.debug, reaper };
         let publisher = Publisher::start(&arguments.namespace);
-        let tasks = Tasks::new(commands, publisher.clone());
+        let tasks = Tasks::new(commands, publisher.clone(), place::pod(&arguments.namespace, pod));
         let over = Arc::new(Notify::new());
-        let mut server = listen(listener, TaskService { tasks, over: over.clone() }).await?;
+        let sandbox = SandboxService::new(pod.clone(), tasks.clone(), over.clone());
+        let mut server = listen(listener, TaskService { tasks, over: over.clone() }, sandbox).await?;
         over.notified().await;
         publisher.flushed(LAST).await;
         let _ = tokio::time::timeout(LAST, server.shutdown()).await;
@@ -88,7 +89,11 @@ fn stay() -> Result<(), DaemonError> {
     Ok(())
 }
 
-async fn listen(listener: UnixListener, service: TaskService) -> Result<Server, DaemonError> {
+async fn listen(
+    listener: UnixListener,
+    service: TaskService,
+    sandbox: SandboxService,
+) -> Result<Server, DaemonError> {
     listener.set_nonblocking(true).map_err(failed("listen"))?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(failed("listen"))?;
     let service = Arc::new(service);
@@ -98,6 +103,7 @@ async fn listen(listener: UnixListener, service: TaskService) -> Result<Server, 
         let services = create_task(service.clone()).into_values().map(|service| (name.to_owned(), service));
         server = server.register_service(services.collect());
     }
+    server = server.register_service(create_sandbox(Arc::new(sandbox)));
     server.start().await.map_err(DaemonError::Serve)?;
     Ok(server)
 }

@@ -2,6 +2,7 @@
 //!
 //!   /run/containerd/bulkhead/state/NAMESPACE   state of the containers, the command's `--root`
 //!   /run/containerd/bulkhead/s/NAMESPACE-POD   socket of a daemon
+//!   /run/containerd/bulkhead/pods/NAMESPACE/POD   bundle and files of a pod that containerd has made none for
 //!
 //! containerd empties /run at a boot, and so is this.
 
@@ -32,6 +33,11 @@ pub(super) fn root(namespace: &str) -> PathBuf {
     Path::new(HOME).join("state").join(namespace)
 }
 
+/// The bundle of a pod's sandbox, when the shim makes it.
+pub(super) fn pod(namespace: &str, pod: &ContainerId) -> PathBuf {
+    Path::new(HOME).join("pods").join(namespace).join(pod.as_str())
+}
+
 /// The socket of the daemon that serves `pod`.
 pub(super) fn socket(namespace: &str, pod: &ContainerId) -> PathBuf {
     let directory = Path::new(HOME).join("s");
@@ -49,7 +55,13 @@ pub(super) fn socket(namespace: &str, pod: &ContainerId) -> PathBuf {
 #[derive(Debug, Default, Deserialize)]
 struct Spec {
     annotations: Option<BTreeMap<String, String>>,
+    process: Option<Process>,
     linux: Option<Linux>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Process {
+    args: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -82,15 +94,29 @@ pub(super) fn pod_of(bundle: &Path, id: &ContainerId) -> io::Result<ContainerId>
     pod.map_or_else(|| Ok(id.clone()), |pod| pod.parse().map_err(io::Error::other))
 }
 
-/// Whether a bundle asks for a scope of systemd: `cgroupsPath` is slice:prefix:name. docker, and CRI with options that are not
-/// runc's, say so in no other way.
-///
+/// What a bundle asks of the command that makes its container.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wishes {
+    /// A scope of systemd: `cgroupsPath` is slice:prefix:name. docker, and CRI with options that are not runc's, say so in no
+    /// other way.
+    pub(super) scope: bool,
+    /// Nothing but to wait, as the pause container of a pod does: the guest's agent can do that without a program.
+    pub(super) pause: bool,
+}
+
 /// # Errors
 /// As for `pod_of`.
-pub(super) fn asks_for_scope(bundle: &Path) -> io::Result<bool> {
-    let path = spec(bundle)?.linux.and_then(|linux| linux.cgroups_path).unwrap_or_default();
+pub(super) fn wishes_of(bundle: &Path) -> io::Result<Wishes> {
+    let spec = spec(bundle)?;
+    let path = spec.linux.and_then(|linux| linux.cgroups_path).unwrap_or_default();
     let parts: Vec<&str> = path.split(':').collect();
-    Ok(matches!(parts[..], [slice, _, _] if slice.ends_with(".slice")) && !path.contains('/'))
+    let annotations = spec.annotations.unwrap_or_default();
+    let is_sandbox = POD.iter().any(|(kind, _)| annotations.get(*kind).is_some_and(|kind| kind == "sandbox"));
+    let args = spec.process.and_then(|process| process.args).unwrap_or_default();
+    Ok(Wishes {
+        scope: matches!(parts[..], [slice, _, _] if slice.ends_with(".slice")) && !path.contains('/'),
+        pause: is_sandbox && args == ["/pause"],
+    })
 }
 
 #[cfg(test)]

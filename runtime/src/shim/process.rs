@@ -2,13 +2,22 @@
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
-use super::{pump::Pumps, reaper::Status, stdio::Asked, terminal::Terminal};
+use super::{
+    pump::Pumps,
+    reaper::Status,
+    stdio::{Asked, Outputs},
+    terminal::Terminal,
+};
 use crate::store;
+
+/// Between two looks at whether output has been taken: a client that reads sees the end after the first ones.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(200);
 
 /// Where a process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +36,12 @@ pub(super) struct Exit {
 
 /// What is held on the host for it.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     /// What brings its input, until `CloseIO`.
-    input: Option<Pumps>,
-    terminal: Option<Terminal>,
+    pub(super) input: Option<Pumps>,
+    pub(super) terminal: Option<Terminal>,
+    /// Until they have been taken, or it is deleted.
+    pub(super) outputs: Outputs,
 }
 
 #[derive(Debug)]
@@ -60,9 +71,9 @@ impl Process {
     }
 
     /// It is there, and this is what stands for it.
-    pub(super) fn is_made(&self, proxy: store::Process, input: Option<Pumps>, terminal: Option<Terminal>) {
+    pub(super) fn is_made(&self, proxy: store::Process, held: Held) {
         *lock(&self.proxy) = Some(proxy);
-        *lock(&self.held) = Held { input, terminal };
+        *lock(&self.held) = held;
     }
 
     /// 0: there is none yet. It stays what it was when the process has ended.
@@ -111,6 +122,21 @@ impl Process {
                 return Exit { status: Status::MAX, at: SystemTime::now() };
             }
         }
+    }
+
+    /// Of one that has ended: lets go of its outputs as soon as a client has taken what is in them. A fifo does not tell when it
+    /// becomes empty, so this looks, less and less often.
+    pub(super) async fn outputs_taken(&self) {
+        let mut pause = FIRST_LOOK;
+        while !lock(&self.held).outputs.are_taken() {
+            sleep(pause).await;
+            pause = (2 * pause).min(LAST_LOOK);
+        }
+    }
+
+    /// Nobody has use for what is left of its output.
+    pub(super) fn forget_outputs(&self) {
+        lock(&self.held).outputs = Outputs::default();
     }
 
     pub(super) fn close_input(&self) {

@@ -27,25 +27,30 @@ use tokio::sync::Notify;
 use ttrpc::{Code, asynchronous::TtrpcContext, get_status};
 
 use super::{
+    pod::PodError,
     process::{Exit, Phase, Process},
     stdio::Asked,
-    tasks::{Creation, TaskError, Tasks},
+    tasks::{Creation, Kind, TaskError, Tasks},
 };
 use crate::{
-    api::{client::CallError, container::RequestError, no_metrics},
+    api::{
+        client::{CallError, Server},
+        container::RequestError,
+        no_metrics,
+    },
     time::timestamp,
 };
 
 /// The type of the options that containerd sends when it has none of ours: those of runc.
 const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
 
-type Answer<T> = Result<T, ttrpc::Error>;
+pub(super) type Answer<T> = Result<T, ttrpc::Error>;
 
-fn refused(code: Code, message: impl Into<String>) -> ttrpc::Error {
+pub(super) fn refused(code: Code, message: impl Into<String>) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message.into()))
 }
 
-fn invalid(error: &IdError) -> ttrpc::Error {
+pub(super) fn invalid(error: &IdError) -> ttrpc::Error {
     refused(Code::INVALID_ARGUMENT, error.to_string())
 }
 
@@ -57,7 +62,8 @@ impl From<TaskError> for ttrpc::Error {
                 Code::NOT_FOUND
             }
             TaskError::Phase(_) => Code::FAILED_PRECONDITION,
-            TaskError::Stdio(_) => Code::INVALID_ARGUMENT,
+            TaskError::Pod(PodError::Io { .. }) => Code::UNKNOWN,
+            TaskError::Stdio(_) | TaskError::Pod(_) => Code::INVALID_ARGUMENT,
             TaskError::Execs(_) => Code::RESOURCE_EXHAUSTED,
             TaskError::Request(RequestError::Call(CallError::Refused { code, .. })) => *code,
             TaskError::Mount(_)
@@ -107,7 +113,7 @@ impl TaskService {
 }
 
 /// An operation that a client's going away must not cut in half.
-async fn whole<T: Send + 'static>(
+pub(super) async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, TaskError>> + Send + 'static,
 ) -> Answer<T> {
     match tokio::spawn(work).await {
@@ -131,7 +137,21 @@ fn bundle(text: &str) -> Answer<PathBuf> {
     }
 }
 
-fn exited(exit: Option<Exit>) -> (u32, MessageField<Timestamp>) {
+/// The figures of a container, all 0 when it has ended: callers ask also for one that has just stopped, and an error would cost
+/// them the figures of all others.
+pub(super) async fn stats_of(tasks: &Tasks, task: &Arc<super::tasks::Task>) -> Answer<StatsResponse> {
+    if task.init.phase() != Phase::Stopped {
+        let request = StatsRequest { id: task.id.to_string(), ..Default::default() };
+        let stats = async move |server: Server, context| server.task.stats(context, &request).await;
+        if let Ok(stats) = tasks.call(task, stats).await {
+            return Ok(stats);
+        }
+    }
+    let none = no_metrics().map_err(|error| refused(Code::INTERNAL, error.to_string()))?;
+    Ok(StatsResponse { stats: Some(none).into(), ..Default::default() })
+}
+
+pub(super) fn exited(exit: Option<Exit>) -> (u32, MessageField<Timestamp>) {
     exit.map_or_else(Default::default, |exit| (exit.status.into(), timestamp(exit.at)))
 }
 
@@ -143,6 +163,7 @@ impl Task for TaskService {
         }
         let creation = Creation {
             id: Subject::parse(&request.id, "")?.container,
+            kind: Kind::Task,
             bundle: bundle(&request.bundle)?,
             systemd_cgroup: wants_systemd(request.options.as_ref()),
             rootfs: request.rootfs,
@@ -261,25 +282,12 @@ impl Task for TaskService {
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> Answer<Empty> {
         let task = self.task(&request.id)?;
-        let update = async move |server: crate::api::client::Server, context| {
-            server.task.update(context, &request).await
-        };
+        let update = async move |server: Server, context| server.task.update(context, &request).await;
         Ok(self.tasks.call(&task, update).await?)
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> Answer<StatsResponse> {
-        let task = self.task(&request.id)?;
-        if matches!(task.init.phase(), Phase::Running | Phase::Paused | Phase::Created) {
-            let stats = async move |server: crate::api::client::Server, context| {
-                server.task.stats(context, &request).await
-            };
-            if let Ok(stats) = self.tasks.call(&task, stats).await {
-                return Ok(stats);
-            }
-        }
-        // Callers ask also for a container that has just stopped, and an error would cost them the figures of all others.
-        let none = no_metrics().map_err(|error| refused(Code::INTERNAL, error.to_string()))?;
-        Ok(StatsResponse { stats: Some(none).into(), ..Default::default() })
+        stats_of(&self.tasks, &self.task(&request.id)?).await
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> Answer<Empty> {

@@ -6,7 +6,8 @@
 //!   binary:///path     a program that takes both outputs (`logger`)
 //!
 //! A fifo for output is opened for reading as well: then a client that is not there yet is no wait, and one that has gone (a
-//! containerd that restarts) is no broken pipe. Input comes through a pipe of ours, since a fifo without a client reads as ended:
+//! containerd that restarts) is no broken pipe. The daemon keeps a descriptor of it beyond the end of the process, until what is
+//! in it has been taken (`Outputs`): bytes in a fifo are gone with the last descriptor. Input comes through a pipe of ours, since a fifo without a client reads as ended:
 //! a thread waits for the client, and for its end.
 
 use std::{
@@ -19,7 +20,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::OFlags, pipe::PipeFlags};
+use rustix::{
+    fs::{FileType, OFlags},
+    pipe::PipeFlags,
+};
 
 use super::{
     command::Streams,
@@ -35,6 +39,8 @@ pub(super) enum StdioError {
     Scheme(String),
     #[error("{0:?} is not an absolute path")]
     Relative(String),
+    #[error("keep a stream")]
+    Keep(#[source] io::Error),
     #[error("start the logger {}", path.display())]
     Logger { path: PathBuf, source: io::Error },
 }
@@ -79,6 +85,28 @@ pub(super) struct Opened {
     pub(super) streams: Streams,
     /// Dropped by `CloseIO`.
     pub(super) input: Option<Pumps>,
+    pub(super) outputs: Outputs,
+}
+
+/// The fifos that a client takes a process's output from.
+#[derive(Debug, Default)]
+pub(super) struct Outputs(Vec<OwnedFd>);
+
+impl Outputs {
+    /// # Errors
+    /// As dup(2).
+    pub(super) fn of<'a>(streams: impl IntoIterator<Item = &'a OwnedFd>) -> io::Result<Self> {
+        let is_fifo = |fd: &&OwnedFd| {
+            rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+        };
+        streams.into_iter().filter(is_fifo).map(OwnedFd::try_clone).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Lets go of those that are empty; true when none is left. A client sees the end of a stream then.
+    pub(super) fn are_taken(&mut self) -> bool {
+        self.0.retain(|fd| rustix::io::ioctl_fionread(fd).is_ok_and(|bytes| bytes > 0));
+        self.0.is_empty()
+    }
 }
 
 /// Whose the streams are: what a logger is told.
@@ -98,7 +126,8 @@ pub(super) fn open(asked: &Asked, owner: Owner<'_>) -> Result<Opened, StdioError
         None => (None, None),
     };
     let (stdout, stderr) = outputs(asked, owner)?;
-    Ok(Opened { streams: Streams { stdin, stdout, stderr }, input })
+    let outputs = kept(asked, [&stdout, &stderr])?;
+    Ok(Opened { streams: Streams { stdin, stdout, stderr }, input, outputs })
 }
 
 /// Opens the outputs of a process; both go to the logger that standard output names.
@@ -116,6 +145,17 @@ pub(super) fn outputs(
         return Ok((Some(outputs.stdout), Some(outputs.stderr)));
     }
     Ok((output(&asked.stdout)?, output(&asked.stderr)?))
+}
+
+/// What is kept of the outputs of a process. A logger reads until the end by itself.
+///
+/// # Errors
+/// As dup(2).
+pub(super) fn kept(asked: &Asked, streams: [&Option<OwnedFd>; 2]) -> Result<Outputs, StdioError> {
+    if matches!(place(&asked.stdout)?, Place::Logged(_)) {
+        return Ok(Outputs::default());
+    }
+    Outputs::of(streams.into_iter().flatten()).map_err(StdioError::Keep)
 }
 
 /// What the process reads, and what is copied into it.

@@ -26,6 +26,7 @@ use containerd_shim_protos::{
         TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskPaused, TaskResumed, TaskStart,
     },
 };
+use protobuf::MessageFull;
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -33,11 +34,11 @@ use super::{
     events::Publisher,
     mounts::{self, MountError},
     place,
-    process::{Exit, Phase, Process, lock},
-    pump::Pumps,
+    pod::PodError,
+    process::{Exit, Held, Phase, Process, lock},
     reaper::Status,
     stdio::{self, Asked, Owner, StdioError},
-    terminal::{Console, Terminal, TerminalError},
+    terminal::{Console, TerminalError},
 };
 use crate::{
     api::{
@@ -73,6 +74,8 @@ pub(super) enum TaskError {
     #[error("container {0} has {EXECS_MAX} execs")]
     Execs(String),
     #[error(transparent)]
+    Pod(#[from] PodError),
+    #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]
     Stdio(#[from] StdioError),
@@ -101,9 +104,19 @@ pub(super) struct Exec {
     started: AtomicBool,
 }
 
+/// What a container is to containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A task.
+    Task,
+    /// The sandbox of a pod, of which no event of a task tells.
+    Sandbox,
+}
+
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) id: ContainerId,
+    kind: Kind,
     pub(super) bundle: PathBuf,
     pub(super) init: Process,
     execs: Mutex<BTreeMap<ExecId, Arc<Exec>>>,
@@ -114,6 +127,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) struct Creation {
     pub(super) id: ContainerId,
+    pub(super) kind: Kind,
     pub(super) bundle: PathBuf,
     pub(super) rootfs: Vec<Mount>,
     pub(super) asked: Asked,
@@ -130,12 +144,25 @@ enum Slot {
 pub(super) struct Tasks {
     commands: Commands,
     publisher: Publisher,
+    /// What the pod gives its containers, once it is there.
+    pod_files: PathBuf,
     table: Mutex<BTreeMap<ContainerId, Slot>>,
 }
 
 impl Tasks {
-    pub(super) fn new(commands: Commands, publisher: Publisher) -> Arc<Self> {
-        Arc::new(Self { commands, publisher, table: Mutex::default() })
+    pub(super) fn new(commands: Commands, publisher: Publisher, pod_files: PathBuf) -> Arc<Self> {
+        Arc::new(Self { commands, publisher, pod_files, table: Mutex::default() })
+    }
+
+    /// Tells containerd what has become of a task.
+    fn tell<E: MessageFull>(&self, task: &Task, what: &str, event: &E) {
+        if task.kind == Kind::Task {
+            self.publisher.send(what, event);
+        }
+    }
+
+    pub(super) fn pod_files(&self) -> &Path {
+        &self.pod_files
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -175,12 +202,12 @@ impl Tasks {
     }
 
     async fn make(&self, creation: Creation) -> Result<Arc<Task>, TaskError> {
-        let Creation { id, bundle, rootfs, asked, systemd_cgroup } = creation;
+        let Creation { id, kind, bundle, rootfs, asked, systemd_cgroup } = creation;
         let target = mounts::rootfs(&bundle);
         let (mounted, at) = (rootfs.clone(), target.clone());
         blocking(move || Ok(mounts::mount_all(&mounted, &at)?)).await?;
-        let made = self.make_mounted(&id, &bundle, &asked, systemd_cgroup).await;
-        let (proxy, input, terminal) = match made {
+        let made = self.make_mounted(&id, kind, &bundle, &asked, systemd_cgroup).await;
+        let (proxy, held) = match made {
             Ok(made) => made,
             Err(error) => {
                 if !rootfs.is_empty() {
@@ -190,7 +217,7 @@ impl Tasks {
             }
         };
         let init = Process::new(asked.clone());
-        init.is_made(proxy, input, terminal);
+        init.is_made(proxy, held);
         let io = TaskIO {
             stdin: asked.stdin,
             stdout: asked.stdout,
@@ -206,24 +233,33 @@ impl Tasks {
             pid: proxy.pid,
             ..Default::default()
         };
-        self.publisher.send("create", &event);
-        Ok(Arc::new(Task { id, bundle, init, execs: Mutex::default(), ooms: Mutex::default() }))
+        let task = Task { id, kind, bundle, init, execs: Mutex::default(), ooms: Mutex::default() };
+        self.tell(&task, "create", &event);
+        Ok(Arc::new(task))
     }
 
     async fn make_mounted(
         &self,
         id: &ContainerId,
+        kind: Kind,
         bundle: &Path,
         asked: &Asked,
         systemd_cgroup: bool,
     ) -> Result<Made, TaskError> {
         let mut arguments: Vec<OsString> = Vec::new();
         let named = bundle.to_owned();
-        let asks = move || place::asks_for_scope(&named).map_err(io("read the bundle"));
-        if systemd_cgroup || blocking(asks).await? {
+        let wishes = move || place::wishes_of(&named).map_err(io("read the bundle"));
+        let wishes = blocking(wishes).await?;
+        if systemd_cgroup || wishes.scope {
             arguments.push("--systemd-cgroup".into());
         }
         arguments.extend(["create".into(), "--bundle".into(), bundle.into()]);
+        if kind == Kind::Sandbox || wishes.pause {
+            arguments.push("--pause".into());
+        }
+        if kind == Kind::Task && self.pod_files.is_dir() {
+            arguments.extend(["--pod-files".into(), self.pod_files.clone().into()]);
+        }
         self.run_for(arguments, id, asked, bundle, CREATED).await
     }
 
@@ -240,19 +276,22 @@ impl Tasks {
         let pid_file = pid_file.map_err(io("make a file for the pid"))?.into_temp_path();
         arguments.extend(["--pid-file".into(), pid_file.as_os_str().to_owned()]);
         let owner = Owner { container: id.as_str(), namespace: &self.commands.namespace };
-        let (streams, input, console) = if asked.terminal {
+        let (streams, mut held, console) = if asked.terminal {
             let console = Console::new(asked, owner)?;
             arguments.extend(["--console-socket".into(), console.path().into()]);
-            (Streams::none(), None, Some(console))
+            (Streams::none(), Held::default(), Some(console))
         } else {
-            let stdio::Opened { streams, input } = stdio::open(asked, owner)?;
-            (streams, input, None)
+            let stdio::Opened { streams, input, outputs } = stdio::open(asked, owner)?;
+            (streams, Held { input, outputs, terminal: None }, None)
         };
         arguments.push(id.as_str().into());
         self.commands.run(arguments, streams, bundle, patience).await?;
         let proxy = read_process(&pid_file).map_err(io("find the new process"))?;
-        let terminal = console.map(Console::take).transpose()?;
-        Ok((proxy, input, terminal))
+        if let Some(console) = console {
+            let (terminal, outputs) = console.take()?;
+            (held.terminal, held.outputs) = (Some(terminal), outputs);
+        }
+        Ok((proxy, held))
     }
 
     /// Lets the program of a container run; its pid on the host.
@@ -266,7 +305,7 @@ impl Tasks {
         self.commands.run(arguments, Streams::none(), &task.bundle, STARTED).await?;
         task.init.set_phase(Phase::Running);
         let (container_id, pid) = (task.id.to_string(), task.init.pid());
-        self.publisher.send("start", &TaskStart { container_id, pid, ..Default::default() });
+        self.tell(&task, "start", &TaskStart { container_id, pid, ..Default::default() });
         Ok(pid)
     }
 
@@ -294,7 +333,7 @@ impl Tasks {
             id,
             Arc::new(Exec { process: Process::new(asked), spec, started: AtomicBool::new(false) }),
         );
-        self.publisher.send("exec-added", &event);
+        self.tell(task, "exec-added", &event);
         Ok(())
     }
 
@@ -310,7 +349,7 @@ impl Tasks {
         arguments.extend([id.as_str().into(), "--process".into(), file.as_os_str().into()]);
         let asked = exec.process.asked.clone();
         let made = self.run_for(arguments, &task.id, &asked, &task.bundle, STARTED).await;
-        let (proxy, input, terminal) = match made {
+        let (proxy, held) = match made {
             Ok(made) => made,
             Err(error) => {
                 // It has ended before it began: who waits for it hears so.
@@ -318,7 +357,7 @@ impl Tasks {
                 return Err(error);
             }
         };
-        exec.process.is_made(proxy, input, terminal);
+        exec.process.is_made(proxy, held);
         exec.process.set_phase(Phase::Running);
         let event = TaskExecStarted {
             container_id: task.id.to_string(),
@@ -326,7 +365,7 @@ impl Tasks {
             pid: proxy.pid,
             ..Default::default()
         };
-        self.publisher.send("exec-started", &event);
+        self.tell(&task, "exec-started", &event);
         tokio::spawn(self.clone().watch_exec(task, id, exec));
         Ok(proxy.pid)
     }
@@ -366,7 +405,7 @@ impl Tasks {
         .await?;
         task.init.set_phase(Phase::Paused);
         let container_id = task.id.to_string();
-        self.publisher.send("paused", &TaskPaused { container_id, ..Default::default() });
+        self.tell(&task, "paused", &TaskPaused { container_id, ..Default::default() });
         Ok(())
     }
 
@@ -379,7 +418,7 @@ impl Tasks {
         .await?;
         task.init.set_phase(Phase::Running);
         let container_id = task.id.to_string();
-        self.publisher.send("resumed", &TaskResumed { container_id, ..Default::default() });
+        self.tell(&task, "resumed", &TaskResumed { container_id, ..Default::default() });
         Ok(())
     }
 
@@ -429,6 +468,7 @@ impl Tasks {
             note(&format!("delete {}: {error}", task.id));
             delete(true).await?;
         }
+        task.init.forget_outputs();
         let target = mounts::rootfs(&task.bundle);
         blocking(move || Ok(mounts::unmount_all(&target)?)).await?;
         let exit = task.init.exit();
@@ -441,7 +481,7 @@ impl Tasks {
             ..Default::default()
         };
         lock(&self.table).remove(&task.id);
-        self.publisher.send("delete", &event);
+        self.tell(&task, "delete", &event);
         Ok((task.init.pid(), exit))
     }
 
@@ -452,6 +492,7 @@ impl Tasks {
             return Err(TaskError::Phase("the exec runs: kill it first"));
         }
         lock(&task.execs).remove(id);
+        exec.process.forget_outputs();
         if let Some(proxy) = exec.process.proxy() {
             spawn_blocking(move || end(&proxy, DRAINED));
         }
@@ -467,10 +508,14 @@ fn end(process: &store::Process, patience: Duration) -> Result<(), TaskError> {
     process.kill().map_err(io("kill a process"))
 }
 
-/// A proxy, what brings its input, and its terminal.
-type Made = (store::Process, Option<Pumps>, Option<Terminal>);
+/// A proxy, and what is held for it.
+type Made = (store::Process, Held);
 
 impl Task {
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     pub(super) fn exec(&self, id: &ExecId) -> Result<Arc<Exec>, TaskError> {
         lock(&self.execs).get(id).cloned().ok_or_else(|| TaskError::NoExec(id.to_string()))
     }

@@ -19,7 +19,7 @@ use rustix::{
 use super::{
     place,
     pump::{Pumps, unwaiting},
-    stdio::{self, Asked, Owner, StdioError},
+    stdio::{self, Asked, Outputs, Owner, StdioError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,7 @@ pub(super) struct Console {
     listener: UnixListener,
     input: Option<OwnedFd>,
     output: Option<OwnedFd>,
+    outputs: Outputs,
 }
 
 impl Console {
@@ -48,10 +49,11 @@ impl Console {
         // In a terminal the end of input is a character, and not the end of the fifo.
         let input = stdio::output(&asked.stdin)?;
         let (output, _) = stdio::outputs(asked, owner)?;
+        let outputs = stdio::kept(asked, [&output, &None])?;
         let directory = tempfile::tempdir_in(place::HOME).map_err(TerminalError::Socket)?;
         let listener = UnixListener::bind(directory.path().join("console")).map_err(TerminalError::Socket)?;
         listener.set_nonblocking(true).map_err(TerminalError::Socket)?;
-        Ok(Self { directory, listener, input, output })
+        Ok(Self { directory, listener, input, output, outputs })
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -62,9 +64,10 @@ impl Console {
     ///
     /// # Errors
     /// None was sent.
-    pub(super) fn take(self) -> Result<Terminal, TerminalError> {
+    pub(super) fn take(self) -> Result<(Terminal, Outputs), TerminalError> {
         let master = self.receive().map_err(TerminalError::Receive)?;
-        Terminal::start(master, self.input, self.output).map_err(TerminalError::Receive)
+        let terminal = Terminal::start(master, self.input, self.output).map_err(TerminalError::Receive)?;
+        Ok((terminal, self.outputs))
     }
 
     fn receive(&self) -> io::Result<OwnedFd> {

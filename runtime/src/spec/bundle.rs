@@ -19,7 +19,7 @@ use super::{
     Bundle, Hooks, HostPart, Policy, Profile, SpecError, devices, hooks, memory_policy,
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
-    net_devices, personality,
+    net_devices, personality, pod_files,
     process::{self, check_absolute, refuse_nul},
     raw, resources, seccomp, sysctl, vm,
 };
@@ -27,10 +27,18 @@ use super::{
 /// `__NEW_UTS_LEN`.
 const UTS_NAME_MAX: usize = 64;
 
-pub(super) fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, SpecError> {
+pub(super) fn load(
+    dir: &Path,
+    id: &ContainerId,
+    policy: &Policy,
+    pod_files: Option<&Path>,
+) -> Result<Bundle, SpecError> {
     let dir = fs::canonicalize(dir).map_err(|source| SpecError::Bundle { path: dir.to_owned(), source })?;
     let json = read_capped(&dir.join("config.json"))?;
-    let spec: raw::Spec = raw::parse(&json, "config.json", "")?;
+    let mut spec: raw::Spec = raw::parse(&json, "config.json", "")?;
+    if let Some(pod_files) = pod_files {
+        pod_files::add(&mut spec, pod_files);
+    }
     let (host, guest, seccomp) = split(&spec, &dir, id, policy)?;
     Ok(Bundle { dir, json, host, guest, seccomp })
 }
@@ -106,6 +114,7 @@ fn split(
         namespaces: namespaces.0,
         join: None,
         process,
+        pauses: false,
         start_hooks: start_hooks(&hooks, spec, dir, id),
     };
     check_size(&guest)?;

@@ -57,7 +57,7 @@ impl Fixture {
 
     pub(crate) fn load_within(&self, policy: &Policy) -> Result<Bundle, SpecError> {
         std::fs::write(self.dir().join("config.json"), self.json()).unwrap();
-        load(self.dir(), &"web".parse().unwrap(), policy)
+        load(self.dir(), &"web".parse().unwrap(), policy, None)
     }
 
     pub(crate) fn guest(&self) -> ContainerSpec {

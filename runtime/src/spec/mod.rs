@@ -18,6 +18,7 @@ mod namespaces;
 mod net_devices;
 mod options;
 mod personality;
+mod pod_files;
 mod policy;
 mod process;
 mod raw;
@@ -49,6 +50,7 @@ pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POL
 pub(crate) use namespaces::names as namespace_names;
 pub use net_devices::NetDevice;
 pub(crate) use options::names as mount_option_names;
+pub(crate) use pod_files::{HOSTNAME, HOSTS, RESOLV_CONF, SHARED_MEMORY};
 pub use policy::{AllowedSysctls, Apparmor, Policy};
 pub use seccomp::Profile;
 pub(crate) use seccomp::{
@@ -204,11 +206,17 @@ pub struct ExecFlags {
 }
 
 /// Reads and checks the bundle at `dir` for a container to be named `id`, within what the operator allows.
+/// `pod_files`: a directory with what its pod gives it.
 ///
 /// # Errors
 /// The first thing that is wrong or not supported, by its JSON path.
-pub fn load(dir: &Path, id: &ContainerId, policy: &Policy) -> Result<Bundle, SpecError> {
-    bundle::load(dir, id, policy)
+pub fn load(
+    dir: &Path,
+    id: &ContainerId,
+    policy: &Policy,
+    pod_files: Option<&Path>,
+) -> Result<Bundle, SpecError> {
+    bundle::load(dir, id, policy, pod_files)
 }
 
 /// A process, and its fields that are accepted and not honoured: one line for each, to be logged.

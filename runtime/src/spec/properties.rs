@@ -56,7 +56,7 @@ proptest! {
             }
         }
         std::fs::write(directory.dir().join("config.json"), spec.to_string()).unwrap();
-        match super::load(directory.dir(), &"web".parse().unwrap(), &super::Policy::default()) {
+        match super::load(directory.dir(), &"web".parse().unwrap(), &super::Policy::default(), None) {
             Ok(taken) => prop_assert!(!taken.json.is_empty()),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
@@ -66,7 +66,7 @@ proptest! {
     fn any_bytes_are_no_bundle_or_one(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let directory = bundle();
         std::fs::write(directory.dir().join("config.json"), &bytes).unwrap();
-        prop_assert!(super::load(directory.dir(), &"web".parse().unwrap(), &super::Policy::default()).is_err());
+        prop_assert!(super::load(directory.dir(), &"web".parse().unwrap(), &super::Policy::default(), None).is_err());
     }
 
     #[test]

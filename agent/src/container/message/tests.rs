@@ -15,6 +15,7 @@ fn a_plan_larger_than_a_packet_comes_through_whole() {
         steps: vec![Step::NewSession, Step::EnterDirectory("/".into())],
         args: vec!["x".repeat(2 << 20)],
         start_hooks: None,
+        pauses: false,
         env: vec!["A=\n".into()],
     };
     assert_eq!(read_plan(write_plan(&plan).unwrap()).unwrap(), plan);

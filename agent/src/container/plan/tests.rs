@@ -41,6 +41,7 @@ fn process() -> ProcessSpec {
 pub(in crate::container) fn spec() -> ContainerSpec {
     let kinds = [NamespaceKind::Pid, NamespaceKind::Mount, NamespaceKind::Ipc, NamespaceKind::Uts];
     ContainerSpec {
+        pauses: false,
         rootfs: Rootfs { source: share("web/rootfs"), readonly: false, propagation: None },
         process: process(),
         namespaces: kinds.map(|kind| Namespace { kind, place: NamespacePlace::New }).into(),

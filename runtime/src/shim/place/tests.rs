@@ -15,7 +15,7 @@ fn pod(config: &str) -> io::Result<String> {
 #[test]
 fn a_path_of_the_form_that_systemd_has_asks_for_a_scope() {
     let asks = |path: &str| {
-        asks_for_scope(bundle(&format!(r#"{{"linux": {{"cgroupsPath": "{path}"}}}}"#)).path()).unwrap()
+        wishes_of(bundle(&format!(r#"{{"linux": {{"cgroupsPath": "{path}"}}}}"#)).path()).unwrap().scope
     };
     assert!(asks("system.slice:docker:4eb6d8ce"));
     assert!(asks("kubepods-burstable-pod1.slice:cri-containerd:4eb6d8ce"));
@@ -25,9 +25,21 @@ fn a_path_of_the_form_that_systemd_has_asks_for_a_scope() {
         assert!(!asks(path), "{path}");
     }
     for empty in ["{}", r#"{"linux": null}"#, r#"{"linux": {"cgroupsPath": null}}"#] {
-        assert!(!asks_for_scope(bundle(empty).path()).unwrap(), "{empty}");
+        assert_eq!(wishes_of(bundle(empty).path()).unwrap(), Wishes::default(), "{empty}");
     }
-    assert!(!asks_for_scope(Path::new("/nowhere")).unwrap());
+    assert_eq!(wishes_of(Path::new("/nowhere")).unwrap(), Wishes::default());
+}
+
+#[test]
+fn only_the_sandbox_of_a_pod_pauses_and_only_without_a_program_of_its_own() {
+    let pauses = |kind: &str, args: &str| {
+        let kind = format!(r#"{{"io.kubernetes.cri.container-type": "{kind}"}}"#);
+        let config = format!(r#"{{"annotations": {kind}, "process": {{"args": {args}}}}}"#);
+        wishes_of(bundle(&config).path()).unwrap().pause
+    };
+    assert!(pauses("sandbox", r#"["/pause"]"#));
+    assert!(!pauses("sandbox", r#"["/pause", "-v"]"#) && !pauses("sandbox", r#"["/init"]"#));
+    assert!(!pauses("container", r#"["/pause"]"#) && !pauses("sandbox", "null"));
 }
 
 #[test]

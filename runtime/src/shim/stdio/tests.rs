@@ -76,3 +76,19 @@ fn what_is_no_stream_is_refused() {
     assert!(matches!(output("relative"), Err(StdioError::Relative(_))));
     assert!(matches!(output("/nowhere/fifo"), Err(StdioError::Open { .. })));
 }
+
+#[test]
+fn the_output_of_a_process_is_kept_until_it_has_been_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let stdout = fifo(directory.path(), "out");
+    let asked = Asked { stdout: stdout.clone(), ..Asked::default() };
+    let Opened { streams, mut outputs, .. } = open(&asked, OWNER).unwrap();
+    File::from(streams.stdout.unwrap()).write_all(b"kept").unwrap();
+    assert!(!outputs.are_taken());
+    let mut client = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(stdout).unwrap();
+    let mut bytes = [0; 8];
+    assert_eq!(client.read(&mut bytes).unwrap(), 4);
+    assert!(outputs.are_taken());
+    // The end of the stream.
+    assert_eq!(client.read(&mut bytes).unwrap(), 0);
+}

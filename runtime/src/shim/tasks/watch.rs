@@ -34,7 +34,8 @@ const EXECS: Duration = Duration::from_secs(2);
 impl Tasks {
     pub(super) async fn watch_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId, exec: Arc<Exec>) {
         let (status, _) = self.ended(&task.id, Some(&id), exec.process.pid()).await;
-        self.publish_exit(&task.id, id.as_str(), &exec.process, status);
+        self.publish_exit(&task, id.as_str(), &exec.process, status);
+        exec.process.outputs_taken().await;
     }
 
     pub(super) async fn watch_init(self: Arc<Self>, task: Arc<Task>) {
@@ -46,7 +47,8 @@ impl Tasks {
         if told.is_some_and(|exit| exit.oom_killed) {
             self.publish_oom(&task, None);
         }
-        self.publish_exit(&task.id, task.id.as_str(), &task.init, status);
+        self.publish_exit(&task, task.id.as_str(), &task.init, status);
+        task.init.outputs_taken().await;
     }
 
     /// Waits for the end of a process: its exit, and what the server says of it.
@@ -74,18 +76,18 @@ impl Tasks {
         (status.or_else(|| told.as_ref().map(exit_code)).unwrap_or(KILLED), told)
     }
 
-    fn publish_exit(&self, container: &ContainerId, id: &str, process: &Process, status: Status) {
+    fn publish_exit(&self, task: &Task, id: &str, process: &Process, status: Status) {
         process.exited(status);
         let at = process.exit().map(|exit| timestamp(exit.at)).unwrap_or_default();
         let event = TaskExit {
-            container_id: container.to_string(),
+            container_id: task.id.to_string(),
             id: id.to_owned(),
             pid: process.pid(),
             exit_status: status.into(),
             exited_at: at,
             ..Default::default()
         };
-        self.publisher.send("exit", &event);
+        self.tell(task, "exit", &event);
     }
 
     /// Tells of each time that the guest ran out of a container's memory, while the container lives.
@@ -109,7 +111,7 @@ impl Tasks {
         if kills > *told {
             *told = kills;
             let event = TaskOOM { container_id: task.id.to_string(), ..Default::default() };
-            self.publisher.send("oom", &event);
+            self.tell(task, "oom", &event);
             // CRI-O takes no events, and looks for this file.
             if let Err(error) = fs::write(task.bundle.join("oom"), "") {
                 note(&format!("note the kill for memory of {}: {error}", task.id));

@@ -9,7 +9,7 @@ use bulkhead_sys::chain;
 fn refusal_of(config: &[u8]) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.json"), config).unwrap();
-    chain(&load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err())
+    chain(&load(dir.path(), &"web".parse().unwrap(), &Policy::default(), None).unwrap_err())
 }
 
 #[test]
@@ -29,10 +29,11 @@ fn what_bulkhead_spec_writes_is_accepted_without_a_warning() {
 #[test]
 fn a_missing_bundle_or_config_json_is_named_with_a_hint() {
     let dir = tempfile::tempdir().unwrap();
-    let error = load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err();
+    let error = load(dir.path(), &"web".parse().unwrap(), &Policy::default(), None).unwrap_err();
     assert!(error.hint().unwrap().contains("bulkhead spec"));
     assert!(chain(&error).ends_with("/config.json: No such file or directory (os error 2)"));
-    let error = load(Path::new("/nonexistent"), &"web".parse().unwrap(), &Policy::default()).unwrap_err();
+    let error =
+        load(Path::new("/nonexistent"), &"web".parse().unwrap(), &Policy::default(), None).unwrap_err();
     assert_eq!(chain(&error), "open bundle /nonexistent: No such file or directory (os error 2)");
 }
 
@@ -40,7 +41,7 @@ fn a_missing_bundle_or_config_json_is_named_with_a_hint() {
 fn config_json_must_be_a_regular_file() {
     let dir = tempfile::tempdir().unwrap();
     nix::unistd::mkfifo(&dir.path().join("config.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let error = load(dir.path(), &"web".parse().unwrap(), &Policy::default()).unwrap_err();
+    let error = load(dir.path(), &"web".parse().unwrap(), &Policy::default(), None).unwrap_err();
     assert!(error.to_string().ends_with("/config.json is not a regular file"));
 }
 

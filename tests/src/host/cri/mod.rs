@@ -439,7 +439,8 @@ fn image(dir: &Path) -> PathBuf {
     let digest = sum.split(' ').next().unwrap_or_default();
     let config = json!({
         "architecture": "amd64", "os": "linux",
-        "config": { "Env": ["PATH=/bin"], "Cmd": ["/bin/sleep", "1000000"] },
+        // Of the usual pause image. There is no such program here: nobody runs it.
+        "config": { "Env": ["PATH=/bin"], "Entrypoint": ["/pause"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
     });
     let manifest = json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["image.tar"] }]);
