@@ -5,30 +5,26 @@
 //!
 //! An exit is the proxy's, which has delivered all output by then. When nobody takes the output, the server's word is enough.
 
+mod execs;
 mod watch;
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use bulkhead_protocol::id::{ContainerId, ExecId};
 use containerd_shim_protos::{
-    api::Mount,
-    events::task::{
-        TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskIO, TaskPaused, TaskResumed, TaskStart,
-    },
+    api::{Mount, PauseRequest, ResumeRequest},
+    events::task::{TaskCreate, TaskDelete, TaskIO, TaskPaused, TaskResumed, TaskStart},
 };
 use protobuf::MessageFull;
 use tokio::task::spawn_blocking;
 
+use self::execs::Exec;
 use super::{
     command::{CommandError, Commands, Streams, read_process},
     events::Publisher,
@@ -36,7 +32,6 @@ use super::{
     place,
     pod::PodError,
     process::{Exit, Held, Phase, Process, lock},
-    reaper::Status,
     stdio::{self, Asked, Owner, StdioError},
     terminal::{Console, TerminalError},
 };
@@ -56,9 +51,6 @@ const STARTED: Duration = Duration::from_secs(60);
 const DELETED: Duration = Duration::from_secs(60);
 /// For the last output of a process that has ended to be taken: as long as runc's shim waits.
 const DRAINED: Duration = Duration::from_secs(2);
-/// Execs of one container that have not been deleted.
-const EXECS_MAX: usize = 4096;
-
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TaskError {
     #[error("container {0} exists already")]
@@ -71,7 +63,7 @@ pub(super) enum TaskError {
     Finished,
     #[error("{0}")]
     Phase(&'static str),
-    #[error("container {0} has {EXECS_MAX} execs")]
+    #[error("container {0} has {max} execs", max = execs::MAX)]
     Execs(String),
     #[error(transparent)]
     Pod(#[from] PodError),
@@ -93,15 +85,6 @@ pub(super) enum TaskError {
 
 fn io(step: &'static str) -> impl FnOnce(std::io::Error) -> TaskError {
     move |source| TaskError::Io { step, source }
-}
-
-/// An exec, and what it is to run.
-#[derive(Debug)]
-pub(super) struct Exec {
-    pub(super) process: Process,
-    spec: Vec<u8>,
-    /// Set by the first start, so that a second one at the same time makes nothing.
-    started: AtomicBool,
 }
 
 /// What a container is to containerd.
@@ -309,67 +292,6 @@ impl Tasks {
         Ok(pid)
     }
 
-    /// Keeps what an exec is to be; it is made when it starts.
-    pub(super) fn describe(
-        &self,
-        task: &Task,
-        id: ExecId,
-        asked: Asked,
-        spec: Vec<u8>,
-    ) -> Result<(), TaskError> {
-        let mut execs = lock(&task.execs);
-        if execs.contains_key(&id) {
-            return Err(TaskError::Exists(id.to_string()));
-        }
-        if execs.len() >= EXECS_MAX {
-            return Err(TaskError::Execs(task.id.to_string()));
-        }
-        let event = TaskExecAdded {
-            container_id: task.id.to_string(),
-            exec_id: id.to_string(),
-            ..Default::default()
-        };
-        execs.insert(
-            id,
-            Arc::new(Exec { process: Process::new(asked), spec, started: AtomicBool::new(false) }),
-        );
-        self.tell(task, "exec-added", &event);
-        Ok(())
-    }
-
-    pub(super) async fn start_exec(self: Arc<Self>, task: Arc<Task>, id: ExecId) -> Result<u32, TaskError> {
-        let exec = task.exec(&id)?;
-        if exec.started.swap(true, Ordering::Relaxed) {
-            return Err(TaskError::Phase("the exec has been started already"));
-        }
-        let file = tempfile::Builder::new().prefix("bulkhead-").suffix(".json").tempfile_in(&task.bundle);
-        let file = file.map_err(io("make a file for the process"))?.into_temp_path();
-        fs::write(&file, &exec.spec).map_err(io("write the process"))?;
-        let mut arguments: Vec<OsString> = vec!["exec".into(), "--detach".into(), "--exec-id".into()];
-        arguments.extend([id.as_str().into(), "--process".into(), file.as_os_str().into()]);
-        let asked = exec.process.asked.clone();
-        let made = self.run_for(arguments, &task.id, &asked, &task.bundle, STARTED).await;
-        let (proxy, held) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                // It has ended before it began: who waits for it hears so.
-                exec.process.exited(Status::MAX);
-                return Err(error);
-            }
-        };
-        exec.process.is_made(proxy, held);
-        exec.process.set_phase(Phase::Running);
-        let event = TaskExecStarted {
-            container_id: task.id.to_string(),
-            exec_id: id.to_string(),
-            pid: proxy.pid,
-            ..Default::default()
-        };
-        self.tell(&task, "exec-started", &event);
-        tokio::spawn(self.clone().watch_exec(task, id, exec));
-        Ok(proxy.pid)
-    }
-
     pub(super) async fn kill(
         &self,
         task: Arc<Task>,
@@ -397,12 +319,8 @@ impl Tasks {
     }
 
     pub(super) async fn pause(self: Arc<Self>, task: Arc<Task>) -> Result<(), TaskError> {
-        let id = task.id.to_string();
-        self.call(&task, async move |server, context| {
-            let request = containerd_shim_protos::api::PauseRequest { id, ..Default::default() };
-            server.task.pause(context, &request).await
-        })
-        .await?;
+        let request = PauseRequest { id: task.id.to_string(), ..Default::default() };
+        self.call(&task, async move |server, context| server.task.pause(context, &request).await).await?;
         task.init.set_phase(Phase::Paused);
         let container_id = task.id.to_string();
         self.tell(&task, "paused", &TaskPaused { container_id, ..Default::default() });
@@ -410,12 +328,8 @@ impl Tasks {
     }
 
     pub(super) async fn resume(self: Arc<Self>, task: Arc<Task>) -> Result<(), TaskError> {
-        let id = task.id.to_string();
-        self.call(&task, async move |server, context| {
-            let request = containerd_shim_protos::api::ResumeRequest { id, ..Default::default() };
-            server.task.resume(context, &request).await
-        })
-        .await?;
+        let request = ResumeRequest { id: task.id.to_string(), ..Default::default() };
+        self.call(&task, async move |server, context| server.task.resume(context, &request).await).await?;
         task.init.set_phase(Phase::Running);
         let container_id = task.id.to_string();
         self.tell(&task, "resumed", &TaskResumed { container_id, ..Default::default() });
@@ -484,20 +398,6 @@ impl Tasks {
         self.tell(&task, "delete", &event);
         Ok((task.init.pid(), exit))
     }
-
-    /// As `delete`, of an exec.
-    pub(super) fn delete_exec(&self, task: &Task, id: &ExecId) -> Result<(u32, Option<Exit>), TaskError> {
-        let exec = task.exec(id)?;
-        if exec.process.phase() == Phase::Running {
-            return Err(TaskError::Phase("the exec runs: kill it first"));
-        }
-        lock(&task.execs).remove(id);
-        exec.process.forget_outputs();
-        if let Some(proxy) = exec.process.proxy() {
-            spawn_blocking(move || end(&proxy, DRAINED));
-        }
-        Ok((exec.process.pid(), exec.process.exit()))
-    }
 }
 
 /// Gives a process the time to end by itself, and then none.
@@ -514,10 +414,6 @@ type Made = (store::Process, Held);
 impl Task {
     pub(super) fn kind(&self) -> Kind {
         self.kind
-    }
-
-    pub(super) fn exec(&self, id: &ExecId) -> Result<Arc<Exec>, TaskError> {
-        lock(&self.execs).get(id).cloned().ok_or_else(|| TaskError::NoExec(id.to_string()))
     }
 
     /// Of the host: one for the container, and one for each exec that runs.

@@ -14,7 +14,9 @@ use super::{
         process::{Phase, Process, lock},
         reaper::Status,
     },
-    DRAINED, Exec, Task, TaskError, Tasks, blocking, io,
+    DRAINED, Task, TaskError, Tasks, blocking,
+    execs::Exec,
+    io,
 };
 use crate::{
     api::{
