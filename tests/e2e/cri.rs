@@ -51,7 +51,10 @@ fn boot(cri: &Cri, id: &str) -> String {
 
 #[test]
 fn a_pod_from_its_first_call_to_its_last() {
-    let cri = Cri::new();
+    from_its_first_call_to_its_last(&Cri::new());
+}
+
+pub(crate) fn from_its_first_call_to_its_last(cri: &Cri) {
     let mut config = cri.pod_config("first");
     let dns = api::DNSConfig { servers: vec!["192.0.2.53".to_owned()], ..Default::default() };
     config.dns_config = MessageField::some(dns);
@@ -130,12 +133,15 @@ fn a_pod_from_its_first_call_to_its_last() {
     assert!(cri.container_log("one").contains(" stdout F ends\n"));
     cri.remove(&id);
     assert!(cri.pod_is_ready(&pod));
-    removed(&cri, &pod);
+    removed(cri, &pod);
 }
 
 #[test]
 fn containers_of_a_pod_share_what_a_pod_shares() {
-    let cri = Cri::new();
+    share_what_a_pod_shares(&Cri::new());
+}
+
+pub(crate) fn share_what_a_pod_shares(cri: &Cri) {
     let volume = cri.dir().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("hello"), "from the volume\n").unwrap();
@@ -145,7 +151,7 @@ fn containers_of_a_pod_share_what_a_pod_shares() {
     let client = || mounted(container("client", &["probe", "linger"]), &volume, "/other");
     let first = cri.started(&pod, client());
 
-    assert_eq!(boot(&cri, &server), boot(&cri, &first));
+    assert_eq!(boot(cri, &server), boot(cri, &first));
     until("the server is ready", DEADLINE, || cri.container_log("server").contains("ready").then_some(()));
     // Sockets, locks, fifos, mappings and inotify in a volume.
     assert_eq!(cri.seen(&first, &["probe", "visit", "/other"]), crate::volumes::ALL);
@@ -179,19 +185,22 @@ fn containers_of_a_pod_share_what_a_pod_shares() {
     let mut again = client();
     again.metadata.mut_or_insert_default().attempt = 2;
     let second = cri.started(&pod, again);
-    assert_eq!(boot(&cri, &server), boot(&cri, &second));
+    assert_eq!(boot(cri, &server), boot(cri, &second));
     assert_eq!(cri.seen(&second, &fetch), "from the volume\n");
     // With containers that run.
-    removed(&cri, &pod);
+    removed(cri, &pod);
 }
 
 #[test]
 fn a_pod_outlives_its_containerd_and_not_its_vmm() {
-    let mut cri = Cri::new();
+    outlives_its_containerd_and_not_its_vmm(&mut Cri::new());
+}
+
+pub(crate) fn outlives_its_containerd_and_not_its_vmm(cri: &mut Cri) {
     let pod = cri.pod("stays");
     let id = cri.started(&pod, container("one", &["probe", "linger"]));
     let other = cri.started(&pod, container("two", &["probe", "linger"]));
-    let before = boot(&cri, &id);
+    let before = boot(cri, &id);
     // One ends while nobody looks.
     let volume = cri.dir().join("volume");
     fs::create_dir(&volume).unwrap();
@@ -209,7 +218,7 @@ fn a_pod_outlives_its_containerd_and_not_its_vmm() {
     });
     assert!(cri.pod_is_ready(&pod));
     assert_eq!(cri.status(&id).state, api::ContainerState::CONTAINER_RUNNING.into());
-    assert_eq!(boot(&cri, &id), before);
+    assert_eq!(boot(cri, &id), before);
     // Also with one that has ended.
     assert_eq!(cri.all_stats(&pod).len(), 3);
     cri.seen(&id, &["sh", "-c", "echo after > /proc/1/fd/1"]);
@@ -219,7 +228,7 @@ fn a_pod_outlives_its_containerd_and_not_its_vmm() {
     cri.stop(&other, 0);
     cri.remove(&other);
     let new = cri.started(&pod, container("three", &["probe", "linger"]));
-    assert_eq!(boot(&cri, &new), before);
+    assert_eq!(boot(cri, &new), before);
 
     let vmm = process("bulkhead-vmm", &[], &pod.id).unwrap();
     kill(Pid::from_raw(vmm.cast_signed()), Signal::SIGKILL).unwrap();
@@ -227,7 +236,7 @@ fn a_pod_outlives_its_containerd_and_not_its_vmm() {
         assert_eq!(cri.exited(id).exit_code, 137);
     }
     until("the pod is not ready", DEADLINE, || (!cri.pod_is_ready(&pod)).then_some(()));
-    removed(&cri, &pod);
+    removed(cri, &pod);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod confinement;
 mod containerd;
 mod cri;
 mod death;
+mod deploy;
 mod differential;
 mod docker;
 mod engine;

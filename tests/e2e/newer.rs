@@ -2,23 +2,53 @@
 
 use std::fs;
 
-use bulkhead_tests::host::{Containerd, DEADLINE, Docker, Engine as _, RUNTIME, Release, until};
+use bulkhead_tests::{
+    host::{Containerd, Cri, DEADLINE, Docker, Engine as _, RUNTIME, Release, until},
+    lab::newer::Suite,
+};
 
-use crate::{containerd, engine};
+use crate::{containerd, cri, engine};
 
 #[test]
-fn containerd_tells_of_all_that_happens() {
-    containerd::runs_a_container_and_tells_of_all_that_happens(&Containerd::of(Release::Newer));
+fn containerd_1_7_tells_of_all_that_happens() {
+    let containerd = Containerd::of(Release::Of(Suite::Trixie));
+    containerd::runs_a_container_and_tells_of_all_that_happens(&containerd);
 }
 
 #[test]
-fn containerd_finds_its_containers_again() {
-    containerd::outlives_its_containerd_and_not_its_shim(&mut Containerd::of(Release::Newer));
+fn containerd_2_tells_of_all_that_happens() {
+    let containerd = Containerd::of(Release::Of(Suite::Forky));
+    containerd::runs_a_container_and_tells_of_all_that_happens(&containerd);
+}
+
+#[test]
+fn containerd_1_7_finds_its_containers_again() {
+    containerd::outlives_its_containerd_and_not_its_shim(&mut Containerd::of(Release::Of(Suite::Trixie)));
+}
+
+#[test]
+fn containerd_2_finds_its_containers_again() {
+    containerd::outlives_its_containerd_and_not_its_shim(&mut Containerd::of(Release::Of(Suite::Forky)));
+}
+
+#[test]
+fn pods_of_containerd_2_share_what_a_pod_shares() {
+    cri::share_what_a_pod_shares(&Cri::newest());
+}
+
+#[test]
+fn a_pod_by_the_sandbox_service_from_its_first_call_to_its_last() {
+    cri::from_its_first_call_to_its_last(&Cri::by_sandbox_service());
+}
+
+#[test]
+fn a_pod_by_the_sandbox_service_outlives_its_containerd_and_not_its_vmm() {
+    cri::outlives_its_containerd_and_not_its_vmm(&mut Cri::by_sandbox_service());
 }
 
 #[test]
 fn docker_runs_containers_as_its_flags_say() {
-    let docker = Docker::by_shim();
+    let docker = Docker::by_shim(Suite::Trixie);
     engine::flags_are_what_the_container_sees(&docker);
     engine::gives_a_shell_on_a_terminal(&docker);
     let limits = ["--network=none", "--memory=32m", "--memory-swap=32m"];
@@ -31,8 +61,16 @@ fn docker_runs_containers_as_its_flags_say() {
 }
 
 #[test]
-fn docker_rules_a_container_from_its_start_to_its_end() {
-    let docker = Docker::by_shim();
+fn docker_26_rules_a_container_from_its_start_to_its_end() {
+    rules_a_container_from_its_start_to_its_end(&Docker::by_shim(Suite::Trixie));
+}
+
+#[test]
+fn docker_28_rules_a_container_from_its_start_to_its_end() {
+    rules_a_container_from_its_start_to_its_end(&Docker::by_shim(Suite::Forky));
+}
+
+fn rules_a_container_from_its_start_to_its_end(docker: &Docker) {
     let script = "trap 'exit 5' TERM; echo started; echo erring >&2; while :; do sleep 1000 & wait; done";
     // By the shim's name, which takes no configuration.
     let run = [

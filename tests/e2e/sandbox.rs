@@ -106,6 +106,8 @@ impl<'host> PodShim<'host> {
             .push("/linux/namespaces", joined("network", "net"))
             .push("/linux/namespaces", joined("ipc", "ipc"))
             .push("/linux/namespaces", joined("uts", "uts"))
+            // Not root: the files of a pod are for everybody.
+            .set("/process/user", json!({"uid": 1000, "gid": 1000}))
             .remove("", "hostname")
             .set(
                 "/annotations",

@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -143,7 +143,10 @@ impl Pod {
         };
         let write = |name: &str, text: &[u8]| {
             let path = directory.join(name);
-            fs::write(&path, text).map_err(io_of("write", &path))
+            // Any user of a container reads them, whatever the daemon's umask is.
+            let written = fs::write(&path, text)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)));
+            written.map_err(io_of("write", &path))
         };
         make(directory, 0o700)?;
         make(&directory.join("rootfs"), 0o755)?;

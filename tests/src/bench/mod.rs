@@ -10,6 +10,7 @@ pub mod memory;
 pub mod microvm;
 pub mod network;
 pub mod picture;
+pub mod pods;
 pub mod programs;
 pub mod reclaim;
 pub mod report;

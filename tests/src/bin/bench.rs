@@ -13,7 +13,7 @@ use bulkhead_tests::{
         contest::{self, Competitor},
         memory,
         microvm::Microvm,
-        network, picture,
+        network, picture, pods,
         programs::Programs,
         reclaim,
         report::{Report, Row},
@@ -42,6 +42,9 @@ struct Args {
     /// The network alone.
     #[arg(long)]
     network: bool,
+    /// Pods alone.
+    #[arg(long)]
+    pods: bool,
     /// What the machine is, for the report's head.
     #[arg(long, default_value = "kvm")]
     machine: String,
@@ -59,9 +62,14 @@ fn main() -> ExitCode {
 
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let host = TestHost::new();
-    if args.network {
+    if args.network || args.pods {
         let (mut ratios, mut figures) = (Vec::new(), Vec::new());
-        networks(&host, args.rounds, &mut ratios, &mut figures)?;
+        if args.network {
+            networks(&host, args.rounds, &mut ratios, &mut figures)?;
+        }
+        if args.pods {
+            pods(args.rounds, &mut ratios, &mut figures)?;
+        }
         for Row { what, unit, samples, .. } in ratios.iter().chain(&figures) {
             println!("{what}: {:.2} {unit} ({:.2} to {:.2})", samples.median(), samples.min(), samples.max());
         }
@@ -95,6 +103,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
     networks(&host, args.rounds, &mut ratios, &mut figures)?;
     podman(args.rounds, &mut ratios)?;
+    pods(args.rounds, &mut ratios, &mut figures)?;
     let report =
         Report { machine: args.machine.clone(), rounds: args.rounds, control, ratios, figures, timeline };
     fs::create_dir_all(&args.out)?;
@@ -315,6 +324,31 @@ fn podman(rounds: usize, ratios: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
         samples: results["bulkhead"].ratio(&results["crun"]),
         goal: None,
     });
+    Ok(())
+}
+
+/// Pods by containerd's CRI plugin, with Bulkhead and with runc.
+fn pods(rounds: usize, ratios: &mut Vec<Row>, figures: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
+    if !Path::new("/usr/bin/containerd").exists() {
+        eprintln!("bench: containerd is not installed: pods have no rows");
+        return Ok(());
+    }
+    let pods::Measured { start, probe, many, memory } = pods::measure(rounds.min(5))?;
+    let many_at_once = format!("{} pods at once", pods::MANY);
+    for (what, pair, goal) in [
+        ("a pod with a container by CRI", start, Some(2.5)),
+        ("an exec probe by CRI", probe, Some(0.5)),
+        (&*many_at_once, many, None),
+    ] {
+        let what = format!("{what}: Bulkhead / runc");
+        ratios.push(Row { what, unit: "×", samples: pair.own.ratio(&pair.runc), goal });
+    }
+    for (what, samples, goal) in [
+        ("Memory of the host for an idle pod, all in", memory.own, Some(60.0)),
+        ("The same with runc", memory.runc, None),
+    ] {
+        figures.push(Row { what: what.to_owned(), unit: "MiB", samples, goal });
+    }
     Ok(())
 }
 

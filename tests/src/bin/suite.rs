@@ -124,9 +124,9 @@ impl Suite {
         };
         tests.retain(|test| self.chosen.is_match(test));
         if !machine.is_lab() {
-            let newer = ("newer::", newer::place());
+            let newer = newer::Suite::ALL.map(|suite| ("newer::", newer::place(suite)));
             let needed = ENGINES.map(|(prefix, file)| (prefix, PathBuf::from(file)));
-            for (prefix, file) in needed.into_iter().chain([newer]).filter(|(_, file)| !file.exists()) {
+            for (prefix, file) in needed.into_iter().chain(newer).filter(|(_, file)| !file.exists()) {
                 let missing: Vec<_> = tests.extract_if(.., |test| test.starts_with(prefix)).collect();
                 for test in missing {
                     self.tally.skip(format!("{test}: there is no {}", file.display()));

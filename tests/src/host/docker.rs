@@ -14,6 +14,7 @@ use super::{
     found::own_mounts,
     stage, until,
 };
+use crate::lab::newer::Suite;
 
 /// How docker calls Bulkhead.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +40,9 @@ impl Docker {
         Self::of(Release::Installed, Door::Path)
     }
 
-    /// docker 26, whose containerd runs Bulkhead's shim.
-    pub fn by_shim() -> Self {
-        Self::of(Release::Newer, Door::Shim)
+    /// docker of a newer Debian, whose containerd runs Bulkhead's shim.
+    pub fn by_shim(suite: Suite) -> Self {
+        Self::of(Release::Of(suite), Door::Shim)
     }
 
     fn of(release: Release, door: Door) -> Self {

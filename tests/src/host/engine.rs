@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Finished, finish, rootfs};
-use crate::lab::newer;
+use crate::lab::newer::{self, Suite};
 
 /// For one command: it starts a microVM at most, but in software emulation a Go program alone takes seconds.
 pub(super) const ENGINE_DEADLINE: Duration = Duration::from_secs(280);
@@ -34,8 +34,8 @@ pub trait Engine {
 pub enum Release {
     /// The machine's own: podman 4.3, containerd 1.6 and docker 20.10 of Debian 12.
     Installed,
-    /// Those beside it: containerd 1.7 and docker 26 of Debian 13.
-    Newer,
+    /// Those beside it, of a newer Debian.
+    Of(Suite),
 }
 
 impl Release {
@@ -43,8 +43,8 @@ impl Release {
     pub(super) fn path(self) -> String {
         match self {
             Self::Installed => "/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            Self::Newer => {
-                let place = newer::place();
+            Self::Of(suite) => {
+                let place = newer::place(suite);
                 let place = place.display();
                 format!("{place}/usr/sbin:{place}/usr/bin:{}", Self::Installed.path())
             }
@@ -55,7 +55,7 @@ impl Release {
     pub(super) fn program(self, path: &str) -> Command {
         let mut command = match self {
             Self::Installed => Command::new(path),
-            Self::Newer => Command::new(newer::place().join(path.trim_start_matches('/'))),
+            Self::Of(suite) => Command::new(newer::place(suite).join(path.trim_start_matches('/'))),
         };
         command.env("PATH", self.path()).envs(GO).stdin(std::process::Stdio::null());
         command

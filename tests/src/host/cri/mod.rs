@@ -1,4 +1,4 @@
-//! containerd with Kubernetes' Container Runtime Interface, Bulkhead as its only runtime, and what the kubelet would call.
+//! containerd with Kubernetes' Container Runtime Interface, Bulkhead as its runtime and runc beside it, and what the kubelet would call.
 //!
 //!   Cri ──curl (gRPC)─▶ containerd, CRI plugin ──▶ containerd-shim-bulkhead-v2 ─▶ a microVM per pod
 //!                           └─▶ CNI: `plugin.sh`, a veth pair per pod
@@ -26,6 +26,7 @@ use super::{
     engine::{ENGINE_DEADLINE, archive},
     finish, found, process, trace, until,
 };
+use crate::lab::newer::Suite;
 use client::Client;
 pub use client::Refusal;
 
@@ -41,13 +42,19 @@ pub use generated::cri as api;
 const NAMESPACE: &str = "k8s.io";
 const IMAGE: &str = "bulkhead.test/probe:1";
 /// What pods name as their RuntimeClass's handler.
-const HANDLER: &str = "bulkhead";
+pub const HANDLER: &str = "bulkhead";
+/// To compare with.
+pub const RUNC: &str = "runc";
+/// Bulkhead with containerd's sandbox service, of containerd 2.
+const BY_SANDBOX_SERVICE: &str = "bulkhead-pod";
 
 /// The daemon and its pods go when it is dropped.
 #[derive(Debug)]
 pub struct Cri {
     containerd: Containerd,
     client: Client,
+    /// Of the pods.
+    handler: &'static str,
     pods: Mutex<Vec<Pod>>,
 }
 
@@ -60,13 +67,28 @@ pub struct Pod {
 }
 
 impl Cri {
+    /// containerd 1.6.
     pub fn new() -> Self {
-        let containerd = Containerd::configured(Release::Installed, Some(NAMESPACE), |dir| {
+        Self::of(Release::Installed, HANDLER)
+    }
+
+    /// containerd 2, with a pause container in each pod.
+    pub fn newest() -> Self {
+        Self::of(Release::Of(Suite::Forky), HANDLER)
+    }
+
+    /// containerd 2, which has the shim make the pods.
+    pub fn by_sandbox_service() -> Self {
+        Self::of(Release::Of(Suite::Forky), BY_SANDBOX_SERVICE)
+    }
+
+    fn of(release: Release, handler: &'static str) -> Self {
+        let containerd = Containerd::configured(release, Some(NAMESPACE), |dir| {
             write_network(dir);
-            configuration(dir)
+            configuration(dir, handler == BY_SANDBOX_SERVICE)
         });
         let client = Client { socket: containerd.socket(), dir: containerd.dir().to_owned() };
-        let cri = Self { containerd, client, pods: Mutex::default() };
+        let cri = Self { containerd, client, handler, pods: Mutex::default() };
         cri.import();
         cri
     }
@@ -132,9 +154,17 @@ impl Cri {
     /// # Errors
     /// As containerd says them.
     pub fn run_pod(&self, config: api::PodSandboxConfig) -> Result<Pod, Refusal> {
+        self.run_pod_by(self.handler, config)
+    }
+
+    /// With the runtime of a handler.
+    ///
+    /// # Errors
+    /// As containerd says them.
+    pub fn run_pod_by(&self, handler: &str, config: api::PodSandboxConfig) -> Result<Pod, Refusal> {
         let request = api::RunPodSandboxRequest {
             config: MessageField::some(config.clone()),
-            runtime_handler: HANDLER.to_owned(),
+            runtime_handler: handler.to_owned(),
             ..Default::default()
         };
         let run: api::RunPodSandboxResponse = self.call("RunPodSandbox", &request)?;
@@ -403,17 +433,27 @@ pub fn container(name: &str, words: &[&str]) -> api::ContainerConfig {
     }
 }
 
-fn configuration(dir: &Path) -> String {
-    format!(
+fn configuration(dir: &Path, by_sandbox_service: bool) -> String {
+    let tables = format!(
         "[plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt:?}\n\
          [plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = {IMAGE:?}\n\
          [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {bin:?}\nconf_dir = {conf:?}\n\
          [plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndefault_runtime_name = {HANDLER:?}\n\
-         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{HANDLER}]\nruntime_type = {RUNTIME:?}\n",
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{HANDLER}]\nruntime_type = {RUNTIME:?}\n\
+         [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{RUNC}]\n\
+         runtime_type = \"io.containerd.runc.v2\"\n",
         opt = dir.join("opt"),
         bin = dir.join("cni/bin"),
         conf = dir.join("cni/conf"),
-    )
+    );
+    if !by_sandbox_service {
+        return tables;
+    }
+    tables
+        + &format!(
+            "[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{BY_SANDBOX_SERVICE}]\n\
+             runtime_type = {RUNTIME:?}\nsandboxer = \"shim\"\n"
+        )
 }
 
 /// Pods' addresses are of this test alone.
@@ -435,11 +475,16 @@ fn write_network(dir: &Path) {
 /// The image as an archive of docker's form.
 fn image(dir: &Path) -> PathBuf {
     let layer = archive(dir);
+    // For runc, which runs it; a microVM needs none.
+    fs::write(dir.join("pause"), "#!/bin/sh\nexec sleep 1000000\n").expect("the pause program");
+    let mut add = Command::new("tar");
+    add.arg("-rf").arg(&layer).arg("-C").arg(dir).args(["--mode=755", "pause"]);
+    finish(&mut add, b"", ENGINE_DEADLINE).success();
     let sum = finish(Command::new("sha256sum").arg(&layer), b"", ENGINE_DEADLINE).success();
     let digest = sum.split(' ').next().unwrap_or_default();
     let config = json!({
         "architecture": "amd64", "os": "linux",
-        // Of the usual pause image. There is no such program here: nobody runs it.
+        // As the usual pause image has it.
         "config": { "Env": ["PATH=/bin"], "Entrypoint": ["/pause"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
     });
