@@ -1,0 +1,97 @@
+//! Connections beside the pod's network: one vsock stream each, opened by the server, connected on by the agent.
+//!
+//!   server ──`CONNECT 1026\n`──▶ VMM ──`OK <port>\n`──▶ server ──`loopback <container> <v4|v6> <port>\n`──▶ agent
+//!   agent ──`ok\n`──▶ server, once the program in the guest has taken the connection
+//!
+//! After `ok` the bytes are those of the connection, and each direction ends by a half-close. A stream that is closed without
+//! one is a connection that was reset, or never was.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+    str::FromStr,
+};
+
+use crate::id::ContainerId;
+
+/// The agent's answer once the stream is connected; else it closes the stream.
+pub const CONNECTED: &[u8] = b"ok\n";
+
+/// The line that opens a stream: a port of the loopback interface in a container's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub container: ContainerId,
+    pub family: Family,
+    pub port: NonZeroU16,
+}
+
+/// Which of the two loopback addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a relay header")]
+pub struct HeaderError;
+
+impl Family {
+    pub fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
+    /// A port of this loopback address.
+    pub fn address(self, port: NonZeroU16) -> SocketAddr {
+        let address: IpAddr = match self {
+            Self::V4 => Ipv4Addr::LOCALHOST.into(),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+        };
+        SocketAddr::new(address, port.get())
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.family {
+            Family::V4 => "v4",
+            Family::V6 => "v6",
+        };
+        writeln!(f, "loopback {} {family} {}", self.container, self.port)
+    }
+}
+
+impl FromStr for Header {
+    type Err = HeaderError;
+
+    fn from_str(line: &str) -> Result<Self, HeaderError> {
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        let mut words = line.split(' ');
+        let (Some("loopback"), Some(container), Some(family), Some(port), None) =
+            (words.next(), words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(HeaderError);
+        };
+        let family = match family {
+            "v4" => Family::V4,
+            "v6" => Family::V6,
+            _ => return Err(HeaderError),
+        };
+        // The number parser would take a sign.
+        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(HeaderError);
+        }
+        Ok(Self {
+            container: container.parse().map_err(|_| HeaderError)?,
+            family,
+            port: port.parse().map_err(|_| HeaderError)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
