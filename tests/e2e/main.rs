@@ -18,6 +18,7 @@ mod docker;
 mod engine;
 mod exec;
 mod files;
+mod forward;
 mod hooks;
 mod host;
 mod host_memory;

@@ -8,7 +8,7 @@
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   watches: watchers in the guest hear what others change in its volumes
-//!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
+//!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
 
@@ -20,6 +20,7 @@ pub(crate) mod clock;
 pub(crate) mod clock_source;
 pub(crate) mod expose;
 mod failure;
+pub(crate) mod forward;
 pub(crate) mod key;
 mod mount_points;
 pub(crate) mod nics;
@@ -56,6 +57,7 @@ use self::{
     agent::Agent,
     clock::Clock,
     expose::{ExposeError, Files},
+    forward::Forward,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
@@ -67,6 +69,7 @@ use self::{
 use crate::{
     log::note,
     spec::{Export, HostLimits},
+    store::Door,
     systemd::{self, Scope},
 };
 
@@ -81,6 +84,8 @@ pub(crate) struct Parts {
     /// Of the VMM: what was spawned, and what is in the jail.
     pub(crate) processes: Processes,
     pub(crate) nics: Nics,
+    /// The VMM's vsock, for streams to the agent.
+    pub(crate) vsock: Door,
     pub(crate) share: Share,
     pub(crate) timeline: Timeline,
 }
@@ -114,6 +119,7 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     parts: Parts,
+    forward: Forward,
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
     vm: watch::Sender<Vm>,
@@ -124,7 +130,8 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
-        Arc::new(Self { parts, volumes: Mutex::default(), vm, watched })
+        let forward = Forward::new(parts.vsock.clone(), parts.host_container.clone());
+        Arc::new(Self { parts, forward, volumes: Mutex::default(), vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -133,6 +140,10 @@ impl Sandbox {
 
     pub(crate) fn nics(&self) -> &Nics {
         &self.parts.nics
+    }
+
+    pub(crate) fn forward(&self) -> &Forward {
+        &self.forward
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {

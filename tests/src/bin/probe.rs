@@ -12,6 +12,8 @@
 //!   probe pour ADDRESS PORT LENGTH   sends LENGTH zeroes by TCP
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
+//!   probe serve ADDRESS:PORT…       listens, prints "serving" and answers (bulkhead_tests::probe::serve)
+//!   probe vsock CID PORT             connects by vsock and prints "ok" or the error's name
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
@@ -34,7 +36,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, watch};
+use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, serve, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -98,6 +100,11 @@ fn main() -> ExitCode {
                 }
             });
         }
+        ["serve", addresses @ ..] => tell(serve::serve(addresses, say)),
+        ["vsock", cid, port] => match (cid.parse(), port.parse()) {
+            (Ok(cid), Ok(port)) => tell(vsock(cid, port)),
+            _ => return ExitCode::from(2),
+        },
         ["clock"] => return follow_clock(),
         [program, words @ ..] if program.starts_with('/') => {
             say(&format!("foreign {program} {}", words.join(" ")));
@@ -143,6 +150,17 @@ fn talk(address: &str, port: &str, work: impl FnOnce(&mut TcpStream) -> io::Resu
             eprintln!("probe: {error}");
             ExitCode::from(4)
         }
+    }
+}
+
+/// Connects, and reads what comes: a peer that does not hear us closes without a word.
+fn vsock(cid: u32, port: u32) -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &VsockAddr::new(cid, port))?;
+    match std::fs::File::from(socket).read(&mut [0])? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }
 

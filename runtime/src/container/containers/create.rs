@@ -182,7 +182,10 @@ impl Containers {
         if !self.sandbox.is_made_for(&key.container) {
             return Ok(None);
         }
-        Ok(self.sandbox.nics().prepare().await?)
+        let nics = self.sandbox.nics();
+        let Some(namespace) = nics.given() else { return Ok(None) };
+        let (found, ()) = tokio::join!(nics.prepare(), self.sandbox.forward().listen(namespace));
+        Ok(found?)
     }
 
     pub(super) async fn apply_network(
