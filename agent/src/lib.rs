@@ -12,6 +12,7 @@
 //!   process, network, hotplug, clock, tuning, binfmt, watches
 //!   stdio, reaper
 //!   container
+//!   host_sockets
 //!   boot, log, warm, from_host
 //!
 //! One thread (tokio current-thread) plus a few short-lived ones for calls that block. When anything here fails for
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod container;
 pub mod control;
 pub mod from_host;
+pub mod host_sockets;
 pub mod hotplug;
 pub mod log;
 pub mod network;

@@ -71,7 +71,8 @@ pub const WATCH_BYTES: usize = 256 << 10;
 pub const WATCH_EVENTS: usize = 512;
 /// How long one `WaitWatches` waits; who still wants to know asks again.
 pub const WATCH_POLL: Duration = Duration::from_secs(30);
-/// Connections that one sandbox relays at once beside its network.
+/// Connections to the guest's loopback that one sandbox carries at once beside its network; and as many to unix sockets of the
+/// host.
 pub const RELAYS: usize = 128;
 /// From the client's connection to the program's: the guest's loopback needs no time, but the guest may be busy.
 pub const RELAY_CONNECT: Duration = Duration::from_secs(20);

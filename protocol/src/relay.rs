@@ -1,7 +1,10 @@
 //! Connections beside the pod's network: one vsock stream each, opened by the server, connected on by the agent.
 //!
-//!   server ──`CONNECT 1026\n`──▶ VMM ──`OK <port>\n`──▶ server ──`loopback <container> <v4|v6> <port>\n`──▶ agent
-//!   agent ──`ok\n`──▶ server, once the program in the guest has taken the connection
+//!   server ──`CONNECT 1026\n`──▶ VMM ──`OK <port>\n`──▶ server ──header line──▶ agent ──`ok\n`──▶ server
+//!
+//!   `loopback <container> <v4|v6> <port>\n`   a port of the guest; `ok` once the program there has taken the connection
+//!   `socket <number>\n`                       a connection that a program of the guest has made to a unix socket of the host,
+//!                                             by its number (`WaitConnections`)
 //!
 //! After `ok` the bytes are those of the connection, and each direction ends by a half-close. A stream that is closed without
 //! one is a connection that was reset, or never was.
@@ -18,9 +21,17 @@ use crate::id::ContainerId;
 /// The agent's answer once the stream is connected; else it closes the stream.
 pub const CONNECTED: &[u8] = b"ok\n";
 
-/// The line that opens a stream: a port of the loopback interface in a container's network namespace.
+/// The line that opens a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub enum Header {
+    Loopback(LoopbackPort),
+    /// The number of a connection that waits in the guest.
+    Socket(u64),
+}
+
+/// A port of the loopback interface in a container's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoopbackPort {
     pub container: ContainerId,
     pub family: Family,
     pub port: NonZeroU16,
@@ -57,11 +68,21 @@ impl Family {
 
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let family = match self.family {
-            Family::V4 => "v4",
-            Family::V6 => "v6",
-        };
-        writeln!(f, "loopback {} {family} {}", self.container, self.port)
+        match self {
+            Self::Loopback(LoopbackPort { container, family, port }) => {
+                writeln!(f, "loopback {container} {family} {port}")
+            }
+            Self::Socket(number) => writeln!(f, "socket {number}"),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+        })
     }
 }
 
@@ -70,26 +91,28 @@ impl FromStr for Header {
 
     fn from_str(line: &str) -> Result<Self, HeaderError> {
         let line = line.strip_suffix('\n').unwrap_or(line);
-        let mut words = line.split(' ');
-        let (Some("loopback"), Some(container), Some(family), Some(port), None) =
-            (words.next(), words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(HeaderError);
-        };
-        let family = match family {
-            "v4" => Family::V4,
-            "v6" => Family::V6,
-            _ => return Err(HeaderError),
-        };
-        // The number parser would take a sign.
-        if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(HeaderError);
+        match *line.split(' ').collect::<Vec<_>>() {
+            ["loopback", container, family, port] => Ok(Self::Loopback(LoopbackPort {
+                container: container.parse().map_err(|_| HeaderError)?,
+                family: match family {
+                    "v4" => Family::V4,
+                    "v6" => Family::V6,
+                    _ => return Err(HeaderError),
+                },
+                port: number(port)?,
+            })),
+            ["socket", connection] => Ok(Self::Socket(number(connection)?)),
+            _ => Err(HeaderError),
         }
-        Ok(Self {
-            container: container.parse().map_err(|_| HeaderError)?,
-            family,
-            port: port.parse().map_err(|_| HeaderError)?,
-        })
+    }
+}
+
+/// The number parser would take a sign.
+fn number<T: FromStr>(text: &str) -> Result<T, HeaderError> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        text.parse().map_err(|_| HeaderError)
+    } else {
+        Err(HeaderError)
     }
 }
 

@@ -95,7 +95,19 @@ impl Endpoint {
     /// Those of shutdown(2).
     pub fn half_close(&self) -> io::Result<()> {
         match rustix::net::shutdown(&self.0, Shutdown::Write) {
-            Ok(()) | Err(Errno::NOTSOCK) => Ok(()),
+            // The other side of a connection that is over has all that it will ever have.
+            Ok(()) | Err(Errno::NOTSOCK | Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets a peer know, where its kind of socket can, that nobody reads what it sends.
+    ///
+    /// # Errors
+    /// Those of shutdown(2); a connection that is over is none.
+    pub(crate) fn stop_reading(&self) -> io::Result<()> {
+        match rustix::net::shutdown(&self.0, Shutdown::Read) {
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

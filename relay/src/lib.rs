@@ -2,10 +2,11 @@
 //! cross the pod's network.
 //!
 //!   program ◀─TCP or unix─▶ `Endpoint` ◀─`relay`─▶ `Endpoint` ◀─vsock (on the host a unix socket of the VMM)─▶ the other side
+//!             the end                                            the hop
 //!
 //! A relay holds at most `CHUNK` bytes for each direction, so a reader that stalls only stalls its own writer. The end of one
-//! direction is a half-close. A stream that its peer left without one is passed on as a reset, never as an end: what came so
-//! far is not whole.
+//! direction is a half-close on the hop. A hop whose other side has left without one is passed on as a reset, never as an end:
+//! what came so far is not whole.
 
 mod endpoint;
 
@@ -19,45 +20,46 @@ pub use self::endpoint::{Endpoint, LineError, read_now};
 /// Bytes held for a far side that has not taken them.
 pub const CHUNK: usize = 32 << 10;
 
-/// Copies between two stream sockets, both ways, until both directions have ended. When it fails, the caller closes both
-/// endpoints; see `Endpoint::reset_on_close`.
+/// Copies both ways between the end, which is the connection of a program, and the hop, until both directions have ended. When it
+/// fails, the caller closes both; see `Endpoint::reset_on_close`.
 ///
 /// # Errors
-/// When either side fails, or leaves before it has ended its own direction (`ConnectionReset`).
-pub async fn relay(left: &Endpoint, right: &Endpoint) -> io::Result<()> {
-    let (left, right) = (Side::new(left), Side::new(right));
-    tokio::try_join!(copy(&left, &right), copy(&right, &left))?;
-    Ok(())
-}
-
-#[derive(Debug)]
-struct Side<'e> {
-    endpoint: &'e Endpoint,
-    /// We have ended what we send to it. From then on an end that comes from it may be a reset: the kernel shows both alike.
-    half_closed: AtomicBool,
-}
-
-impl<'e> Side<'e> {
-    fn new(endpoint: &'e Endpoint) -> Self {
-        Self { endpoint, half_closed: AtomicBool::new(false) }
-    }
-
-    fn has_left(&self) -> bool {
-        !self.half_closed.load(Relaxed) && self.endpoint.peer_has_left()
+/// When the end fails, or the hop does, or the other side has left the hop (`ConnectionReset`), or somebody did not read all that
+/// was for him (`BrokenPipe`).
+pub async fn relay(end: &Endpoint, hop: &Endpoint) -> io::Result<()> {
+    let ended = AtomicBool::new(false);
+    let out = async {
+        let heard = copy(end, hop, || false).await?;
+        // From now on an end that comes from the hop may be a reset: the kernel shows both alike.
+        ended.store(true, Relaxed);
+        hop.half_close().map(|()| heard)
+    };
+    let back = async {
+        let heard = copy(hop, end, || !ended.load(Relaxed) && hop.peer_has_left()).await?;
+        end.half_close().map(|()| heard)
+    };
+    match tokio::try_join!(out, back)? {
+        (true, true) => Ok(()),
+        _ => Err(io::ErrorKind::BrokenPipe.into()),
     }
 }
 
-async fn copy(from: &Side<'_>, to: &Side<'_>) -> io::Result<()> {
+/// False when `to` takes no more, which is no matter of the other direction: a unix socket may be closed with the last bytes that
+/// are sent by it. `was_left` is asked at the end.
+async fn copy(from: &Endpoint, to: &Endpoint, was_left: impl Fn() -> bool) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        match from.endpoint.read(&mut buffer).await? {
-            0 if from.has_left() => return Err(io::ErrorKind::ConnectionReset.into()),
-            0 => break,
-            count => to.endpoint.write_all(&buffer[..count]).await?,
+        match from.read(&mut buffer).await? {
+            0 if was_left() => return Err(io::ErrorKind::ConnectionReset.into()),
+            0 => return Ok(true),
+            count => {
+                if to.write_all(&buffer[..count]).await.is_err() {
+                    from.stop_reading()?;
+                    return Ok(false);
+                }
+            }
         }
     }
-    to.half_closed.store(true, Relaxed);
-    to.endpoint.half_close()
 }
 
 #[cfg(test)]

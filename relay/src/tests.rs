@@ -104,6 +104,25 @@ fn resetting(stream: TcpStream) -> TcpStream {
     stream
 }
 
+#[test]
+fn what_a_program_sends_before_it_closes_arrives_although_it_does_not_read() {
+    let (program, end) = UnixStream::pair().unwrap();
+    let (hop, mut service) = UnixStream::pair().unwrap();
+    // The service speaks first, and nobody hears it.
+    service.write_all(&[b'.'; 1000]).unwrap();
+    (&program).write_all(&[b'x'; 100_000]).unwrap();
+    drop(program);
+    let ended = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { relay(&endpoint(end), &endpoint(hop)).await })
+    });
+    let mut received = Vec::new();
+    service.read_to_end(&mut received).unwrap();
+    assert_eq!(received, [b'x'; 100_000]);
+    drop(service);
+    assert_eq!(ended.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
 #[tokio::test]
 async fn a_line_ends_where_it_ends_and_has_a_cap() {
     let (mut host, near) = UnixStream::pair().unwrap();

@@ -57,8 +57,8 @@ pub struct Config {
     pub allowed_vmms: Vec<PathBuf>,
     pub allowed_kernels: Vec<PathBuf>,
     pub allowed_initramfs: Vec<PathBuf>,
-    /// Settings of the whole guest that a bundle may change, and what an AppArmor profile leads to. Default: no settings, and a
-    /// warning.
+    /// Settings of the whole guest that a bundle may change, unix sockets of the host that it may mount, and what an AppArmor profile
+    /// leads to. Default: no settings, no sockets, and a warning.
     pub policy: Policy,
 }
 
@@ -91,6 +91,8 @@ struct RawConfig {
     allowed_initramfs: Vec<PathBuf>,
     #[serde(default)]
     allowed_sysctls: Vec<String>,
+    #[serde(default)]
+    host_sockets: Vec<String>,
     #[serde(default)]
     apparmor: Apparmor,
 }
@@ -260,8 +262,9 @@ impl RawConfig {
             return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
         }
         let sysctls = self.allowed_sysctls.try_into().map_err(|reason| refuse("allowed_sysctls", reason))?;
+        let host_sockets = self.host_sockets.try_into().map_err(|reason| refuse("host_sockets", reason))?;
         Ok(Config {
-            policy: Policy { sysctls, apparmor: self.apparmor },
+            policy: Policy { sysctls, apparmor: self.apparmor, host_sockets },
             vmm: artefact("vmm", self.vmm, "libexec/bulkhead/bulkhead-vmm")?,
             kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
             initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,

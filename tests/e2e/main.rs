@@ -22,6 +22,7 @@ mod forward;
 mod hooks;
 mod host;
 mod host_memory;
+mod host_sockets;
 mod isolation;
 mod lifecycle;
 mod memory;

@@ -10,8 +10,8 @@ fn own_network() -> File {
     File::open("/proc/thread-self/ns/net").unwrap()
 }
 
-fn header(family: Family, address: SocketAddr) -> Header {
-    Header { container: "web".parse().unwrap(), family, port: address.port().try_into().unwrap() }
+fn wanted(family: Family, address: SocketAddr) -> LoopbackPort {
+    LoopbackPort { container: "web".parse().unwrap(), family, port: address.port().try_into().unwrap() }
 }
 
 /// Entering a namespace takes root, also when it is the own one.
@@ -31,7 +31,7 @@ async fn a_program_on_one_loopback_address_is_reached_by_either() {
     for listener in listeners {
         let address = listener.local_addr().unwrap();
         for family in [Family::V4, Family::V6] {
-            let program = connect(own_network(), &header(family, address)).await.unwrap();
+            let program = connect(own_network(), &wanted(family, address)).await.unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             program.write_all(b"in\n").await.unwrap();
             let mut received = [0; 3];
@@ -48,7 +48,7 @@ async fn a_port_on_which_nobody_listens_is_refused() {
         return;
     }
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let refused = connect(own_network(), &header(Family::V4, address)).await.unwrap_err();
+    let refused = connect(own_network(), &wanted(Family::V4, address)).await.unwrap_err();
     let RelayError::Connect { source, .. } = refused else { panic!("{refused}") };
     assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
 }

@@ -1,7 +1,8 @@
 use super::*;
 
 fn header(family: Family, port: u16) -> Header {
-    Header { container: "web".parse().unwrap(), family, port: port.try_into().unwrap() }
+    let container = "web".parse().unwrap();
+    Header::Loopback(LoopbackPort { container, family, port: port.try_into().unwrap() })
 }
 
 #[test]
@@ -9,6 +10,8 @@ fn a_header_is_read_as_it_was_written() {
     for (header, line) in [
         (header(Family::V4, 80), "loopback web v4 80\n"),
         (header(Family::V6, u16::MAX), "loopback web v6 65535\n"),
+        (Header::Socket(0), "socket 0\n"),
+        (Header::Socket(u64::MAX), "socket 18446744073709551615\n"),
     ] {
         assert_eq!(header.to_string(), line);
         assert_eq!(line.parse(), Ok(header.clone()));
@@ -18,7 +21,9 @@ fn a_header_is_read_as_it_was_written() {
 
 #[test]
 fn the_longest_header_fits_into_a_line() {
-    let header = Header { container: "c".repeat(128).parse().unwrap(), ..header(Family::V4, u16::MAX) };
+    let container = "c".repeat(128).parse().unwrap();
+    let port = u16::MAX.try_into().unwrap();
+    let header = Header::Loopback(LoopbackPort { container, family: Family::V4, port });
     assert!(header.to_string().len() <= crate::limits::LINE);
 }
 
@@ -38,6 +43,11 @@ fn anything_else_is_refused() {
         "loopback  v4 80\n",
         "loopback ../web v4 80\n",
         "stdio web v4 80\n",
+        "socket\n",
+        "socket -1\n",
+        "socket +1\n",
+        "socket 18446744073709551616\n",
+        "socket 1 2\n",
     ] {
         assert_eq!(line.parse::<Header>(), Err(HeaderError), "{line:?}");
     }

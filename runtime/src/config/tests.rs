@@ -1,4 +1,5 @@
 use super::*;
+use crate::spec::HostSockets;
 
 const HOST: Host = Host { memory_mib: 16_384, cpus: 4, usable_cpus: 3 };
 
@@ -137,6 +138,15 @@ fn sysctls_are_allowed_by_name_or_prefix_and_refused_otherwise() {
     assert_eq!(allowed, expected.try_into().unwrap());
     let refusal = refusal("allowed_sysctls = ['*']");
     assert!(refusal.contains("allowed_sysctls: \"*\" is neither a name "), "{refusal}");
+}
+
+#[test]
+fn sockets_of_the_host_are_allowed_by_patterns_of_absolute_paths() {
+    let allowed = check("host_sockets = ['/run/spire/agent/*.sock']").unwrap().policy.host_sockets;
+    assert_eq!(allowed, vec!["/run/spire/agent/*.sock".to_owned()].try_into().unwrap());
+    assert_eq!(check("").unwrap().policy.host_sockets, HostSockets::default());
+    let refusal = refusal("host_sockets = ['run/x.sock']");
+    assert!(refusal.contains("host_sockets: \"run/x.sock\" is no absolute path "), "{refusal}");
 }
 
 #[test]

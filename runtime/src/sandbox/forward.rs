@@ -19,7 +19,7 @@ use std::{
 use bulkhead_protocol::{
     id::ContainerId,
     limits, ports,
-    relay::{CONNECTED, Family, Header},
+    relay::{CONNECTED, Family, Header, LoopbackPort},
 };
 use bulkhead_relay::{Endpoint, LineError, relay};
 use bulkhead_sys::chain;
@@ -146,10 +146,10 @@ fn reset_when_dropped(client: TcpStream) -> io::Result<TcpStream> {
 /// `None` for port 0, which no connection has.
 fn header(container: ContainerId, meant: SocketAddr) -> Option<Header> {
     let family = if meant.is_ipv4() { Family::V4 } else { Family::V6 };
-    Some(Header { container, family, port: meant.port().try_into().ok()? })
+    Some(Header::Loopback(LoopbackPort { container, family, port: meant.port().try_into().ok()? }))
 }
 
-/// A stream to the program that the header names. What VMM and guest say is two lines of limited length.
+/// A stream to what the header names in the guest. What VMM and guest say is two lines of limited length.
 pub(crate) async fn connect(guest: &Door, header: &Header) -> Result<Endpoint, ForwardError> {
     let stream = Endpoint::new(guest.connect().await?)?;
     // The VMM keeps what follows its line until the guest has accepted.

@@ -7,6 +7,7 @@
 //!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
+//!   host_sockets: connections of the guest to unix sockets of the host
 //!   watches: watchers in the guest hear what others change in its volumes
 //!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback      clock: the guest's time follows the host's
 //!
@@ -21,6 +22,7 @@ pub(crate) mod clock_source;
 pub(crate) mod expose;
 mod failure;
 pub(crate) mod forward;
+mod host_sockets;
 pub(crate) mod key;
 mod mount_points;
 pub(crate) mod nics;
@@ -58,6 +60,7 @@ use self::{
     clock::Clock,
     expose::{ExposeError, Files},
     forward::Forward,
+    host_sockets::HostSockets,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
@@ -120,6 +123,7 @@ pub(crate) struct Guest {
 pub(crate) struct Sandbox {
     parts: Parts,
     forward: Forward,
+    sockets: HostSockets,
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
     vm: watch::Sender<Vm>,
@@ -131,7 +135,8 @@ impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
         let forward = Forward::new(parts.vsock.clone(), parts.host_container.clone());
-        Arc::new(Self { parts, forward, volumes: Mutex::default(), vm, watched })
+        let sockets = HostSockets::new(parts.vsock.clone());
+        Arc::new(Self { parts, forward, sockets, volumes: Mutex::default(), vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -319,10 +324,15 @@ impl Sandbox {
         if !files.are_placed() {
             let vmm = self.parts.processes.jailed().map_err(|source| ExposeError::Vmm { source })?;
             let mut volumes = self.volumes.lock().await;
-            files.place(&self.parts.share, &mut volumes, &vmm, container)?;
+            files.place(&self.parts.share, &mut volumes, &self.sockets, &vmm, container)?;
         }
         let warnings = std::mem::take(&mut files.warnings);
         Ok((files.into_spec(), warnings))
+    }
+
+    /// Carries connections of the guest to sockets of the host, if containers have any.
+    pub(crate) fn serve_sockets(&self, agent: &Agent) {
+        self.sockets.serve(agent);
     }
 
     /// From now on watchers hear of what others than the guest change in the volumes that `mounts` has of the share. Without
@@ -352,9 +362,13 @@ impl Sandbox {
         let mut volumes = self.volumes.lock().await;
         let mut names = Vec::new();
         for released in volumes.release(container) {
-            if released.kind == VolumeKind::Share {
-                self.parts.share.remove_volume(&released.id.name(), released.directory);
-                names.push(String::from(released.id.name()));
+            match released.kind {
+                VolumeKind::Share => {
+                    self.parts.share.remove_volume(&released.id.name(), released.directory);
+                    names.push(String::from(released.id.name()));
+                }
+                VolumeKind::Socket(_) => self.sockets.remove(&released.id.name()),
+                VolumeKind::Memory(_) => {}
             }
         }
         drop(volumes);

@@ -13,6 +13,7 @@
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
 //!   probe serve ADDRESS:PORT…       listens, prints "serving" and answers (bulkhead_tests::probe::serve)
+//!   probe exchange PATH LENGTH       sends as many bytes by a unix socket to such a server; "whole" or "not whole", or the error's name
 //!   probe vsock CID PORT             connects by vsock and prints "ok" or the error's name
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
@@ -32,6 +33,7 @@ use std::{
     env,
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
+    os::unix::net::UnixStream,
     path::Path,
     process::ExitCode,
 };
@@ -101,6 +103,14 @@ fn main() -> ExitCode {
             });
         }
         ["serve", addresses @ ..] => tell(serve::serve(addresses, say)),
+        ["exchange", path, length] => {
+            let length = length.parse().unwrap_or(0);
+            match UnixStream::connect(path).and_then(|peer| serve::exchange(&peer, &bytes(5, length))) {
+                Ok(true) => println!("whole"),
+                Ok(false) => println!("not whole"),
+                Err(error) => tell(Err(error)),
+            }
+        }
         ["vsock", cid, port] => match (cid.parse(), port.parse()) {
             (Ok(cid), Ok(port)) => tell(vsock(cid, port)),
             _ => return ExitCode::from(2),

@@ -116,6 +116,7 @@ impl Containers {
         let (agent, found) = (agent?, found?);
         let (guest, warnings) = self.sandbox.place(&key.container, files).await?;
         self.warn(key, warnings);
+        self.sandbox.serve_sockets(&agent);
         let limits = match self.sandbox.cgroup() {
             Some(cgroup) if made_for_it => cgroup.limits.clone(),
             Some(_) | None => HostLimits::default(),
