@@ -65,8 +65,12 @@ impl RelayError {
     /// False for what clients, programs and containers that end do all the time.
     fn is_a_fault(&self) -> bool {
         match self {
-            Self::Container(_) | Self::Connect { .. } | Self::NotWaiting(_) | Self::Broken(_) => false,
-            Self::Take(_) | Self::Line(_) | Self::Header(_) | Self::Socket(_) | Self::Late => true,
+            Self::Container(_)
+            | Self::Connect { .. }
+            | Self::NotWaiting(_)
+            | Self::Late
+            | Self::Broken(_) => false,
+            Self::Take(_) | Self::Line(_) | Self::Header(_) | Self::Socket(_) => true,
         }
     }
 }

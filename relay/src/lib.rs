@@ -18,7 +18,7 @@ use std::{
 pub use self::endpoint::{Endpoint, LineError, read_now};
 
 /// Bytes held for a far side that has not taken them.
-pub const CHUNK: usize = 32 << 10;
+pub const CHUNK: usize = 16 << 10;
 
 /// Copies both ways between the end, which is the connection of a program, and the hop, until both directions have ended. When it
 /// fails, the caller closes both; see `Endpoint::reset_on_close`.

@@ -34,9 +34,10 @@ fn server(path: &Path) -> Receiver<UnixStream> {
     handed_out
 }
 
+/// With the options that podman and containerd give.
 fn mounted(bundle: Bundle, source: &Path, destination: &str) -> Bundle {
-    let mount =
-        json!({ "destination": destination, "type": "bind", "source": source, "options": ["bind", "ro"] });
+    let options = ["rbind", "rprivate", "nosuid", "nodev", "rw"];
+    let mount = json!({ "destination": destination, "type": "bind", "source": source, "options": options });
     bundle.push("/mounts", mount)
 }
 

@@ -18,22 +18,22 @@ use std::{
 
 use bulkhead_protocol::{
     id::ContainerId,
-    limits, ports,
-    relay::{CONNECTED, Family, Header, LoopbackPort},
+    limits,
+    relay::{Family, Header, LoopbackPort},
 };
-use bulkhead_relay::{Endpoint, LineError, relay};
+use bulkhead_relay::{Endpoint, relay};
 use bulkhead_sys::chain;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
+use super::streams::{StreamError, Streams};
 use crate::{
     log::note,
     network::{Loopback, Namespace, NetworkError},
-    store::Door,
 };
 
 /// After an accept that failed for want of descriptors or memory: others may give some back meanwhile.
@@ -49,21 +49,19 @@ enum ListenError {
 
 /// Why a client was reset. Nobody is told but the client: the guest, and who dials, can have as many as they like.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ForwardError {
-    #[error("take the connection")]
-    Take(#[from] io::Error),
-    #[error("the guest does not take it")]
-    Refused,
-    #[error("the guest does not answer")]
-    Answer(#[from] LineError),
-    #[error("the guest did not answer for {:?}", limits::RELAY_CONNECT)]
-    Late,
+enum ForwardError {
+    #[error("carry the connection")]
+    Carry(#[from] io::Error),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("there is no port to connect to")]
+    NoPort,
 }
 
 /// What a connection needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Forward {
-    guest: Door,
+    streams: Streams,
     /// The container whose network namespace in the guest is the pod's.
     container: Option<ContainerId>,
     listening: Arc<AtomicBool>,
@@ -71,9 +69,9 @@ pub(crate) struct Forward {
 }
 
 impl Forward {
-    pub(crate) fn new(guest: Door, container: Option<ContainerId>) -> Self {
+    pub(crate) fn new(streams: Streams, container: Option<ContainerId>) -> Self {
         let places = Arc::new(Semaphore::new(limits::RELAYS));
-        Self { guest, container, listening: Arc::default(), places }
+        Self { streams, container, listening: Arc::default(), places }
     }
 
     /// Listens in the pod's network namespace, once. Where that cannot be, the pod goes on without, and the log says why.
@@ -127,11 +125,10 @@ impl Forward {
 
     /// One connection, from the accept to the end of both directions.
     async fn carry(&self, client: TcpStream) -> Result<(), ForwardError> {
-        let container = self.container.clone().ok_or(ForwardError::Refused)?;
-        let header = header(container, client.local_addr()?).ok_or(ForwardError::Refused)?;
+        let container = self.container.clone().ok_or(ForwardError::NoPort)?;
+        let header = header(container, client.local_addr()?).ok_or(ForwardError::NoPort)?;
         let client = Endpoint::new(client.into_std()?.into())?;
-        let guest = timeout(limits::RELAY_CONNECT, connect(&self.guest, &header)).await;
-        let guest = guest.map_err(|_| ForwardError::Late)??;
+        let guest = self.streams.open(&header).await?;
         relay(&client, &guest).await?;
         Ok(client.reset_on_close(false)?)
     }
@@ -147,18 +144,6 @@ fn reset_when_dropped(client: TcpStream) -> io::Result<TcpStream> {
 fn header(container: ContainerId, meant: SocketAddr) -> Option<Header> {
     let family = if meant.is_ipv4() { Family::V4 } else { Family::V6 };
     Some(Header::Loopback(LoopbackPort { container, family, port: meant.port().try_into().ok()? }))
-}
-
-/// A stream to what the header names in the guest. What VMM and guest say is two lines of limited length.
-pub(crate) async fn connect(guest: &Door, header: &Header) -> Result<Endpoint, ForwardError> {
-    let stream = Endpoint::new(guest.connect().await?)?;
-    // The VMM keeps what follows its line until the guest has accepted.
-    stream.write_all(format!("CONNECT {}\n{header}", ports::RELAY).as_bytes()).await?;
-    if !stream.read_line(limits::LINE).await?.starts_with("OK ") {
-        return Err(ForwardError::Refused);
-    }
-    let answer = stream.read_line(CONNECTED.len()).await?;
-    if answer.as_bytes() == CONNECTED.trim_ascii_end() { Ok(stream) } else { Err(ForwardError::Refused) }
 }
 
 #[cfg(test)]

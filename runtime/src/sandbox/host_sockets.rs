@@ -29,13 +29,22 @@ use tokio::{
 
 use super::{
     agent::Agent,
-    forward::{ForwardError, connect},
+    streams::{StreamError, Streams},
 };
-use crate::store::Door;
 
 /// After an answer of the guest that names no socket of ours: it may have gone meanwhile, or the guest is hostile and answers
 /// as fast as it is asked.
 const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+enum CarryError {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("the program on the host did not take the connection for {:?}", limits::RELAY_CONNECT)]
+    Late,
+    #[error("carry the connection")]
+    Carry(#[from] io::Error),
+}
 
 /// Clones share one table.
 #[derive(Debug, Clone)]
@@ -43,7 +52,7 @@ pub(crate) struct HostSockets(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    guest: Door,
+    streams: Streams,
     sockets: Mutex<BTreeMap<SharePath, Arc<OwnedFd>>>,
     /// Somebody asks the guest.
     served: AtomicBool,
@@ -51,10 +60,10 @@ struct Shared {
 }
 
 impl HostSockets {
-    pub(crate) fn new(guest: Door) -> Self {
+    pub(crate) fn new(streams: Streams) -> Self {
         let places = Arc::new(Semaphore::new(limits::RELAYS));
         let (sockets, served) = (Mutex::default(), AtomicBool::default());
-        Self(Arc::new(Shared { guest, sockets, served, places }))
+        Self(Arc::new(Shared { streams, sockets, served, places }))
     }
 
     /// From now on connections to the volume lead to the socket behind this descriptor, which may be one of O_PATH.
@@ -90,18 +99,19 @@ impl HostSockets {
         }
     }
 
-    /// One connection, to the end of both directions. Who hears of a failure is the program in the guest, whose connection is closed.
-    async fn carry(self, number: u64, socket: Arc<OwnedFd>, _place: OwnedSemaphorePermit) {
-        let carried = async {
-            // The guest first: when the host does not take the connection, this one is closed, and so is the program's.
-            let guest = timeout(limits::RELAY_CONNECT, connect(&self.0.guest, &Header::Socket(number))).await;
-            let guest = guest.map_err(|_| ForwardError::Late)??;
-            let host = timeout(limits::RELAY_CONNECT, reach(socket.as_fd())).await;
-            let host = Endpoint::new(host.map_err(|_| ForwardError::Late)??)?;
-            relay(&host, &guest).await?;
-            Ok::<(), ForwardError>(())
-        };
-        let _ = carried.await;
+    /// Who hears of a failure is the program in the guest, whose connection is closed.
+    async fn carry(self, number: u64, socket: Arc<OwnedFd>, place: OwnedSemaphorePermit) {
+        let _ = self.try_carry(number, &socket).await;
+        drop(place);
+    }
+
+    /// One connection, to the end of both directions.
+    async fn try_carry(&self, number: u64, socket: &OwnedFd) -> Result<(), CarryError> {
+        // The guest first: when the host does not take the connection, this one is closed, and so is the program's.
+        let guest = self.0.streams.open(&Header::Socket(number)).await?;
+        let host = timeout(limits::RELAY_CONNECT, reach(socket.as_fd())).await;
+        let host = Endpoint::new(host.map_err(|_| CarryError::Late)??)?;
+        Ok(relay(&host, &guest).await?)
     }
 
     fn sockets(&self) -> MutexGuard<'_, BTreeMap<SharePath, Arc<OwnedFd>>> {

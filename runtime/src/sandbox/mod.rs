@@ -7,7 +7,7 @@
 //!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
-//!   host_sockets: connections of the guest to unix sockets of the host
+//!   host_sockets: connections of the guest to unix sockets of the host      streams: those that carry such connections
 //!   watches: watchers in the guest hear what others change in its volumes
 //!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback      clock: the guest's time follows the host's
 //!
@@ -35,6 +35,7 @@ pub(crate) mod share;
 pub mod sizing;
 mod slots;
 mod source;
+mod streams;
 pub(crate) mod timeline;
 mod tuning;
 pub(crate) mod vmm;
@@ -65,6 +66,7 @@ use self::{
     resize::{Held, Machine, ResizeError},
     share::Share,
     sizing::{Demand, Memory},
+    streams::Streams,
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
     volumes::Volumes,
@@ -134,8 +136,9 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
-        let forward = Forward::new(parts.vsock.clone(), parts.host_container.clone());
-        let sockets = HostSockets::new(parts.vsock.clone());
+        let streams = Streams::new(parts.vsock.clone());
+        let forward = Forward::new(streams.clone(), parts.host_container.clone());
+        let sockets = HostSockets::new(streams);
         Arc::new(Self { parts, forward, sockets, volumes: Mutex::default(), vm, watched })
     }
 

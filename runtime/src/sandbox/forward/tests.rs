@@ -1,7 +1,5 @@
 use std::{
-    fs::File,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
+    io::{Read as _, Write as _},
     path::Path,
     thread,
 };
@@ -9,76 +7,12 @@ use std::{
 use bulkhead_sys::{loopback, namespace::visit_network};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::*;
-
-const HEADER: &str = "loopback web v4 80\n";
-
-/// A VMM with an agent behind it, for one stream after the other.
-struct Guest {
-    dir: tempfile::TempDir,
-}
-
-impl Guest {
-    /// `serve` has the stream, and both lines of the server have been read from it.
-    fn new(serve: impl Fn(Vec<String>, UnixStream) + Send + 'static) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join("vsock.sock")).unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let stream = stream.unwrap();
-                let mut lines = BufReader::with_capacity(1, stream.try_clone().unwrap()).lines();
-                let lines = vec![lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap()];
-                serve(lines, stream);
-            }
-        });
-        Self { dir }
-    }
-
-    fn says(answer: &'static [u8]) -> Self {
-        Self::new(move |_, mut stream| drop(stream.write_all(answer)))
-    }
-
-    fn door(&self) -> Door {
-        Door::new(File::open(self.dir.path()).unwrap().into(), "vsock.sock")
-    }
-}
-
-async fn asked(guest: &Guest) -> Result<Endpoint, ForwardError> {
-    connect(&guest.door(), &HEADER.parse().unwrap()).await
-}
-
-#[tokio::test]
-async fn the_guest_is_asked_for_the_port_and_what_follows_its_answer_is_the_programs() {
-    let guest = Guest::new(|lines, mut stream| {
-        assert_eq!(lines, ["CONNECT 1026", HEADER.trim_end()]);
-        stream.write_all(b"OK 1073741824\nok\nfirst bytes").unwrap();
-    });
-    let stream = asked(&guest).await.unwrap();
-    let mut bytes = [0; 64];
-    let count = stream.read(&mut bytes).await.unwrap();
-    assert_eq!(&bytes[..count], b"first bytes");
-}
-
-#[tokio::test]
-async fn whatever_else_a_guest_says_is_a_refusal() {
-    for answer in
-        [&b""[..], b"OK 1\n", b"OK 1\nno\n", b"OK 1\nokay\n", b"no\nok\n", b"OK \xff\nok\n", &[b'O'; 600]]
-    {
-        assert!(asked(&Guest::says(answer)).await.is_err(), "{answer:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_vmm_that_is_gone_is_a_refusal() {
-    let guest = Guest::says(b"");
-    std::fs::remove_file(guest.dir.path().join("vsock.sock")).unwrap();
-    assert!(matches!(asked(&guest).await, Err(ForwardError::Take(_))));
-}
+use super::{super::streams::tests::Guest, *};
 
 #[test]
 fn the_header_says_what_the_client_has_dialled() {
     let of = |meant: &str| header("web".parse().unwrap(), meant.parse().unwrap()).unwrap().to_string();
-    assert_eq!(of("127.0.0.1:80"), HEADER);
+    assert_eq!(of("127.0.0.1:80"), "loopback web v4 80\n");
     assert_eq!(of("[::1]:8080"), "loopback web v6 8080\n");
 }
 
@@ -123,7 +57,7 @@ async fn a_client_in_the_namespace_reaches_the_guest_or_is_reset() {
         // The VMM closes when both directions have ended.
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     });
-    let forward = Forward::new(guest.door(), Some("web".parse().unwrap()));
+    let forward = Forward::new(guest.streams(), Some("web".parse().unwrap()));
     // The second time is none.
     forward.listen(&namespace).await;
     forward.listen(&namespace).await;
@@ -144,7 +78,7 @@ async fn a_client_in_the_namespace_reaches_the_guest_or_is_reset() {
 async fn beyond_the_cap_clients_are_reset() {
     let Some(namespace) = fresh_namespace() else { return };
     let guest = Guest::says(b"OK 1\nok\n");
-    let forward = Forward::new(guest.door(), Some("web".parse().unwrap()));
+    let forward = Forward::new(guest.streams(), Some("web".parse().unwrap()));
     forward.listen(&namespace).await;
     let _all = forward.places.clone().acquire_many_owned(limits::RELAYS as u32).await.unwrap();
     assert!(dialled(&namespace, "127.0.0.1:80").await.is_err());

@@ -9,6 +9,7 @@ use std::{
 use rustix::fs::{Mode, OFlags, open};
 
 use super::*;
+use crate::store::Door;
 
 fn held(path: &Path) -> OwnedFd {
     open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap()
@@ -48,7 +49,7 @@ fn program(dir: &Path) -> thread::JoinHandle<(Vec<String>, io::Result<Vec<u8>>)>
 }
 
 fn sockets(dir: &Path) -> HostSockets {
-    HostSockets::new(Door::new(File::open(dir).unwrap().into(), "vsock.sock"))
+    HostSockets::new(Streams::new(Door::new(File::open(dir).unwrap().into(), "vsock.sock")))
 }
 
 async fn carry(sockets: &HostSockets, volume: &SharePath) {
