@@ -96,11 +96,13 @@ fn large_transfers_arrive_whole_in_both_directions_over_both_families() {
 }
 
 #[test]
-fn without_vhost_net_frames_pass_through_the_vmm() {
-    let host = TestHost::configured("vhost_net = false\n");
+fn without_vhost_net_frames_pass_through_the_vmm_and_without_port_forward_nobody_listens() {
+    let host = TestHost::configured("vhost_net = false\nport_forward = false\n");
     let wire = Wire::connected();
     let container = running(&host, &wire);
     assert!(!uses_vhost(&container));
+    let dialled = in_network(&wire.path(), || TcpStream::connect("127.0.0.1:80").map(drop));
+    assert_eq!(dialled.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     transfer(&container, &wire, &["10.77.0.1"]);
     container.delete_force();
     assert_eq!(wire.traces(), [""; 0]);

@@ -215,6 +215,7 @@ fn parts(root: &Path, agent: &FakeAgent) -> (Arc<Sandbox>, Arc<Containers>) {
         processes: Processes::of(std::process::id()).unwrap(),
         nics: Nics::new(vmm.clone(), dir.journal(), false, None),
         vsock: Door::new(fake::null(), "vsock.sock"),
+        port_forward: false,
         share: Share::at(&root.join("share")).unwrap(),
         timeline: Timeline::default(),
     });

@@ -173,15 +173,18 @@ pub(super) fn network(root: &Path, wanted: bool) -> Finding {
 
 /// Whether connections to the loopback addresses of a pod's network namespace reach the guest. Tries a BPF program, which is
 /// attached to nothing.
-pub(super) fn port_forward(root: bool) -> Finding {
+pub(super) fn port_forward(root: bool, wanted: bool) -> Finding {
     let subject = "port-forward";
+    if !wanted {
+        return Finding::ok(subject, "off: the configuration has port_forward = false");
+    }
     match Loopback::check() {
         Ok(()) => Finding::ok(subject, "the host kernel leads the pod's loopback addresses to the guest"),
         Err(_) if !root => Finding::ok(subject, "not looked at: only root can"),
         Err(error) => Finding::warn(
             subject,
             format!("kubectl port-forward finds nobody: {}", chain(&error)),
-            "use Linux 5.9 or later with CONFIG_BPF_SYSCALL, not locked down against root",
+            "use Linux 5.9 or later with CONFIG_BPF_SYSCALL, and run containers with CAP_BPF and CAP_NET_ADMIN",
         ),
     }
 }

@@ -112,7 +112,7 @@ pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding
     };
     found(host::memory(root, config.memory_mib));
     found(host::network(root, config.vhost_net));
-    found(host::port_forward(is_root));
+    found(host::port_forward(is_root, config.port_forward));
     found(artefacts::kernel(&config.kernel));
     found(artefacts::initramfs(&config.initramfs));
     let vmm = artefacts::vmm(&config.vmm);

@@ -62,7 +62,7 @@ enum ForwardError {
 #[derive(Debug, Clone)]
 pub(crate) struct Forward {
     streams: Streams,
-    /// The container whose network namespace in the guest is the pod's.
+    /// The container whose network namespace in the guest is the pod's; `None` when nothing is to be forwarded.
     container: Option<ContainerId>,
     listening: Arc<AtomicBool>,
     places: Arc<Semaphore>,

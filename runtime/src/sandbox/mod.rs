@@ -91,6 +91,8 @@ pub(crate) struct Parts {
     pub(crate) nics: Nics,
     /// The VMM's vsock, for streams to the agent.
     pub(crate) vsock: Door,
+    /// Whether connections to the loopback addresses of its network namespace on the host reach it.
+    pub(crate) port_forward: bool,
     pub(crate) share: Share,
     pub(crate) timeline: Timeline,
 }
@@ -137,7 +139,8 @@ impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
         let streams = Streams::new(parts.vsock.clone());
-        let forward = Forward::new(streams.clone(), parts.host_container.clone());
+        let container = parts.host_container.clone().filter(|_| parts.port_forward);
+        let forward = Forward::new(streams.clone(), container);
         let sockets = HostSockets::new(streams);
         Arc::new(Self { parts, forward, sockets, volumes: Mutex::default(), vm, watched })
     }

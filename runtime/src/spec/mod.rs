@@ -49,7 +49,7 @@ pub(crate) use memory_policy::{FLAGS as MEMORY_POLICY_FLAGS, MODES as MEMORY_POL
 pub(crate) use namespaces::names as namespace_names;
 pub use net_devices::NetDevice;
 pub(crate) use options::names as mount_option_names;
-pub use policy::{AllowedSysctls, Apparmor, HostSockets, Policy};
+pub use policy::{AllowedSockets, AllowedSysctls, Apparmor, Policy};
 pub use seccomp::Profile;
 pub(crate) use seccomp::{
     ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS,

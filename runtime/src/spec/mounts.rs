@@ -20,7 +20,7 @@ use bulkhead_protocol::{
 };
 
 use super::{
-    Export, ExportKind, HostSockets, SpecError,
+    AllowedSockets, Export, ExportKind, SpecError,
     namespaces::checked,
     options::Options,
     process::{check_absolute, refuse_nul},
@@ -49,7 +49,7 @@ pub(super) fn parse(
     bundle: &Path,
     id: &ContainerId,
     own_maps: OwnMaps<'_>,
-    sockets: &HostSockets,
+    sockets: &AllowedSockets,
     warnings: &mut Vec<String>,
 ) -> Result<Mounts, SpecError> {
     if raw.len() > limits::MOUNTS {
@@ -176,7 +176,7 @@ fn export(
     bundle: &Path,
     id: &ContainerId,
     number: usize,
-    sockets: &HostSockets,
+    sockets: &AllowedSockets,
 ) -> Result<Export, SpecError> {
     let field = || format!("mounts[{index}].source");
     let source = mount.source.as_deref().filter(|source| !source.is_empty());
@@ -217,7 +217,7 @@ enum Refusal {
 }
 
 /// The real path of a bind's source, and what it is.
-fn look_at(path: &Path, sockets: &HostSockets) -> Result<(PathBuf, ExportKind), Refusal> {
+fn look_at(path: &Path, sockets: &AllowedSockets) -> Result<(PathBuf, ExportKind), Refusal> {
     let path = fs::canonicalize(path).map_err(Refusal::Io)?;
     let kind = fs::metadata(&path).map_err(Refusal::Io)?.file_type();
     if kind.is_dir() {

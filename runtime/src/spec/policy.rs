@@ -11,7 +11,7 @@ pub struct Policy {
     pub sysctls: AllowedSysctls,
     pub apparmor: Apparmor,
     /// Unix sockets of the host that a bundle may mount.
-    pub host_sockets: HostSockets,
+    pub sockets: AllowedSockets,
 }
 
 /// What becomes of a `process.apparmorProfile`: the guest has no AppArmor.
@@ -57,12 +57,12 @@ impl TryFrom<Vec<String>> for AllowedSysctls {
 
 /// Absolute paths, in whose names `*` stands for any letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HostSockets(Vec<String>);
+pub struct AllowedSockets(Vec<String>);
 
 /// Patterns of sockets.
 const SOCKETS: usize = 256;
 
-impl HostSockets {
+impl AllowedSockets {
     /// Whether a path without links is that of a socket which may be mounted.
     pub(super) fn allow(&self, path: &Path) -> bool {
         let matches = |pattern: &String| {
@@ -93,7 +93,7 @@ fn is_like(name: &str, pattern: &str) -> bool {
     name.ends_with(last)
 }
 
-impl TryFrom<Vec<String>> for HostSockets {
+impl TryFrom<Vec<String>> for AllowedSockets {
     type Error = String;
 
     fn try_from(list: Vec<String>) -> Result<Self, String> {

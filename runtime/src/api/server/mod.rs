@@ -186,6 +186,7 @@ impl Assembled {
             processes: processes.clone(),
             nics: Nics::new(vmm.clone(), journal, plan.vhost_net, given),
             vsock: dir.door(names::VSOCK_SOCKET)?,
+            port_forward: plan.port_forward,
             share,
             timeline,
         });

@@ -33,6 +33,7 @@ impl Test {
             processes: Processes::of(std::process::id()).unwrap(),
             nics: Nics::new(vmm, dir.journal(), false, None),
             vsock: Door::new(fake::null(), "vsock.sock"),
+            port_forward: false,
             share: Share::at(&root.path().join("share")).unwrap(),
             timeline: Timeline::default(),
         });

@@ -163,7 +163,7 @@ fn a_socket_is_an_export_where_the_operator_allows_its_real_path() {
         let _listener = UnixListener::bind(dir.join("socket")).unwrap();
         std::os::unix::fs::symlink("socket", dir.join("link")).unwrap();
         let patterns = vec![format!("{}/{pattern}", dir.display())];
-        let policy = Policy { host_sockets: patterns.try_into().unwrap(), ..Policy::default() };
+        let policy = Policy { sockets: patterns.try_into().unwrap(), ..Policy::default() };
         (dir, spec.load_within(&policy).map_err(|error| error.to_string()))
     };
     let (dir, allowed) = loaded(&bind(json!({})), "s*t");

@@ -24,7 +24,7 @@ fn what_is_neither_a_name_nor_a_prefix_is_refused() {
 }
 
 fn allowed(pattern: &str, path: &str) -> bool {
-    HostSockets::try_from(vec![pattern.to_owned()]).unwrap().allow(Path::new(path))
+    AllowedSockets::try_from(vec![pattern.to_owned()]).unwrap().allow(Path::new(path))
 }
 
 #[test]
@@ -55,14 +55,14 @@ fn a_star_stands_for_letters_of_one_name() {
     ] {
         assert!(!allowed(pattern, path), "{pattern} {path}");
     }
-    assert!(!HostSockets::default().allow(Path::new("/run/docker.sock")));
+    assert!(!AllowedSockets::default().allow(Path::new("/run/docker.sock")));
 }
 
 #[test]
 fn a_pattern_is_an_absolute_path_of_plain_names() {
     for wrong in ["", "/", "run/x", "/run/../x", "/run/./x", "/run//x", "/run/", "/run/**", "*", "/run/\0"] {
-        let refused = HostSockets::try_from(vec![wrong.to_owned()]).unwrap_err();
+        let refused = AllowedSockets::try_from(vec![wrong.to_owned()]).unwrap_err();
         assert!(refused.contains("is no absolute path"), "{wrong:?}: {refused}");
     }
-    assert!(HostSockets::try_from(vec!["/run/x".to_owned(); 257]).is_err());
+    assert!(AllowedSockets::try_from(vec!["/run/x".to_owned(); 257]).is_err());
 }
