@@ -7,6 +7,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use bulkhead_tests::{
@@ -16,6 +17,7 @@ use bulkhead_tests::{
         serve::{RESET, exchange},
     },
 };
+use rustix::net::sockopt::set_socket_linger;
 use serde_json::json;
 
 const LARGE: usize = 1 << 20;
@@ -81,6 +83,14 @@ fn the_loopback_addresses_of_the_namespace_are_those_of_the_guest() {
     }
     let reset = heard(&namespace, "127.0.0.1:8080", RESET);
     assert_eq!(reset.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    // The same the other way.
+    assert!(!container.stdout().contains("ConnectionReset"));
+    let mut client = dial(&namespace, "127.0.0.1:8080").unwrap();
+    client.write_all(b"half a sen").unwrap();
+    client.read_exact(&mut [0; 10]).unwrap();
+    set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    container.until_stdout("ConnectionReset");
     // Other addresses of the loopback network, and the interface's, are none of the guest's loopback.
     for address in ["127.0.0.2:8080", "10.77.0.2:8080"] {
         assert_eq!(

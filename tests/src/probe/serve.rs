@@ -34,19 +34,22 @@ impl Stream for UnixStream {
     }
 }
 
-/// Listens on all addresses, says so, and never ends.
+/// Listens on all addresses, says so, and never ends. Says how a connection failed.
 ///
 /// # Errors
 /// When one of them cannot be had.
-pub fn serve(addresses: &[&str], say: impl FnOnce(&str)) -> io::Result<()> {
+pub fn serve(addresses: &[&str], say: fn(&str)) -> io::Result<()> {
     let listeners: Vec<_> = addresses.iter().map(TcpListener::bind).collect::<Result<_, _>>()?;
     say("serving");
     thread::scope(|scope| {
         for listener in listeners {
             scope.spawn(move || {
                 for client in listener.incoming().flatten() {
-                    // What fails here is the client's.
-                    thread::spawn(move || answer(&client));
+                    thread::spawn(move || {
+                        if let Err(error) = answer(&client) {
+                            say(&format!("{:?}", error.kind()));
+                        }
+                    });
                 }
             });
         }
