@@ -7,6 +7,7 @@ use bulkhead_agent::{
     container::{self, Layout},
     control,
     reaper::Reaper,
+    relay,
     sandbox::{Sandbox, Shared},
     say,
     service::Service,
@@ -43,7 +44,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     listener::start(streams.clone())?;
     let layout = Layout::guest();
     let sandbox = Sandbox::new(Shared { reaper, streams, layout: layout.clone() });
-    let service = Service::new(sandbox, Watches::new(&layout.share, layout.volumes.clone()));
+    let sockets = layout.volumes.sockets().clone();
+    relay::start(sandbox.clone(), sockets.clone())?;
+    let service = Service::new(sandbox, sockets, Watches::new(&layout.share, layout.volumes.clone()));
     let mut host = control::connect().await?;
     control::greet(&mut host).await?;
     // While the host prepares its first request. What it sends meanwhile waits in the socket.

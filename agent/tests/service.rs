@@ -64,6 +64,7 @@ fn agent() -> Option<&'static Agent> {
 fn start_agent(host: Host) -> Agent {
     let layout = host.layout.clone();
     let watches = Watches::new(&layout.share, layout.volumes.clone());
+    let sockets = layout.volumes.sockets().clone();
     // Statics are not dropped: the directory must go some other way, and a forgotten one is only in /tmp.
     std::mem::forget(host);
     let (connections, mut new_connections) = tokio::sync::mpsc::unbounded_channel::<UnixStream>();
@@ -79,7 +80,7 @@ fn start_agent(host: Host) -> Agent {
                     Some(stream) = new_connections.recv() => {
                         stream.set_nonblocking(true).unwrap();
                         let stream = tokio::net::UnixStream::from_std(stream).unwrap();
-                        let service = Service::new(sandbox.clone(), watches.clone());
+                        let service = Service::new(sandbox.clone(), sockets.clone(), watches.clone());
                         tokio::spawn(async move {
                             let mut stream = stream;
                             control::greet(&mut stream).await?;

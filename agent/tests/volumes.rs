@@ -6,10 +6,15 @@
 #[cfg(test)]
 mod support;
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{
+    fs,
+    os::unix::{fs::MetadataExt, net::UnixStream},
+};
 
 use bulkhead_agent::container::{Created, create};
-use bulkhead_protocol::container::{ContainerSpec, Memory, MountSource, Place, Volume, VolumeKind};
+use bulkhead_protocol::container::{
+    ContainerSpec, Memory, MountSource, Place, SocketFile, Volume, VolumeKind,
+};
 use support::{End, Host, bind, host, mount, remove, share_path, spec, wait};
 
 /// A tmpfs of the guest at /dev/shm.
@@ -73,6 +78,29 @@ async fn a_volume_is_mounted_once_and_a_path_in_it_is_that_of_the_volume() {
     };
     let script = "for file in /all/data/file /new/data/file /new/file; do stat -c %i $file; done";
     assert_eq!(host.shell(change, script).await, format!("{inode}\n").repeat(3));
+    host.assert_clean();
+    assert_eq!(fs::read_dir(host.share().join("volumes")).unwrap().count(), 0);
+}
+
+/// A socket of the host at /run/api.sock.
+fn socket(spec: &mut ContainerSpec) {
+    let kind = VolumeKind::Socket(SocketFile { mode: 0o660, uid: 7, gid: 8 });
+    let place = Place { volume: Volume { name: share_path("@2"), kind }, path: None, attributes: 0 };
+    spec.mounts.push(mount("/run/api.sock", MountSource::Bind { place, submounts: vec![] }));
+}
+
+#[tokio::test]
+async fn a_socket_of_the_host_is_one_file_for_all_containers_and_who_connects_is_told_of() {
+    let Some(host) = host() else { return };
+    let held = another(&host, "held", "true", socket).await;
+    let script = "test -S /run/api.sock && stat -c '%a %u:%g' /run/api.sock";
+    assert_eq!(host.shell(socket, script).await, "660 7:8\n");
+    let sockets = host.layout.volumes.sockets().clone();
+    let _client = UnixStream::connect(format!("/proc/{}/root/run/api.sock", held.pid)).unwrap();
+    let told = sockets.wait().await;
+    assert_eq!(told, [(0, share_path("@2"))]);
+    assert!(sockets.take(0).is_some());
+    end(held).await;
     host.assert_clean();
     assert_eq!(fs::read_dir(host.share().join("volumes")).unwrap().count(), 0);
 }

@@ -3,6 +3,7 @@
 //!   bulkhead, proxy ──Task API + sandbox.proto──▶ server ──vmm (SEQPACKET + fds)──▶ bulkhead-vmm
 //!                                                   └────greeting, then agent.proto──▶ bulkhead-agent
 //!   proxy ──stdio (one vsock stream each)────────────────────────────────────────────▶ bulkhead-agent
+//!                                         server ──relay (one vsock stream each)─────▶ bulkhead-agent
 //!
 //! Depends on nothing of ours. Everything that arrives over one of these borders is hostile until it has become
 //! one of these types.
@@ -16,6 +17,7 @@ pub mod id;
 pub mod limits;
 pub mod packet;
 pub mod ports;
+pub mod relay;
 pub mod slots;
 pub mod stdio;
 pub mod timeline;

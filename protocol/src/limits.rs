@@ -71,6 +71,11 @@ pub const WATCH_BYTES: usize = 256 << 10;
 pub const WATCH_EVENTS: usize = 512;
 /// How long one `WaitWatches` waits; who still wants to know asks again.
 pub const WATCH_POLL: Duration = Duration::from_secs(30);
+/// Connections to the guest's loopback that one sandbox carries at once beside its network; and as many to unix sockets of the
+/// host.
+pub const RELAYS: usize = 128;
+/// From the client's connection to the program's: the guest's loopback needs no time, but the guest may be busy.
+pub const RELAY_CONNECT: Duration = Duration::from_secs(20);
 /// For all startContainer hooks of one container together; shorter than `RPC`, so that the user reads which one it was.
 pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.

@@ -9,3 +9,5 @@ pub const HOST_CID: u64 = 2;
 pub const AGENT: u32 = 1024;
 /// Host to guest: the agent accepts stdio streams here, each opened by its header line (`stdio`).
 pub const STDIO: u32 = 1025;
+/// Host to guest: the agent connects each stream to a place in the guest, which its header line names (`relay`).
+pub const RELAY: u32 = 1026;

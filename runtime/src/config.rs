@@ -44,6 +44,8 @@ pub struct Config {
     pub max_vcpus: u8,
     /// Whether the host kernel moves frames between taps and guests, where it has /dev/vhost-net. Default: true.
     pub vhost_net: bool,
+    /// Whether connections to the loopback addresses of a container's network namespace on the host reach the guest. Default: true.
+    pub port_forward: bool,
     /// Whether the host backs guest memory with pages of 2 MiB: "always" or "never". Default: always.
     pub huge_pages: HugePages,
     /// Whether files that a guest writes lose the setuid bit, the setgid bit (but for directories) and file capabilities, in
@@ -57,8 +59,8 @@ pub struct Config {
     pub allowed_vmms: Vec<PathBuf>,
     pub allowed_kernels: Vec<PathBuf>,
     pub allowed_initramfs: Vec<PathBuf>,
-    /// Settings of the whole guest that a bundle may change, and what an AppArmor profile leads to. Default: no settings, and a
-    /// warning.
+    /// Settings of the whole guest that a bundle may change, unix sockets of the host that it may mount, and what an AppArmor profile
+    /// leads to. Default: no settings, no sockets, and a warning.
     pub policy: Policy,
 }
 
@@ -75,6 +77,7 @@ struct RawConfig {
     vcpus: Option<u8>,
     max_vcpus: Option<u8>,
     vhost_net: Option<bool>,
+    port_forward: Option<bool>,
     #[serde(default)]
     huge_pages: HugePages,
     #[serde(default)]
@@ -91,6 +94,8 @@ struct RawConfig {
     allowed_initramfs: Vec<PathBuf>,
     #[serde(default)]
     allowed_sysctls: Vec<String>,
+    #[serde(default)]
+    host_sockets: Vec<String>,
     #[serde(default)]
     apparmor: Apparmor,
 }
@@ -260,8 +265,9 @@ impl RawConfig {
             return Err(refuse("vcpus", format!("{vcpus} is not between 1 and max_vcpus, {max_vcpus}")));
         }
         let sysctls = self.allowed_sysctls.try_into().map_err(|reason| refuse("allowed_sysctls", reason))?;
+        let sockets = self.host_sockets.try_into().map_err(|reason| refuse("host_sockets", reason))?;
         Ok(Config {
-            policy: Policy { sysctls, apparmor: self.apparmor },
+            policy: Policy { sysctls, apparmor: self.apparmor, sockets },
             vmm: artefact("vmm", self.vmm, "libexec/bulkhead/bulkhead-vmm")?,
             kernel: artefact("kernel", self.kernel, "share/bulkhead/vmlinux")?,
             initramfs: artefact("initramfs", self.initramfs, "share/bulkhead/initramfs.img")?,
@@ -270,6 +276,7 @@ impl RawConfig {
             vcpus,
             max_vcpus,
             vhost_net: self.vhost_net.unwrap_or(true),
+            port_forward: self.port_forward.unwrap_or(true),
             huge_pages: self.huge_pages,
             strip_setuid: self.strip_setuid,
             binfmt: handlers(self.binfmt).map_err(|reason| refuse("binfmt", reason))?,

@@ -4,6 +4,7 @@
 //! Each module stands alone: it knows no message, no container and no async runtime, and nothing else of ours. For system
 //! calls rustix comes first, libc where rustix lacks the call.
 
+pub mod bpf;
 pub mod cgroup_file;
 pub mod error_chain;
 pub mod hook;

@@ -98,7 +98,11 @@ fn a_socket_as_a_volume_is_refused_with_the_reason() {
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     let mount =
         json!({ "destination": "/run/some.sock", "type": "bind", "source": path, "options": ["bind"] });
-    refused(&host, host.bundle().push("/mounts", mount).write(), &["mounts[7]", "socket"]);
+    refused(
+        &host,
+        host.bundle().push("/mounts", mount).write(),
+        &["mounts[7]", "is a unix socket", "host_sockets"],
+    );
 }
 
 /// An install prefix like the staged one, with one file replaced or missing.

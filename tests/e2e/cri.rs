@@ -1,8 +1,17 @@
 //! Kubernetes pods: what the kubelet asks of containerd's CRI plugin, with Bulkhead as the runtime.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, thread};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    thread,
+};
 
-use bulkhead_tests::host::{Cri, DEADLINE, Pod, cri_api as api, cri_container as container, process, until};
+use bulkhead_tests::host::{
+    Cri, DEADLINE, Pod, cri_api as api, cri_container as container, in_network, process, until,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -160,6 +169,15 @@ pub(crate) fn share_what_a_pod_shares(cri: &Cri) {
     // From the host as well, by the address that the network gave.
     let address = cri.pod_status(&pod).network.ip.clone();
     assert_eq!(cri.fetch(&format!("http://{address}:8080/hello")), "from the volume\n");
+    // By the loopback address of the pod's network namespace, which containerd dials for `kubectl port-forward`.
+    let namespace = Path::new("/proc").join(cri.pid(&server)).join("ns/net");
+    let forwarded = in_network(&namespace, || {
+        let mut client = TcpStream::connect("127.0.0.1:8080").unwrap();
+        client.write_all(b"GET /hello HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).map(|_| answer)
+    });
+    assert!(forwarded.as_ref().is_ok_and(|answer| answer.ends_with("from the volume\n")), "{forwarded:?}");
     for (kind, shared) in [("net", true), ("ipc", true), ("uts", true), ("pid", false), ("mnt", false)] {
         let of = |id: &str| cri.seen(id, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")]);
         assert_eq!(of(&server) == of(&first), shared, "{kind}");

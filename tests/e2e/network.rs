@@ -4,14 +4,15 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
 };
 
+use bulkhead_sys::loopback;
 use bulkhead_tests::{
-    host::{Bundle, Container, DEADLINE, TestHost, Wire, finish, ip, process, until},
-    probe::bytes,
+    host::{Bundle, Container, DEADLINE, TestHost, Wire, finish, in_network, ip, process, until},
+    probe::{bytes, serve::exchange},
 };
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
@@ -95,11 +96,13 @@ fn large_transfers_arrive_whole_in_both_directions_over_both_families() {
 }
 
 #[test]
-fn without_vhost_net_frames_pass_through_the_vmm() {
-    let host = TestHost::configured("vhost_net = false\n");
+fn without_vhost_net_frames_pass_through_the_vmm_and_without_port_forward_nobody_listens() {
+    let host = TestHost::configured("vhost_net = false\nport_forward = false\n");
     let wire = Wire::connected();
     let container = running(&host, &wire);
     assert!(!uses_vhost(&container));
+    let dialled = in_network(&wire.path(), || TcpStream::connect("127.0.0.1:80").map(drop));
+    assert_eq!(dialled.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     transfer(&container, &wire, &["10.77.0.1"]);
     container.delete_force();
     assert_eq!(wire.traces(), [""; 0]);
@@ -180,16 +183,23 @@ fn two_interfaces_keep_their_names_and_their_networks() {
 fn an_interface_that_comes_between_create_and_start_is_there_when_the_program_runs() {
     let host = TestHost::new();
     let wire = Wire::new();
-    let container = host.create("net", &bundle(&host, None).args(["probe", "linger"]));
+    let serving = ["probe", "serve", "127.0.0.1:8080"];
+    let container = host.create("net", &bundle(&host, None).args(serving));
     let pid = container.pid();
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     assert_ne!(std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap(), own);
     wire.connect_process(0, pid.as_raw());
+    let namespace = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    in_network(&namespace, loopback::bring_up).unwrap();
     container.start();
-    container.until_stdout("ready");
+    container.until_stdout("serving");
     ping(&container, "10.77.0.1");
     ping_from_outside(&wire, "10.77.0.2");
     ping_from_outside(&wire, "fd77::2");
+    // The loopback addresses of its namespace on the host are the guest's as well.
+    assert!(in_network(&namespace, || {
+        exchange(&TcpStream::connect("127.0.0.1:8080").unwrap(), b"hello").unwrap()
+    }));
     container.delete_force();
 }
 
@@ -210,6 +220,8 @@ fn the_namespace_answers_for_itself_again_when_a_killed_sandbox_is_deleted() {
     let wire = Wire::connected();
     let container = running(&host, &wire);
     ping_from_outside(&wire, "10.77.0.2");
+    let dial = || in_network(&wire.path(), || TcpStream::connect("127.0.0.1:80").map(drop));
+    dial().unwrap();
     for (name, words) in [("bulkhead", &["sandbox-server"][..]), ("bulkhead-vmm", &[])] {
         let pid = process(name, words, &container.id).unwrap();
         let _ = kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
@@ -217,6 +229,7 @@ fn the_namespace_answers_for_itself_again_when_a_killed_sandbox_is_deleted() {
     container.delete_force();
     assert_eq!(wire.traces(), [""; 0]);
     ping_from_outside(&wire, "10.77.0.2");
+    assert_eq!(dial().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[test]

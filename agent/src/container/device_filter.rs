@@ -7,16 +7,15 @@
 //! The usual devices of a container come behind the given rules, as runc has it: `deny a` in front is the common
 //! case and must not take /dev/null away. BPF and the context: linux/bpf.h, `bpf_cgroup_dev_ctx`.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_protocol::container::{DeviceKind, DeviceRule};
+use bulkhead_sys::bpf::{self, Instruction, Kind};
 
 use super::error::{ContainerError, During};
 
 /// Rules taken from one specification. Each makes at most nine instructions; the kernel takes a million.
 const RULES: usize = 4096;
-/// Attempts to load a program.
-const LOADS: u32 = 16;
 
 /// BPF_DEVCG_ACC_* and BPF_DEVCG_DEV_* of linux/bpf.h.
 const MKNOD: u32 = 1;
@@ -24,17 +23,6 @@ const READ: u32 = 2;
 const WRITE: u32 = 4;
 const BLOCK: u32 = 1;
 const CHAR: u32 = 2;
-
-/// One `struct bpf_insn`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Instruction {
-    code: u8,
-    /// Destination in the low, source in the high half.
-    registers: u8,
-    offset: i16,
-    immediate: i32,
-}
 
 /// Opcodes: class, size or operation, and mode of linux/bpf_common.h and linux/bpf.h.
 const LOAD_WORD: u8 = 0x61;
@@ -160,105 +148,8 @@ pub(super) fn attach(cgroup: BorrowedFd<'_>, rules: &[DeviceRule]) -> Result<(),
             rules.len()
         )));
     }
-    let code = program(rules);
-    // The verifier gives up with EAGAIN when a signal has come, and SIGCHLD comes often here.
-    let mut loaded = load_program(&code);
-    for _ in 1..LOADS {
-        match loaded {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => loaded = load_program(&code),
-            _ => break,
-        }
-    }
-    let program = loaded.during("load", "device rules")?;
-    attach_program(cgroup, program.as_fd()).during("attach to cgroup", "device rules")
-}
-
-/// The part of `union bpf_attr` for BPF_PROG_LOAD, up to what we set.
-#[repr(C)]
-struct LoadAttributes {
-    program_type: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-}
-
-/// The part of `union bpf_attr` for BPF_PROG_ATTACH.
-#[repr(C)]
-struct AttachAttributes {
-    target: u32,
-    program: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-const PROG_LOAD: libc::c_int = 5;
-const PROG_ATTACH: libc::c_int = 8;
-const TYPE_CGROUP_DEVICE: u32 = 15;
-const ATTACH_CGROUP_DEVICE: u32 = 6;
-/// The container may attach further ones below: all of them must agree.
-const ALLOW_MULTI: u32 = 2;
-
-/// How often a program is loaded: the kernel's verifier gives up with EAGAIN when a signal is pending.
-const ATTEMPTS: usize = 5;
-
-fn load_program(code: &[Instruction]) -> std::io::Result<OwnedFd> {
-    let attributes = LoadAttributes {
-        program_type: TYPE_CGROUP_DEVICE,
-        // At most 9 × (RULES + 11) + 8.
-        count: code.len() as u32,
-        instructions: code.as_ptr() as u64,
-        license: c"Apache-2.0".as_ptr() as u64,
-        log_level: 0,
-        log_size: 0,
-        log: 0,
-    };
-    let mut left = ATTEMPTS;
-    loop {
-        left -= 1;
-        // SAFETY: the attributes have the kernel's layout and the size given, bytes behind it count as zero; `code` and
-        // the license outlive the call, which copies them.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                PROG_LOAD,
-                &raw const attributes,
-                std::mem::size_of::<LoadAttributes>(),
-            )
-        };
-        if let Ok(fd) = i32::try_from(fd)
-            && fd >= 0
-        {
-            // SAFETY: the kernel has just made this descriptor for us, close-on-exec, and nobody else has it.
-            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
-        let error = std::io::Error::last_os_error();
-        if left == 0 || error.raw_os_error() != Some(libc::EAGAIN) {
-            return Err(error);
-        }
-    }
-}
-
-fn attach_program(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> std::io::Result<()> {
-    let attributes = AttachAttributes {
-        target: cgroup.as_raw_fd().cast_unsigned(),
-        program: program.as_raw_fd().cast_unsigned(),
-        attach_type: ATTACH_CGROUP_DEVICE,
-        flags: ALLOW_MULTI,
-    };
-    // SAFETY: the attributes have the kernel's layout and the size given, and outlive the call; both descriptors
-    // are open.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_ATTACH,
-            &raw const attributes,
-            std::mem::size_of::<AttachAttributes>(),
-        )
-    };
-    if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    let program = bpf::load(Kind::CgroupDevice, &program(rules)).during("load", "device rules")?;
+    bpf::attach(cgroup, Kind::CgroupDevice, program.as_fd()).during("attach to cgroup", "device rules")
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{launch::Launcher, volumes::Volumes};
-use crate::boot::{CGROUP, SHARE, VOLUMES};
+use crate::{
+    boot::{CGROUP, SHARE, VOLUMES},
+    host_sockets::HostSockets,
+};
 
 /// Where the guest keeps what containers are made of. Tests point elsewhere.
 #[derive(Debug, Clone)]
@@ -23,7 +26,7 @@ impl Layout {
         Self {
             launcher: Launcher::new("/proc/self/exe"),
             share: SHARE.into(),
-            volumes: Volumes::below(Path::new(VOLUMES)),
+            volumes: Volumes::below(Path::new(VOLUMES), HostSockets::default()),
             cgroups: CGROUP.into(),
         }
     }

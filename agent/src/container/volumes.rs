@@ -1,6 +1,7 @@
 //! The volumes of the sandbox, mounted once each for all containers that use them.
 //!
 //!   share/@3 ─automount─▶ its filesystem ─bind─▶ volumes/0 ─open_tree, in a launcher─▶ container       tmpfs ─▶ volumes/1
+//!                                                                          a socket that the agent listens on ─▶ volumes/2
 //!
 //! A directory of the share is a filesystem of its own, which Linux mounts anew for each mount namespace that walks into it. Two
 //! of them are the same files of the host and nothing else: sockets, fifos, locks and pages are those of one. So it is the agent
@@ -17,7 +18,9 @@ use std::{
     },
 };
 
-use bulkhead_protocol::container::{ContainerSpec, Memory, MountSource, SharePath, Volume, VolumeKind};
+use bulkhead_protocol::container::{
+    ContainerSpec, Memory, MountSource, SharePath, SocketFile, Volume, VolumeKind,
+};
 use bulkhead_sys::mount::Attributes;
 use rustix::{
     fs::{Mode, OFlags, fstatfs, open},
@@ -32,6 +35,8 @@ use super::{
     path::{is_directory, open_beneath},
 };
 
+use crate::host_sockets::{HostSockets, Listening};
+
 /// Of linux/magic.h.
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
@@ -43,10 +48,11 @@ pub struct Volumes {
     table: Arc<Mutex<HashMap<Volume, Weak<Slot>>>>,
     /// Names are not used again: the last user of a volume may let go while the next one mounts it.
     next: Arc<AtomicU64>,
+    sockets: HostSockets,
 }
 
 /// A volume that is mounted, or about to be.
-type Slot = OnceCell<Mounted>;
+type Slot = OnceCell<Present>;
 
 /// The volumes of one container. Dropping it, which blocks, unmounts those that nobody else uses.
 #[derive(Debug, Default)]
@@ -55,16 +61,37 @@ pub struct InUse(HashMap<Volume, Arc<Slot>>);
 /// Where each volume of a container is mounted.
 pub(super) type Mounts = BTreeMap<String, PathBuf>;
 
+/// A volume at its place; gone when it is dropped.
+#[derive(Debug)]
+enum Present {
+    Mounted(Mounted),
+    Socket(Listening),
+}
+
 #[derive(Debug)]
 struct Mounted {
     point: PathBuf,
     directory: bool,
 }
 
+impl Present {
+    fn point(&self) -> &Path {
+        match self {
+            Self::Mounted(mounted) => &mounted.point,
+            Self::Socket(listening) => listening.path(),
+        }
+    }
+}
+
 impl Volumes {
-    /// They are mounted below `directory`, which is made when it is needed.
-    pub fn below(directory: &Path) -> Self {
-        Self { directory: directory.into(), table: Arc::default(), next: Arc::default() }
+    /// They are mounted below `directory`, which is made when it is needed. `sockets` takes the connections to those that are
+    /// sockets of the host.
+    pub fn below(directory: &Path, sockets: HostSockets) -> Self {
+        Self { directory: directory.into(), table: Arc::default(), next: Arc::default(), sockets }
+    }
+
+    pub fn sockets(&self) -> &HostSockets {
+        &self.sockets
     }
 
     /// Mounts what the mounts of a container refer to, unless it is mounted already.
@@ -78,17 +105,29 @@ impl Volumes {
                 continue;
             }
             let slot = self.slot(volume);
-            let mount = async || {
-                let number = self.next.fetch_add(1, Ordering::Relaxed);
-                let point = self.directory.join(number.to_string());
-                let (share, volume) = (share.to_owned(), volume.clone());
-                let mounted = spawn_blocking(move || Mounted::make(&share, &volume, point)).await;
-                mounted.map_err(io::Error::from).during("mount volume", "")?
-            };
-            slot.get_or_try_init(mount).await?;
+            slot.get_or_try_init(|| self.make(share, volume)).await?;
             taken.0.insert(volume.clone(), slot);
         }
         Ok(taken)
+    }
+
+    async fn make(&self, share: &Path, volume: &Volume) -> Result<Present, ContainerError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let point = self.directory.join(number.to_string());
+        if let VolumeKind::Socket(file) = volume.kind {
+            let listening = self.listen(&point, file, &volume.name);
+            return Ok(Present::Socket(
+                listening.during("listen on socket of volume", volume.name.as_str())?,
+            ));
+        }
+        let (share, volume) = (share.to_owned(), volume.clone());
+        let mounted = spawn_blocking(move || Mounted::make(&share, &volume, point)).await;
+        Ok(Present::Mounted(mounted.map_err(io::Error::from).during("mount volume", "")??))
+    }
+
+    fn listen(&self, point: &Path, file: SocketFile, volume: &SharePath) -> io::Result<Listening> {
+        fs::create_dir_all(&self.directory)?;
+        self.sockets.listen(point, file, volume.clone())
     }
 
     /// What is mounted of the share now, by its name there, and where.
@@ -98,7 +137,7 @@ impl Volumes {
             let of_share = table.iter().filter(|(volume, _)| volume.kind == VolumeKind::Share);
             of_share.filter_map(|(volume, slot)| Some((volume.name.clone(), slot.upgrade()?))).collect()
         };
-        slots.into_iter().filter_map(|(name, slot)| Some((name, slot.get()?.point.clone()))).collect()
+        slots.into_iter().filter_map(|(name, slot)| Some((name, slot.get()?.point().to_owned()))).collect()
     }
 
     fn slot(&self, volume: &Volume) -> Arc<Slot> {
@@ -132,7 +171,7 @@ impl InUse {
     /// Where they are mounted.
     pub(super) fn mounts(&self) -> Mounts {
         let point = |(volume, slot): (&Volume, &Arc<Slot>)| {
-            Some((volume.name.as_str().to_owned(), slot.get()?.point.clone()))
+            Some((volume.name.as_str().to_owned(), slot.get()?.point().to_owned()))
         };
         self.0.iter().filter_map(point).collect()
     }
@@ -151,6 +190,7 @@ impl Mounted {
         let tree = match volume.kind {
             VolumeKind::Share => of_share(share, name).during(STEP, name.as_str())?,
             VolumeKind::Memory(memory) => of_memory(memory).during(STEP, name.as_str())?,
+            VolumeKind::Socket(_) => return Err("it is a socket").during(STEP, name.as_str()),
         };
         let directory = is_directory(&tree).during(STEP, name.as_str())?;
         let mounted = Self { point, directory };

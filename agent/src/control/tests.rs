@@ -20,7 +20,9 @@ use crate::{
 fn service() -> Service {
     let layout = Layout::guest();
     let watches = Watches::new(&layout.share, layout.volumes.clone());
-    Service::new(Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout }), watches)
+    let sockets = layout.volumes.sockets().clone();
+    let sandbox = Sandbox::new(Shared { reaper: Reaper::default(), streams: Arc::default(), layout });
+    Service::new(sandbox, sockets, watches)
 }
 
 fn code(error: &ttrpc::Error) -> Code {

@@ -24,6 +24,7 @@ use crate::{
     boot::SHARE,
     clock,
     container::Pressure,
+    host_sockets::HostSockets,
     hotplug::{HotplugError, Sysfs},
     network::{self, settings::Settings},
     process::{SignalNumber, list},
@@ -42,6 +43,7 @@ use status::{IntoStatus, invalid};
 #[derive(Debug)]
 pub struct Service {
     sandbox: Sandbox,
+    sockets: HostSockets,
     sysfs: Sysfs,
     proc_sys: ProcSys,
     pressure: Pressure,
@@ -49,9 +51,10 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(sandbox: Sandbox, watches: Watches) -> Self {
+    pub fn new(sandbox: Sandbox, sockets: HostSockets, watches: Watches) -> Self {
         Self {
             sandbox,
+            sockets,
             sysfs: Sysfs::default(),
             proc_sys: ProcSys::default(),
             pressure: Pressure::default(),
@@ -234,6 +237,15 @@ impl Agent for Service {
         let events: Vec<_> = events.collect::<std::result::Result<_, _>>().map_err(invalid)?;
         self.watches.tell(&events).map_err(IntoStatus::into_status)?;
         Ok(Empty::new())
+    }
+
+    async fn wait_connections(&self, _: &TtrpcContext, _: Empty) -> Result<WaitConnectionsResponse> {
+        let connections = self.sockets.wait().await.into_iter().map(|(number, volume)| Connection {
+            number,
+            volume: volume.into(),
+            ..Connection::new()
+        });
+        Ok(WaitConnectionsResponse { connections: connections.collect(), ..WaitConnectionsResponse::new() })
     }
 
     async fn delete_process(&self, _: &TtrpcContext, request: DeleteProcessRequest) -> Result<Empty> {

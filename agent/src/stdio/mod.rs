@@ -7,7 +7,6 @@
 //! reader stalls only its own writer. At the exit `Io::finish` fixes how many bytes each stream will carry: all that
 //! was written before, which is not end of file, for a grandchild may still hold the pipe.
 
-pub mod endpoint;
 pub mod listener;
 pub mod pending;
 pub mod pump;

@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
+use bulkhead_relay::{Endpoint, read_now};
 use rustix::io::ioctl_fionread;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
-
-use super::endpoint::{Endpoint, read_now};
 
 /// Bytes held for a far side that has not taken them.
 pub const CHUNK: usize = 64 << 10;

@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use bulkhead_relay::Endpoint;
 use rustix::{
     pipe::{PipeFlags, pipe_with},
     termios::{Winsize, tcsetwinsize},
@@ -18,7 +19,6 @@ use rustix::{
 use tokio::task::AbortHandle;
 
 use super::{
-    endpoint::Endpoint,
     pending::Streams,
     pump::{Output, copy_input},
 };

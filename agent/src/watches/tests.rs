@@ -1,7 +1,8 @@
 use super::*;
+use crate::host_sockets::HostSockets;
 
 fn watches() -> Watches {
-    Watches::new("/proc/self".as_ref(), Volumes::below("/none".as_ref()))
+    Watches::new("/proc/self".as_ref(), Volumes::below("/none".as_ref(), HostSockets::default()))
 }
 
 #[tokio::test]

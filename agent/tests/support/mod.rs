@@ -15,8 +15,9 @@ use std::{
     time::Duration,
 };
 
-use bulkhead_agent::container::{
-    ChildStdio, ContainerError, Created, Launcher, Layout, Running, Volumes, create, exec,
+use bulkhead_agent::{
+    container::{ChildStdio, ContainerError, Created, Launcher, Layout, Running, Volumes, create, exec},
+    host_sockets::HostSockets,
 };
 use bulkhead_protocol::{
     container::{
@@ -89,7 +90,7 @@ pub fn host() -> Option<Host> {
     let layout = Layout {
         launcher: Launcher::new(env!("CARGO_BIN_EXE_bulkhead-agent")),
         share: share.path().into(),
-        volumes: Volumes::below(&share.path().join("volumes")),
+        volumes: Volumes::below(&share.path().join("volumes"), HostSockets::default()),
         cgroups: cgroups.into(),
     };
     let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
-    volume::{Memory, Place, Submount, Volume, VolumeKind},
+    volume::{Memory, Place, SocketFile, Submount, Volume, VolumeKind},
 };
 use crate::{hook::StartHooks, id::ContainerId};
 
@@ -55,7 +55,7 @@ pub struct ContainerSpec {
 }
 
 /// A path below the share's root: relative, no empty, `.` or `..` component.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SharePath(String);
 

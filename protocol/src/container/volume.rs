@@ -21,8 +21,20 @@ pub struct Volume {
 pub enum VolumeKind {
     /// Served by the host, at the volume's name in the share.
     Share,
+    /// A unix socket of the guest. Whoever connects to it reaches the host's one.
+    Socket(SocketFile),
     /// A tmpfs of the guest, made when the first container needs it and gone with the last.
     Memory(Memory),
+}
+
+/// The file of a unix socket, as the host's that it stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketFile {
+    /// Permission bits: who may write to it may connect.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// A tmpfs, as the host's that it stands for.

@@ -41,7 +41,7 @@ use crate::{
         timeline::Timeline,
         vmm::{Over, Reason, Vmm, processes::Processes},
     },
-    store::{self, StateDir},
+    store::{self, Door, StateDir},
 };
 
 /// A server without its process: containers, services, socket.
@@ -214,6 +214,8 @@ fn parts(root: &Path, agent: &FakeAgent) -> (Arc<Sandbox>, Arc<Containers>) {
         machine: Machine::new(vmm.clone(), SIZES, None, Memory::Limited),
         processes: Processes::of(std::process::id()).unwrap(),
         nics: Nics::new(vmm.clone(), dir.journal(), false, None),
+        vsock: Door::new(fake::null(), "vsock.sock"),
+        port_forward: false,
         share: Share::at(&root.join("share")).unwrap(),
         timeline: Timeline::default(),
     });

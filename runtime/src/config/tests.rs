@@ -1,4 +1,5 @@
 use super::*;
+use crate::spec::AllowedSockets;
 
 const HOST: Host = Host { memory_mib: 16_384, cpus: 4, usable_cpus: 3 };
 
@@ -27,6 +28,12 @@ fn an_empty_file_gives_the_defaults_beside_the_executable() {
 fn the_prefix_is_two_levels_above_the_executable() {
     assert_eq!(prefix_of(Path::new("/opt/bh/bin/bulkhead")), Path::new("/opt/bh"));
     assert_eq!(prefix_of(Path::new("/bulkhead")), Path::new("/"));
+}
+
+#[test]
+fn port_forward_is_true_unless_the_operator_says_otherwise() {
+    assert!(check("").unwrap().port_forward);
+    assert!(!check("port_forward = false").unwrap().port_forward);
 }
 
 #[test]
@@ -137,6 +144,15 @@ fn sysctls_are_allowed_by_name_or_prefix_and_refused_otherwise() {
     assert_eq!(allowed, expected.try_into().unwrap());
     let refusal = refusal("allowed_sysctls = ['*']");
     assert!(refusal.contains("allowed_sysctls: \"*\" is neither a name "), "{refusal}");
+}
+
+#[test]
+fn sockets_of_the_host_are_allowed_by_patterns_of_absolute_paths() {
+    let allowed = check("host_sockets = ['/run/spire/agent/*.sock']").unwrap().policy.sockets;
+    assert_eq!(allowed, vec!["/run/spire/agent/*.sock".to_owned()].try_into().unwrap());
+    assert_eq!(check("").unwrap().policy.sockets, AllowedSockets::default());
+    let refusal = refusal("host_sockets = ['run/x.sock']");
+    assert!(refusal.contains("host_sockets: \"run/x.sock\" is no absolute path "), "{refusal}");
 }
 
 #[test]

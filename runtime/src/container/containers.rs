@@ -160,6 +160,9 @@ impl Containers {
         }
         let nics = self.sandbox.nics();
         let found = nics.look_again(self.host_pid(key)).await?;
+        if let Some(found) = &found {
+            self.sandbox.forward().listen(found.namespace()).await;
+        }
         self.apply_network(key, agent, found).await
     }
 

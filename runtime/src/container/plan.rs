@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bulkhead_protocol::container::{ContainerSpec, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{self, Bundle, Export, SpecError};
+use crate::spec::{self, Bundle, Export, ExportKind, SpecError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +39,7 @@ impl ContainerPlan {
         let rootfs = Export {
             source: bundle.host.rootfs.clone(),
             share: bundle.guest.rootfs.source.clone(),
-            directory: true,
+            kind: ExportKind::Directory,
             read_only: bundle.host.rootfs_readonly,
             read_only_recursive: false,
             recursive: true,

@@ -2,8 +2,13 @@
 
 use std::{fs, path::Path};
 
+use bulkhead_sys::chain;
+
 use super::Finding;
-use crate::{network::VHOST, sandbox::cgroup};
+use crate::{
+    network::{Loopback, VHOST},
+    sandbox::cgroup,
+};
 
 /// mount_setattr(2) came with 5.12; below it the share cannot be made.
 const KERNEL_LEAST: (u32, u32) = (5, 12);
@@ -163,5 +168,23 @@ pub(super) fn network(root: &Path, wanted: bool) -> Finding {
         (false, _) => {
             Finding::ok(subject, "frames are moved by the VMM: the configuration has vhost_net = false")
         }
+    }
+}
+
+/// Whether connections to the loopback addresses of a pod's network namespace reach the guest. Tries a BPF program, which is
+/// attached to nothing.
+pub(super) fn port_forward(root: bool, wanted: bool) -> Finding {
+    let subject = "port-forward";
+    if !wanted {
+        return Finding::ok(subject, "off: the configuration has port_forward = false");
+    }
+    match Loopback::check() {
+        Ok(()) => Finding::ok(subject, "the host kernel leads the pod's loopback addresses to the guest"),
+        Err(_) if !root => Finding::ok(subject, "not looked at: only root can"),
+        Err(error) => Finding::warn(
+            subject,
+            format!("kubectl port-forward finds nobody: {}", chain(&error)),
+            "use Linux 5.9 or later with CONFIG_BPF_SYSCALL, and run containers with CAP_BPF and CAP_NET_ADMIN",
+        ),
     }
 }

@@ -3,7 +3,7 @@
 //!   Config, / ─▶ one function per check ─▶ Finding (verdict, what was seen, what to do)
 //!
 //! Checks only read, but for two that run the VMM as a process with a deadline: for its version, and for its own probe of KVM,
-//! since a KVM that can be opened may still run no guests. Files are read below a given root, so that tests can bring their own.
+//! since a KVM that can be opened may still run no guests. One loads a BPF program and drops it. Files are read below a given root, so that tests can bring their own.
 
 mod artefacts;
 mod host;
@@ -86,7 +86,8 @@ impl Report {
 /// All checks, in the order in which a start would meet them. Each finding is handed over as soon as it is known.
 pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding)) {
     let root = Path::new("/");
-    found(host::privileges(rustix::process::geteuid().is_root()));
+    let is_root = rustix::process::geteuid().is_root();
+    found(host::privileges(is_root));
     let release = host::kernel_release();
     found(host::kernel(&release));
     found(host::user_namespaces(root));
@@ -111,6 +112,7 @@ pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding
     };
     found(host::memory(root, config.memory_mib));
     found(host::network(root, config.vhost_net));
+    found(host::port_forward(is_root, config.port_forward));
     found(artefacts::kernel(&config.kernel));
     found(artefacts::initramfs(&config.initramfs));
     let vmm = artefacts::vmm(&config.vmm);

@@ -127,6 +127,15 @@ fn who_moves_the_frames_of_the_network_is_said() {
 }
 
 #[test]
+fn port_forward_is_looked_at_where_it_is_wanted() {
+    let off = host::port_forward(true, false);
+    assert_eq!((off.verdict, off.hint), (Verdict::Ok, None));
+    assert!(off.detail.contains("port_forward = false"));
+    // Without privileges nothing is known of it, and nothing is wrong with the host.
+    assert_eq!(host::port_forward(false, true).verdict, Verdict::Ok);
+}
+
+#[test]
 fn a_bad_configuration_fails_and_the_host_is_looked_at_all_the_same() {
     let mut findings = Vec::new();
     let error = crate::config::Config::load(Some(Path::new("/nonexistent"))).unwrap_err();

@@ -1,7 +1,8 @@
 //! A network namespace of the host as a microVM's network: its interfaces, and the path of frames between them and the VM.
 //!
 //!   Namespace ─scan─▶ Scan (Ethernet interfaces; addresses, routes, neighbours for the agent)
-//!             └attach▶ interface ◀─tc redirect─▶ tap ◀─descriptor─▶ VMM
+//!             ├attach▶ interface ◀─tc redirect─▶ tap ◀─descriptor─▶ VMM
+//!             └Loopback▶ connections to 127.0.0.1 and ::1 in there, for the guest's loopback
 //!
 //! The interface keeps its addresses, but every frame that arrives at it goes to the tap, and what the guest sends
 //! leaves by it: on the wire the guest is the interface. All of it is done by a thread that enters the namespace and
@@ -9,6 +10,7 @@
 
 mod attach;
 mod devices;
+mod loopback;
 mod scan;
 mod undo;
 
@@ -29,6 +31,7 @@ use crate::store::{NamespaceId, StateError};
 
 pub use attach::{VHOST, attach, open_vhost};
 pub use devices::{Moved, check as check_devices, move_in as move_devices};
+pub use loopback::Loopback;
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 
@@ -62,6 +65,8 @@ pub enum NetworkError {
     Tap { step: &'static str, interface: String, source: io::Error },
     #[error("{step} of interface {interface}")]
     Step { step: &'static str, interface: String, source: rtnetlink::Error },
+    #[error("{step}")]
+    Loopback { step: &'static str, source: io::Error },
     #[error("there is no interface {name}")]
     NoInterface { name: String },
     #[error("there is an interface {name} already")]
@@ -87,6 +92,7 @@ impl NetworkError {
             | Self::Unsupported { .. }
             | Self::Busy { .. }
             | Self::Tap { .. }
+            | Self::Loopback { .. }
             | Self::NoInterface { .. }
             | Self::NameTaken { .. }
             | Self::Device { .. }

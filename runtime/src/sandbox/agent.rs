@@ -15,7 +15,7 @@ use bulkhead_protocol::{
         WaitOomRequest, WaitPressureRequest, WaitProcessRequest, WaitProcessResponse, WaitWatchesRequest,
     },
     binfmt::Handler,
-    container::{ContainerSpec, ProcessSpec, Resources},
+    container::{ContainerSpec, ProcessSpec, Resources, SharePath},
     id::ContainerId,
     limits,
     tuning::Tuning,
@@ -268,6 +268,14 @@ impl Agent {
         let deadline = limits::WATCH_POLL + limits::RPC;
         let answer = within(deadline, async |context| self.0.wait_watches(context, &request).await).await?;
         Ok(answer.into())
+    }
+
+    /// Connections that programs have made to sockets of the host, by number and volume. Has no deadline: it ends with the stream.
+    pub(crate) async fn connections(&self) -> Result<Vec<(u64, SharePath)>, AgentError> {
+        let answer = self.0.wait_connections(context::Context::default(), &Empty::new()).await?;
+        let told = answer.connections.into_iter().take(limits::RELAYS);
+        // What is no name of a volume is none of ours.
+        Ok(told.filter_map(|told| Some((told.number, told.volume.try_into().ok()?))).collect())
     }
 
     /// Tells watchers in the guest of changes that it has not made.

@@ -21,7 +21,7 @@ use super::{
     share::{Share, ShareError},
     source::open_export,
 };
-use crate::spec::Export;
+use crate::spec::{Export, ExportKind};
 
 const REGISTERED: &str = "/proc/sys/fs/binfmt_misc";
 /// Bytes of the file of a handler: some 600 at most.
@@ -132,7 +132,7 @@ pub(crate) fn share(share: &Share, found: &[Foreign]) -> Result<Vec<Handler>, Sh
         let export = Export {
             source: interpreter.clone(),
             share: path.clone(),
-            directory: false,
+            kind: ExportKind::File,
             read_only: true,
             read_only_recursive: false,
             recursive: false,

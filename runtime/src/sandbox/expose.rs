@@ -15,9 +15,10 @@ use bulkhead_sys::{mount::Attributes, namespace::visit_mounts_of};
 use rustix::io::Errno;
 
 use super::{
+    host_sockets::HostSockets,
     mount_points::{self, MountPointError},
     share::{Jail, Share, ShareError, map_ids},
-    source::{self, Opened, Source, SourceError, open_export},
+    source::{self, Content, Opened, Source, SourceError, open_export},
     volumes::{Match, Volumes, Wanted, depth},
 };
 use crate::spec::Export;
@@ -101,6 +102,7 @@ impl<'p> Files<'p> {
         &mut self,
         share: &Share,
         volumes: &mut Volumes,
+        sockets: &HostSockets,
         vmm: &OwnedFd,
         container: &ContainerId,
     ) -> Result<(), ShareError> {
@@ -114,7 +116,7 @@ impl<'p> Files<'p> {
         let warnings = &mut self.warnings;
         let mut places = share.in_jail(vmm, |jail| {
             let place = |sought: &Sought<'_>| {
-                let place = sought.place(&jail, volumes, container, warnings)?;
+                let place = sought.place(&jail, volumes, sockets, container, warnings)?;
                 Ok(((sought.export.clone(), sought.below.cloned()), place))
             };
             sources.iter().map(place).collect::<Result<HashMap<_, _>, ShareError>>()
@@ -174,7 +176,11 @@ impl<'opened> Sought<'opened> {
             directory: self.source.directory,
             id_map: self.id_map,
             writable: self.writable,
-            kind: self.source.memory.map_or(VolumeKind::Share, VolumeKind::Memory),
+            kind: match self.source.content {
+                Content::Files => VolumeKind::Share,
+                Content::Memory(memory) => VolumeKind::Memory(memory),
+                Content::Socket(file) => VolumeKind::Socket(file),
+            },
         }
     }
 
@@ -182,6 +188,7 @@ impl<'opened> Sought<'opened> {
         &self,
         jail: &Jail<'_>,
         volumes: &mut Volumes,
+        sockets: &HostSockets,
         container: &ContainerId,
         warnings: &mut Vec<String>,
     ) -> Result<Place, ShareError> {
@@ -211,11 +218,20 @@ impl<'opened> Sought<'opened> {
         }
         let id = volumes.add(&wanted, container);
         let volume = volumes.volume(id);
-        if volume.kind == VolumeKind::Share {
-            if !self.writable {
-                Attributes::read_only().apply(&self.source.tree).map_err(failed)?;
+        match volume.kind {
+            VolumeKind::Share => {
+                if !self.writable {
+                    Attributes::read_only().apply(&self.source.tree).map_err(failed)?;
+                }
+                jail.add(&volume.name, &self.source.tree, self.source.directory).map_err(failed)?;
             }
-            jail.add(&volume.name, &self.source.tree, self.source.directory).map_err(failed)?;
+            VolumeKind::Socket(_) => {
+                let path = self.source.path.clone();
+                let socket = self.source.tree.try_clone();
+                let socket = socket.map_err(|source| ShareError::Export { path, source })?;
+                sockets.add(volume.name.clone(), socket);
+            }
+            VolumeKind::Memory(_) => {}
         }
         Ok(Place { volume, path: None, attributes })
     }

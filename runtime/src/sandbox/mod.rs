@@ -7,8 +7,9 @@
 //!   resize, sizing, pressure, cgroup, oom_score: how large it is, and what it may take of the host
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
+//!   host_sockets: connections of the guest to unix sockets of the host      streams: those that carry such connections
 //!   watches: watchers in the guest hear what others change in its volumes
-//!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
+//!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
 
@@ -20,6 +21,8 @@ pub(crate) mod clock;
 pub(crate) mod clock_source;
 pub(crate) mod expose;
 mod failure;
+pub(crate) mod forward;
+mod host_sockets;
 pub(crate) mod key;
 mod mount_points;
 pub(crate) mod nics;
@@ -32,6 +35,7 @@ pub(crate) mod share;
 pub mod sizing;
 mod slots;
 mod source;
+mod streams;
 pub(crate) mod timeline;
 mod tuning;
 pub(crate) mod vmm;
@@ -56,10 +60,13 @@ use self::{
     agent::Agent,
     clock::Clock,
     expose::{ExposeError, Files},
+    forward::Forward,
+    host_sockets::HostSockets,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
     sizing::{Demand, Memory},
+    streams::Streams,
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
     volumes::Volumes,
@@ -67,6 +74,7 @@ use self::{
 use crate::{
     log::note,
     spec::{Export, HostLimits},
+    store::Door,
     systemd::{self, Scope},
 };
 
@@ -81,6 +89,10 @@ pub(crate) struct Parts {
     /// Of the VMM: what was spawned, and what is in the jail.
     pub(crate) processes: Processes,
     pub(crate) nics: Nics,
+    /// The VMM's vsock, for streams to the agent.
+    pub(crate) vsock: Door,
+    /// Whether connections to the loopback addresses of its network namespace on the host reach it.
+    pub(crate) port_forward: bool,
     pub(crate) share: Share,
     pub(crate) timeline: Timeline,
 }
@@ -114,6 +126,8 @@ pub(crate) struct Guest {
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     parts: Parts,
+    forward: Forward,
+    sockets: HostSockets,
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
     vm: watch::Sender<Vm>,
@@ -124,7 +138,11 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
-        Arc::new(Self { parts, volumes: Mutex::default(), vm, watched })
+        let streams = Streams::new(parts.vsock.clone());
+        let container = parts.host_container.clone().filter(|_| parts.port_forward);
+        let forward = Forward::new(streams.clone(), container);
+        let sockets = HostSockets::new(streams);
+        Arc::new(Self { parts, forward, sockets, volumes: Mutex::default(), vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -133,6 +151,10 @@ impl Sandbox {
 
     pub(crate) fn nics(&self) -> &Nics {
         &self.parts.nics
+    }
+
+    pub(crate) fn forward(&self) -> &Forward {
+        &self.forward
     }
 
     pub(crate) fn timeline(&self) -> &Timeline {
@@ -308,10 +330,15 @@ impl Sandbox {
         if !files.are_placed() {
             let vmm = self.parts.processes.jailed().map_err(|source| ExposeError::Vmm { source })?;
             let mut volumes = self.volumes.lock().await;
-            files.place(&self.parts.share, &mut volumes, &vmm, container)?;
+            files.place(&self.parts.share, &mut volumes, &self.sockets, &vmm, container)?;
         }
         let warnings = std::mem::take(&mut files.warnings);
         Ok((files.into_spec(), warnings))
+    }
+
+    /// Carries connections of the guest to sockets of the host, if containers have any.
+    pub(crate) fn serve_sockets(&self, agent: &Agent) {
+        self.sockets.serve(agent);
     }
 
     /// From now on watchers hear of what others than the guest change in the volumes that `mounts` has of the share. Without
@@ -341,9 +368,13 @@ impl Sandbox {
         let mut volumes = self.volumes.lock().await;
         let mut names = Vec::new();
         for released in volumes.release(container) {
-            if released.kind == VolumeKind::Share {
-                self.parts.share.remove_volume(&released.id.name(), released.directory);
-                names.push(String::from(released.id.name()));
+            match released.kind {
+                VolumeKind::Share => {
+                    self.parts.share.remove_volume(&released.id.name(), released.directory);
+                    names.push(String::from(released.id.name()));
+                }
+                VolumeKind::Socket(_) => self.sockets.remove(&released.id.name()),
+                VolumeKind::Memory(_) => {}
             }
         }
         drop(volumes);

@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::spec::Export;
+use crate::spec::{Export, ExportKind};
 
 #[derive(Debug, thiserror::Error)]
 #[error("make {what} {path} in the rootfs")]
@@ -81,7 +81,7 @@ fn open_root(rootfs: &Path) -> Result<OwnedFd, Errno> {
 /// A file is mounted on a file.
 fn is_file(mount: &Mount, exports: &[Export]) -> bool {
     let MountSource::Export { name } = &mount.source else { return false };
-    exports.iter().any(|export| export.share == *name && !export.directory)
+    exports.iter().any(|export| export.share == *name && export.kind != ExportKind::Directory)
 }
 
 #[cfg(test)]

@@ -52,6 +52,12 @@ pub(crate) struct Found {
     state: OwnedMutexGuard<State>,
 }
 
+impl Found {
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Nics {
     vmm: Vmm,
@@ -76,6 +82,10 @@ struct State {
 impl Nics {
     pub(crate) fn new(vmm: Vmm, journal: Journal, vhost: bool, given: Option<(PathBuf, Namespace)>) -> Self {
         Self { vmm, journal, vhost, given, state: Arc::default() }
+    }
+
+    pub(crate) fn given(&self) -> Option<&Namespace> {
+        self.given.as_ref().map(|(_, namespace)| namespace)
     }
 
     /// Looks at a namespace that was given by its path.

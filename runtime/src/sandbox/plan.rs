@@ -37,6 +37,8 @@ pub struct SandboxPlan {
     pub network: Option<PathBuf>,
     /// Whether the host kernel shall move frames, where it can.
     pub vhost_net: bool,
+    /// Whether connections to the loopback addresses of the network namespace reach the guest.
+    pub port_forward: bool,
     pub huge_pages: HugePages,
     /// Whether what the guest writes loses setuid, setgid and file capabilities.
     pub strip_setuid: bool,
@@ -67,6 +69,7 @@ impl SandboxPlan {
             oom_score_adj: None,
             network: None,
             vhost_net: config.vhost_net,
+            port_forward: config.port_forward,
             huge_pages: config.huge_pages,
             strip_setuid: config.strip_setuid,
             foreign: Vec::new(),

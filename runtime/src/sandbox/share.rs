@@ -31,7 +31,7 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-use crate::spec::Export;
+use crate::spec::{Export, ExportKind};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShareError {
@@ -97,7 +97,7 @@ impl Share {
     /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.
     pub(crate) fn add(&self, export: &Export, tree: &OwnedFd) -> Result<(), ShareError> {
         let failed = |errno: Errno| ShareError::Export { path: export.source.clone(), source: errno.into() };
-        self.make_mount_point(export.share.as_str(), export.directory).map_err(failed)?;
+        self.make_mount_point(export.share.as_str(), export.kind == ExportKind::Directory).map_err(failed)?;
         let target = self.path.join(export.share.as_str());
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         move_mount(tree, "", CWD, &target, flags).map_err(failed)
@@ -124,7 +124,7 @@ impl Share {
         let target = self.path.join(export.share.as_str());
         // Lazily: the jail's copy of the mount may still be looked at.
         let _ = rustix::mount::unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-        self.remove_volume(&export.share, export.directory);
+        self.remove_volume(&export.share, export.kind == ExportKind::Directory);
     }
 
     /// Takes a volume away. It is mounted in the jail alone: the kernel unmounts what lies on a directory in another namespace

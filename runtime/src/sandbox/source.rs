@@ -16,7 +16,7 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{Memory, SharePath},
+    container::{Memory, SharePath, SocketFile},
     limits,
 };
 use bulkhead_sys::{
@@ -32,7 +32,7 @@ use rustix::{
     mount::{OpenTreeFlags, open_tree},
 };
 
-use crate::spec::Export;
+use crate::spec::{Export, ExportKind};
 
 /// A guest may make setuid programs in its volumes, and there may be device nodes: neither means anything to a process of the
 /// host that looks through the export. The guest's kernel goes by its own mounts. Not noexec, which access(2) shows.
@@ -79,8 +79,18 @@ pub(crate) struct Source {
     pub(crate) attributes: u64,
     /// A detached copy of the caller's mount without those below it, as writable as that. It is private.
     pub(crate) tree: OwnedFd,
-    /// What stands for it in the guest: it is the shared memory of a pod, which nobody on the host uses.
-    pub(crate) memory: Option<Memory>,
+    pub(crate) content: Content,
+}
+
+/// What of a source the guest gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The source itself, by way of the share.
+    Files,
+    /// What stands for it: it is the shared memory of a pod, which nobody on the host uses.
+    Memory(Memory),
+    /// What leads to it.
+    Socket(SocketFile),
 }
 
 /// An export of a container with what is mounted below it.
@@ -101,8 +111,7 @@ pub(crate) fn open_all(exports: &[Export], warnings: &mut Vec<String>) -> Result
         return Ok(Vec::new());
     }
     let places = exports.iter().map(|export| {
-        let place =
-            open_source(&export.source, export.directory).map_err(SourceError::open(&export.source))?;
+        let place = open_source(&export.source, export.kind).map_err(SourceError::open(&export.source))?;
         Ok((export, place))
     });
     let places = places.collect::<Result<Vec<_>, SourceError>>()?;
@@ -113,8 +122,8 @@ pub(crate) fn open_all(exports: &[Export], warnings: &mut Vec<String>) -> Result
         let mount = mount_of(&place).map_err(SourceError::open(&export.source))?;
         let entry = table.entry(mount);
         let source = source(&export.source, &place, entry).map_err(SourceError::open(&export.source))?;
-        let memory = memory(export, &place, entry).map_err(SourceError::open(&export.source))?;
-        let source = Source { memory, ..source };
+        let content = content(export, &place, entry).map_err(SourceError::open(&export.source))?;
+        let source = Source { content, ..source };
         let listed = if export.recursive { table.below(mount, &export.source) } else { Vec::new() };
         count += listed.len();
         if count > limits::SUBMOUNTS {
@@ -127,14 +136,16 @@ pub(crate) fn open_all(exports: &[Export], warnings: &mut Vec<String>) -> Result
 }
 
 /// The path was resolved when the spec was read. What was put in its place since, by a container that may write
-/// there, is not followed: no link is, and nothing but a directory or a regular file is opened.
-fn open_source(path: &Path, directory: bool) -> Result<OwnedFd, Errno> {
+/// there, is not followed: no link is, and nothing but what was there is opened.
+fn open_source(path: &Path, kind: ExportKind) -> Result<OwnedFd, Errno> {
     let place = open_plainly(path)?;
-    match (FileType::from_raw_mode(fstat(&place)?.st_mode), directory) {
-        (FileType::Directory, true) | (FileType::RegularFile, false) => Ok(place),
-        (_, true) => Err(Errno::NOTDIR),
-        (FileType::Directory, false) => Err(Errno::ISDIR),
-        (_, false) => Err(Errno::OPNOTSUPP),
+    match (FileType::from_raw_mode(fstat(&place)?.st_mode), kind) {
+        (FileType::Directory, ExportKind::Directory)
+        | (FileType::RegularFile, ExportKind::File)
+        | (FileType::Socket, ExportKind::Socket) => Ok(place),
+        (_, ExportKind::Directory) => Err(Errno::NOTDIR),
+        (FileType::Directory, ExportKind::File | ExportKind::Socket) => Err(Errno::ISDIR),
+        (_, ExportKind::File | ExportKind::Socket) => Err(Errno::OPNOTSUPP),
     }
 }
 
@@ -164,7 +175,7 @@ fn source(path: &Path, place: &OwnedFd, entry: Option<&Entry>) -> Result<Source,
         },
         attributes: entry.map_or(0, |entry| entry.attributes),
         tree: clone(place, false)?,
-        memory: None,
+        content: Content::Files,
     })
 }
 
@@ -209,6 +220,14 @@ fn submount(above: &Path, entry: &Entry, warnings: &mut Vec<String>) -> Option<(
     None
 }
 
+fn content(export: &Export, place: &OwnedFd, entry: Option<&Entry>) -> Result<Content, Errno> {
+    if export.kind == ExportKind::Socket {
+        let Stat { st_mode, st_uid, st_gid, .. } = fstat(place)?;
+        return Ok(Content::Socket(SocketFile { mode: st_mode & 0o7777, uid: st_uid, gid: st_gid }));
+    }
+    Ok(memory(export, place, entry)?.map_or(Content::Files, Content::Memory))
+}
+
 /// A tmpfs of the host that a container gets as /dev/shm: podman and containerd make one for a pod, for it to share memory. Where
 /// the guest has that, it is memory. The host's own stays what it is, and so does one that somebody has put something into.
 fn memory(export: &Export, place: &OwnedFd, entry: Option<&Entry>) -> Result<Option<Memory>, Errno> {
@@ -243,7 +262,7 @@ fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
 /// Whether the guest has memory of its own in the place of this export.
 pub(crate) fn is_memory(export: &Export) -> bool {
     let look = || -> Option<bool> {
-        let place = open_source(&export.source, export.directory).ok()?;
+        let place = open_source(&export.source, export.kind).ok()?;
         let table = MountTable::read().ok()?;
         Some(memory(export, &place, table.entry(mount_of(&place).ok()?)).ok()?.is_some())
     };
@@ -253,7 +272,7 @@ pub(crate) fn is_memory(export: &Export) -> bool {
 /// A detached copy of the source's mount and those below it, with the attributes of the export. It is private, with all mounts
 /// below it.
 pub(crate) fn open_export(export: &Export) -> Result<OwnedFd, Errno> {
-    let tree = clone(&open_source(&export.source, export.directory)?, export.recursive)?;
+    let tree = clone(&open_source(&export.source, export.kind)?, export.recursive)?;
     if export.read_only {
         set_read_only(tree.as_fd(), export.read_only_recursive)?;
     }

@@ -118,6 +118,10 @@ impl Volumes {
         if let Some((id, known)) = self.known.iter().find(|(_, known)| known.is(wanted)) {
             return vec![Match { id: *id, path: None, upgrade: wanted.writable && !known.writable }];
         }
+        if matches!(wanted.kind, VolumeKind::Socket(_)) {
+            // Nobody answers a socket in a directory of the host's.
+            return Vec::new();
+        }
         let around = self
             .known
             .iter()
@@ -130,6 +134,9 @@ impl Volumes {
 
     /// The host's path of a volume that has files of the wanted one, or has it inside, and yet is not it.
     pub(crate) fn apart(&self, wanted: &Wanted<'_>) -> Option<&Path> {
+        if matches!(wanted.kind, VolumeKind::Socket(_)) {
+            return None;
+        }
         let related = |known: &&Known| {
             known.is_beside(wanted) && (known.is_inside(wanted) || known.path_to(wanted).is_some())
         };

@@ -85,7 +85,7 @@ fn split(
     let uid_mappings = namespaces::mappings(&linux.uid_mappings, "uidMappings", &namespaces)?;
     let gid_mappings = namespaces::mappings(&linux.gid_mappings, "gidMappings", &namespaces)?;
     let own_maps = OwnMaps { uids: &uid_mappings, gids: &gid_mappings };
-    let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &mut warnings)?;
+    let mounts = mounts::parse(&spec.mounts, dir, id, own_maps, &policy.sockets, &mut warnings)?;
     let (devices, absent) = devices::nodes(&linux.devices, &linux.resources.devices)?;
     let (resources, limits) = resources::parse(&linux.resources, &devices, &mut warnings)?;
     let guest = ContainerSpec {

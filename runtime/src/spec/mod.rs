@@ -51,7 +51,7 @@ pub(crate) use namespaces::names as namespace_names;
 pub use net_devices::NetDevice;
 pub(crate) use options::names as mount_option_names;
 pub(crate) use pod_files::{HOSTNAME, HOSTS, RESOLV_CONF, SHARED_MEMORY};
-pub use policy::{AllowedSysctls, Apparmor, Policy};
+pub use policy::{AllowedSockets, AllowedSysctls, Apparmor, Policy};
 pub use seccomp::Profile;
 pub(crate) use seccomp::{
     ACTIONS as SECCOMP_ACTIONS, ARCHITECTURES as SECCOMP_ARCHITECTURES, FLAGS as SECCOMP_FLAGS,
@@ -167,11 +167,11 @@ pub struct Join {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Export {
-    /// Absolute; a directory or a regular file.
+    /// Absolute.
     pub source: PathBuf,
     /// Of a rootfs its place in the share; else the name by which a mount of the container refers to it, `<id>/mounts/<n>`.
     pub share: SharePath,
-    pub directory: bool,
+    pub kind: ExportKind,
     /// The host's mount is read-only.
     pub read_only: bool,
     /// So are the mounts below it (`rro`); only with `read_only` and `recursive`.
@@ -182,6 +182,16 @@ pub struct Export {
     pub shared_memory: bool,
     /// Its owners are seen as others: all accesses of the VMM go through the map.
     pub id_map: Option<IdMap>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportKind {
+    Directory,
+    /// A regular file.
+    File,
+    /// A unix socket: who connects to it in the guest reaches the host's one.
+    Socket,
 }
 
 /// What the flags of `exec` change in the container's own process.

@@ -4,7 +4,8 @@
 //!   bind  source (host) ─Export <id>/mounts/<n>─▶ a volume of the sandbox ─MountSource::Export─▶ destination
 //!   other type ─MountSource::Filesystem, made by the guest's kernel─▶ destination
 //!
-//! The host looks at a source once, through symlinks, to refuse what a share cannot carry.
+//! The host looks at a source once, through symlinks, to refuse what a share cannot carry, and sockets that the operator does not
+//! allow.
 
 use std::{
     fs, io,
@@ -19,7 +20,7 @@ use bulkhead_protocol::{
 };
 
 use super::{
-    Export, SpecError,
+    AllowedSockets, Export, ExportKind, SpecError,
     namespaces::checked,
     options::Options,
     process::{check_absolute, refuse_nul},
@@ -48,6 +49,7 @@ pub(super) fn parse(
     bundle: &Path,
     id: &ContainerId,
     own_maps: OwnMaps<'_>,
+    sockets: &AllowedSockets,
     warnings: &mut Vec<String>,
 ) -> Result<Mounts, SpecError> {
     if raw.len() > limits::MOUNTS {
@@ -65,7 +67,7 @@ pub(super) fn parse(
         }
         let mut options = Options::parse(&mount.options);
         let source = if options.bind.is_some() || mount.kind.as_deref() == Some("bind") {
-            let export = export(mount, &options, index, all.exports.len(), bundle, id)?;
+            let export = export(mount, &options, index, bundle, id, all.exports.len(), sockets)?;
             as_bind(&mut options, index, warnings)?;
             let source = MountSource::Export { name: export.share.clone() };
             all.exports.push(export);
@@ -83,6 +85,10 @@ pub(super) fn parse(
         if let (MountSource::Export { .. }, Some(export)) = (&source, all.exports.last_mut()) {
             // The guest's kernel cannot map the ids of a directory in the share: each is a filesystem of its own there.
             export.id_map = id_map.take();
+            if export.kind == ExportKind::Socket && export.id_map.is_some() {
+                let reason = "a unix socket of the host has no id mapping".to_owned();
+                return Err(SpecError::Refused { field: field("source"), reason });
+            }
         }
         all.mounts.push(Mount {
             destination,
@@ -167,16 +173,17 @@ fn export(
     mount: &raw::Mount,
     options: &Options,
     index: usize,
-    number: usize,
     bundle: &Path,
     id: &ContainerId,
+    number: usize,
+    sockets: &AllowedSockets,
 ) -> Result<Export, SpecError> {
     let field = || format!("mounts[{index}].source");
     let source = mount.source.as_deref().filter(|source| !source.is_empty());
     let source = source.ok_or_else(|| SpecError::Missing { field: field() })?;
     refuse_nul(source, field)?;
     let named = bundle.join(source);
-    let (source, directory) = look_at(&named).map_err(|refusal| match refusal {
+    let (source, kind) = look_at(&named, sockets).map_err(|refusal| match refusal {
         Refusal::Io(source) => SpecError::Path { field: field(), path: named.clone(), source },
         Refusal::Kind(reason) => {
             SpecError::Refused { field: field(), reason: format!("{} {reason}", named.display()) }
@@ -188,7 +195,7 @@ fn export(
     Ok(Export {
         source,
         share,
-        directory,
+        kind,
         read_only: options.read_only(),
         read_only_recursive: recursive && options.read_only_recursive(),
         recursive,
@@ -209,16 +216,21 @@ enum Refusal {
     Kind(&'static str),
 }
 
-/// The real path of a bind's source, and whether it is a directory.
-fn look_at(path: &Path) -> Result<(PathBuf, bool), Refusal> {
+/// The real path of a bind's source, and what it is.
+fn look_at(path: &Path, sockets: &AllowedSockets) -> Result<(PathBuf, ExportKind), Refusal> {
     let path = fs::canonicalize(path).map_err(Refusal::Io)?;
     let kind = fs::metadata(&path).map_err(Refusal::Io)?.file_type();
     if kind.is_dir() {
-        Ok((path, true))
+        Ok((path, ExportKind::Directory))
     } else if kind.is_file() {
-        Ok((path, false))
+        Ok((path, ExportKind::File))
+    } else if kind.is_socket() && sockets.allow(&path) {
+        Ok((path, ExportKind::Socket))
     } else if kind.is_socket() {
-        Err(Refusal::Kind("is a unix socket: what listens on it is on the host, outside of the microVM"))
+        Err(Refusal::Kind(
+            "is a unix socket: what listens on it is on the host, outside of the microVM, and no pattern in host_sockets of the \
+             configuration fits its real path",
+        ))
     } else if kind.is_fifo() {
         Err(Refusal::Kind("is a fifo: its other end is on the host, outside of the microVM"))
     } else {

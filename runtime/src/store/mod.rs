@@ -38,6 +38,7 @@ pub use objects::{NamespaceId, Scope};
 pub use process::{Held, Process};
 pub use record::{ExitRecord, Record, read_json, write_atomically, write_json};
 pub use sandbox::{LockedSandbox, SandboxDir, SandboxRecord};
+pub use socket::Door;
 
 /// For another command to finish with the container.
 const LOCK_WAIT: Duration = Duration::from_secs(90);

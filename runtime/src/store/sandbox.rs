@@ -21,7 +21,10 @@ use bulkhead_protocol::id::{ContainerId, SandboxId};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, Process, StateError, names, read_json, remove, socket};
+use super::{
+    Journal, Process, StateError, names, read_json, remove,
+    socket::{self, Door},
+};
 
 /// Below the state root.
 const DIRECTORY: &str = "@sandboxes";
@@ -164,6 +167,16 @@ impl SandboxDir {
     /// As for connect(2); `ConnectionRefused` and `NotFound` mean that nobody listens any more.
     pub fn connect(&self, name: &str) -> io::Result<UnixStream> {
         socket::connect(self.dir.as_fd(), name)
+    }
+
+    /// The same for later, and without waiting.
+    ///
+    /// # Errors
+    /// When there are too many descriptors.
+    pub fn door(&self, name: &'static str) -> Result<Door, StateError> {
+        let dir = self.dir.try_clone();
+        let dir = dir.map_err(|e| StateError::io(format!("hold {}", self.path.display()), e))?;
+        Ok(Door::new(dir.into(), name))
     }
 }
 

@@ -5,10 +5,11 @@
 use std::{
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::{Mode, OFlags};
@@ -34,4 +35,26 @@ pub(super) fn connect_path(path: &Path) -> io::Result<UnixStream> {
     };
     let dir = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     UnixStream::connect(through(dir.as_fd(), Path::new(name)))
+}
+
+/// A socket of a directory that stays open meanwhile: for an event loop, which must not wait for who listens there.
+#[derive(Debug, Clone)]
+pub struct Door {
+    dir: Arc<OwnedFd>,
+    name: &'static str,
+}
+
+impl Door {
+    pub(crate) fn new(dir: OwnedFd, name: &'static str) -> Self {
+        Self { dir: Arc::new(dir), name }
+    }
+
+    /// A stream that does not block.
+    ///
+    /// # Errors
+    /// As for connect(2); `WouldBlock` when too many wait to be accepted.
+    pub async fn connect(&self) -> io::Result<OwnedFd> {
+        let address = through(self.dir.as_fd(), Path::new(self.name));
+        Ok(tokio::net::UnixStream::connect(address).await?.into_std()?.into())
+    }
 }

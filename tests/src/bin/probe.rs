@@ -12,6 +12,9 @@
 //!   probe pour ADDRESS PORT LENGTH   sends LENGTH zeroes by TCP
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
+//!   probe serve ADDRESS:PORT…       listens, prints "serving" and answers (bulkhead_tests::probe::serve)
+//!   probe exchange PATH LENGTH       sends as many bytes by a unix socket to such a server; "whole" or "not whole", or the error's name
+//!   probe vsock CID PORT             connects by vsock and prints "ok" or the error's name
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
@@ -30,11 +33,12 @@ use std::{
     env,
     io::{self, Read, Write},
     net::{IpAddr, TcpStream},
+    os::unix::net::UnixStream,
     path::Path,
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, watch};
+use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, serve, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -98,6 +102,19 @@ fn main() -> ExitCode {
                 }
             });
         }
+        ["serve", addresses @ ..] => tell(serve::serve(addresses, say)),
+        ["exchange", path, length] => {
+            let length = length.parse().unwrap_or(0);
+            match UnixStream::connect(path).and_then(|peer| serve::exchange(&peer, &bytes(5, length))) {
+                Ok(true) => println!("whole"),
+                Ok(false) => println!("not whole"),
+                Err(error) => tell(Err(error)),
+            }
+        }
+        ["vsock", cid, port] => match (cid.parse(), port.parse()) {
+            (Ok(cid), Ok(port)) => tell(vsock(cid, port)),
+            _ => return ExitCode::from(2),
+        },
         ["clock"] => return follow_clock(),
         [program, words @ ..] if program.starts_with('/') => {
             say(&format!("foreign {program} {}", words.join(" ")));
@@ -143,6 +160,17 @@ fn talk(address: &str, port: &str, work: impl FnOnce(&mut TcpStream) -> io::Resu
             eprintln!("probe: {error}");
             ExitCode::from(4)
         }
+    }
+}
+
+/// Connects, and reads what comes: a peer that does not hear us closes without a word.
+fn vsock(cid: u32, port: u32) -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::empty(), None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &VsockAddr::new(cid, port))?;
+    match std::fs::File::from(socket).read(&mut [0])? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
     }
 }
 

@@ -45,7 +45,7 @@ pub use systemd::Systemd;
 pub use terminal::Terminal;
 pub use tour::tour;
 pub use wait::{Finished, finish, until};
-pub use wire::{Wire, ip};
+pub use wire::{Wire, in_network, ip};
 
 /// For one command on a busy machine in software emulation.
 pub const DEADLINE: Duration = Duration::from_secs(180);

@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -96,12 +96,7 @@ impl Wire {
 
     /// Runs `work` on a thread outside: sockets it makes stay there.
     pub fn outside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(PathBuf::from(MOUNTS).join(&self.outside)).expect("the namespace");
-        let entered = move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
-            work()
-        };
-        thread::spawn(entered).join().expect("the work outside")
+        in_network(&PathBuf::from(MOUNTS).join(&self.outside), work)
     }
 
     /// A program outside.
@@ -132,6 +127,16 @@ impl Drop for Wire {
             let _: Option<Output> = Command::new("ip").args(["netns", "del", namespace]).output().ok();
         }
     }
+}
+
+/// Runs `work` on a thread in the network namespace at `path`: sockets it makes stay there.
+pub fn in_network<T: Send + 'static>(path: &Path, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = File::open(path).expect("the namespace");
+    let entered = move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+        work()
+    };
+    thread::spawn(entered).join().expect("the work inside")
 }
 
 /// `ip` arguments that give an interface its addresses and set it up.

@@ -4,6 +4,7 @@ pub mod calls;
 pub mod files;
 pub mod neighbours;
 pub mod report;
+pub mod serve;
 pub mod watch;
 
 /// `length` bytes drawn from `seed` (xorshift64*): what `probe spew` writes and a test expects.

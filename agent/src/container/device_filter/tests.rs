@@ -81,7 +81,7 @@ fn a_major_above_the_signed_range_matches_only_itself() {
 #[test]
 fn the_kernel_takes_a_program_of_many_rules() {
     let rules: Vec<_> = (0..500).map(|n| rule(n % 2 == 0, Some((n, n)), READ)).collect();
-    match load_program(&program(&rules)) {
+    match bpf::load(Kind::CgroupDevice, &program(&rules)) {
         Ok(_) => {}
         // Not root, or a kernel without it: then there is nothing to check here.
         Err(error) => assert!(matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL)), "{error}"),

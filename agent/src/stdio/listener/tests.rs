@@ -34,7 +34,10 @@ async fn a_header_is_answered_and_what_follows_it_stays_in_the_stream() {
 async fn a_line_without_end_is_refused_at_the_cap() {
     let (mut host, agent) = pair();
     host.write_all(&[b'a'; limits::LINE + 100]).unwrap();
-    assert!(matches!(admit(agent, &PendingStreams::default()).await, Err(AcceptError::TooLong)));
+    assert!(matches!(
+        admit(agent, &PendingStreams::default()).await,
+        Err(AcceptError::Line(LineError::TooLong(_)))
+    ));
 }
 
 #[tokio::test]
@@ -44,7 +47,10 @@ async fn nonsense_and_silence_are_refused() {
     assert!(matches!(admit(agent, &PendingStreams::default()).await, Err(AcceptError::Header(HeaderError))));
     let (host, agent) = pair();
     drop(host);
-    assert!(matches!(admit(agent, &PendingStreams::default()).await, Err(AcceptError::Read(_))));
+    assert!(matches!(
+        admit(agent, &PendingStreams::default()).await,
+        Err(AcceptError::Line(LineError::Read(_)))
+    ));
 }
 
 #[tokio::test(start_paused = true)]

@@ -185,6 +185,8 @@ impl Assembled {
             machine: Machine::new(vmm.clone(), plan.sizes, bounds, plan.memory),
             processes: processes.clone(),
             nics: Nics::new(vmm.clone(), journal, plan.vhost_net, given),
+            vsock: dir.door(names::VSOCK_SOCKET)?,
+            port_forward: plan.port_forward,
             share,
             timeline,
         });

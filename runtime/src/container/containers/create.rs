@@ -116,6 +116,7 @@ impl Containers {
         let (agent, found) = (agent?, found?);
         let (guest, warnings) = self.sandbox.place(&key.container, files).await?;
         self.warn(key, warnings);
+        self.sandbox.serve_sockets(&agent);
         let limits = match self.sandbox.cgroup() {
             Some(cgroup) if made_for_it => cgroup.limits.clone(),
             Some(_) | None => HostLimits::default(),
@@ -182,7 +183,10 @@ impl Containers {
         if !self.sandbox.is_made_for(&key.container) {
             return Ok(None);
         }
-        Ok(self.sandbox.nics().prepare().await?)
+        let nics = self.sandbox.nics();
+        let Some(namespace) = nics.given() else { return Ok(None) };
+        let (found, ()) = tokio::join!(nics.prepare(), self.sandbox.forward().listen(namespace));
+        Ok(found?)
     }
 
     pub(super) async fn apply_network(

@@ -31,7 +31,7 @@ fn missing_directories_and_files_are_made_but_not_below_other_mounts() {
     let export = Export {
         source: "/etc/hosts".into(),
         share: path.clone(),
-        directory: false,
+        kind: ExportKind::File,
         read_only: true,
         read_only_recursive: false,
         recursive: false,

@@ -10,7 +10,7 @@ use super::{
     },
     *,
 };
-use crate::store::StateDir;
+use crate::store::{Door, StateDir};
 
 /// A machine of 64 MiB that may have 256, and the task that follows its guest.
 struct Test {
@@ -32,6 +32,8 @@ impl Test {
             machine: Machine::new(vmm.clone(), SIZES, None, memory),
             processes: Processes::of(std::process::id()).unwrap(),
             nics: Nics::new(vmm, dir.journal(), false, None),
+            vsock: Door::new(fake::null(), "vsock.sock"),
+            port_forward: false,
             share: Share::at(&root.path().join("share")).unwrap(),
             timeline: Timeline::default(),
         });

@@ -13,6 +13,7 @@ fn config() -> Config {
         vcpus: 1,
         max_vcpus: 4,
         vhost_net: true,
+        port_forward: true,
         huge_pages: HugePages::Always,
         strip_setuid: false,
         binfmt: vec![],

@@ -10,12 +10,22 @@ fn a_source_that_has_become_a_link_or_a_device_is_not_opened() {
     fs::write(dir.join("real/file"), "").unwrap();
     symlink("real", dir.join("link")).unwrap();
     nix::unistd::mkfifo(&dir.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let errno = |path: &str, directory| open_source(&dir.join(path), directory).unwrap_err();
-    open_source(&dir.join("real/sub"), true).unwrap();
-    open_source(&dir.join("real/file"), false).unwrap();
-    assert_eq!([errno("link", true), errno("link/sub", true)], [Errno::LOOP; 2]);
-    assert_eq!([errno("real/sub", false), errno("real/file", true)], [Errno::ISDIR, Errno::NOTDIR]);
-    assert_eq!([errno("fifo", false), errno("gone", true)], [Errno::OPNOTSUPP, Errno::NOENT]);
+    let _listener = std::os::unix::net::UnixListener::bind(dir.join("real/socket")).unwrap();
+    symlink("real/socket", dir.join("other")).unwrap();
+    let kinds = [ExportKind::Directory, ExportKind::File, ExportKind::Socket];
+    for (kind, path) in kinds.into_iter().zip(["real/sub", "real/file", "real/socket"]) {
+        open_source(&dir.join(path), kind).unwrap();
+    }
+    let errnos = |path: &str| kinds.map(|kind| open_source(&dir.join(path), kind).err());
+    for link in ["link", "link/sub", "other"] {
+        assert_eq!(errnos(link), [Some(Errno::LOOP); 3], "{link}");
+    }
+    let (no_directory, directory, other) = (Some(Errno::NOTDIR), Some(Errno::ISDIR), Some(Errno::OPNOTSUPP));
+    assert_eq!(errnos("real/sub"), [None, directory, directory]);
+    assert_eq!(errnos("real/file"), [no_directory, None, other]);
+    assert_eq!(errnos("real/socket"), [no_directory, other, None]);
+    assert_eq!(errnos("fifo"), [no_directory, other, other]);
+    assert_eq!(errnos("gone"), [Some(Errno::NOENT); 3]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use bulkhead_protocol::container::{IdMapping, Memory};
+use bulkhead_protocol::container::{IdMapping, Memory, SocketFile};
 
 use super::*;
 
@@ -152,6 +152,20 @@ fn memory_of_the_guest_is_shared_by_its_source_and_has_nothing_inside() {
     assert_eq!(volumes.volume(first).kind, memory);
     assert_eq!(volumes.find(&wanted(&inner, true)), []);
     assert_eq!(volumes.apart(&wanted(&inner, true)), None);
+}
+
+#[test]
+fn a_socket_is_shared_by_its_source_and_is_never_a_path_in_a_directory() {
+    let mut volumes = Volumes::default();
+    let [run, api, other] = ["/run", "/run/api.sock", "/run/api"].map(identity);
+    let kind = VolumeKind::Socket(SocketFile { mode: 0o660, uid: 0, gid: 0 });
+    let socket = |identity| Wanted { kind, directory: false, ..wanted(identity, true) };
+    volumes.add(&wanted(&run, true), &id("a"));
+    assert_eq!((volumes.find(&socket(&api)), volumes.apart(&socket(&api))), (vec![], None));
+    let first = volumes.add(&socket(&api), &id("a"));
+    assert_eq!(volumes.find(&socket(&api)), [Match { id: first, path: None, upgrade: false }]);
+    assert_eq!((volumes.find(&socket(&other)), volumes.apart(&wanted(&run, true))), (vec![], None));
+    assert_eq!(volumes.volume(first).kind, kind);
 }
 
 #[test]

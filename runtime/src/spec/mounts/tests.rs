@@ -3,7 +3,7 @@ use std::os::unix::net::UnixListener;
 use serde_json::{Value, json};
 
 use super::super::fixture::{Fixture, bundle, one};
-use super::*;
+use super::{super::Policy, *};
 
 fn with(mount: Value) -> Fixture {
     bundle().set("mounts", one(mount))
@@ -67,7 +67,7 @@ fn a_bind_becomes_an_export_of_that_source_alone() {
     let expected = Export {
         source: data,
         share: share.clone(),
-        directory: true,
+        kind: ExportKind::Directory,
         read_only: true,
         read_only_recursive: false,
         recursive: true,
@@ -111,7 +111,7 @@ fn a_file_and_a_symlink_to_one_are_exported_as_the_file() {
     let loaded = spec.load().unwrap();
     let exports = &loaded.host.exports;
     assert_eq!(exports.len(), 2);
-    assert!(exports.iter().all(|export| !export.directory && export.source.ends_with("file")));
+    assert!(exports.iter().all(|export| export.kind == ExportKind::File && export.source.ends_with("file")));
     assert_eq!((exports[0].share.as_str(), exports[1].share.as_str()), ("web/mounts/0", "web/mounts/1"));
 }
 
@@ -149,6 +149,33 @@ fn what_a_share_cannot_carry_is_refused_with_the_reason() {
     assert!(refusal_of("fifo").contains("fifo is a fifo: "));
     assert!(refusal_of("/dev/null").contains("/dev/null is a device of the host"));
     assert!(refusal_of("fifo").starts_with("mounts[0].source is not supported: /"));
+}
+
+#[test]
+fn a_socket_is_an_export_where_the_operator_allows_its_real_path() {
+    let bind = |extra: serde_json::Value| {
+        let mut mount = json!({"destination": "/d", "type": "bind", "source": "link"});
+        mount.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        with(mount)
+    };
+    let loaded = |spec: &Fixture, pattern: &str| {
+        let dir = fs::canonicalize(spec.dir()).unwrap();
+        let _listener = UnixListener::bind(dir.join("socket")).unwrap();
+        std::os::unix::fs::symlink("socket", dir.join("link")).unwrap();
+        let patterns = vec![format!("{}/{pattern}", dir.display())];
+        let policy = Policy { sockets: patterns.try_into().unwrap(), ..Policy::default() };
+        (dir, spec.load_within(&policy).map_err(|error| error.to_string()))
+    };
+    let (dir, allowed) = loaded(&bind(json!({})), "s*t");
+    let export = &allowed.unwrap().host.exports[0];
+    assert_eq!((export.kind, &*export.source), (ExportKind::Socket, &*dir.join("socket")));
+    let (_, refused) = loaded(&bind(json!({})), "link");
+    assert!(
+        refused.unwrap_err().contains("no pattern in host_sockets of the configuration fits its real path")
+    );
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let (_, refused) = loaded(&bind(json!({"uidMappings": map, "gidMappings": map})), "socket");
+    assert!(refused.unwrap_err().contains("a unix socket of the host has no id mapping"));
 }
 
 #[test]
