@@ -23,7 +23,7 @@ pub const CONTROL_FD: i32 = 3;
 pub struct Fd(pub u8);
 
 /// Index into the slot array: `virtio-mmio.N` in the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u8);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

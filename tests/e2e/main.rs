@@ -14,6 +14,7 @@ mod containerd;
 mod cri;
 mod death;
 mod differential;
+mod disks;
 mod docker;
 mod engine;
 mod exec;

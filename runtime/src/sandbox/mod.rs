@@ -8,6 +8,7 @@
 //!   tuning: what of the host's settings its kernel gets      binfmt: how it runs foreign binaries
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   watches: watchers in the guest hear what others change in its volumes
+//!   disks: block devices and files of the host that are devices of the guest
 //!   nics, slots: its network devices, and where each device sits      clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
@@ -18,6 +19,7 @@ pub(crate) mod boot;
 pub mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod clock_source;
+mod disks;
 pub(crate) mod expose;
 mod failure;
 pub(crate) mod key;
@@ -55,7 +57,9 @@ pub use self::plan::SandboxPlan;
 use self::{
     agent::Agent,
     clock::Clock,
+    disks::Disks,
     expose::{ExposeError, Files},
+    key::Key,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
@@ -66,7 +70,7 @@ use self::{
 };
 use crate::{
     log::note,
-    spec::{Export, HostLimits},
+    spec::{DiskMount, Export, HostLimits},
     systemd::{self, Scope},
 };
 
@@ -116,6 +120,8 @@ pub(crate) struct Sandbox {
     parts: Parts,
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
+    /// Held while one gets its disks or loses them.
+    disks: Mutex<Disks>,
     vm: watch::Sender<Vm>,
     /// In which watchers hear of changes made on the host.
     watched: watch::Sender<watches::Volumes>,
@@ -124,7 +130,7 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let (vm, watched) = (watch::Sender::new(Vm::Booting), watch::Sender::default());
-        Arc::new(Self { parts, volumes: Mutex::default(), vm, watched })
+        Arc::new(Self { parts, volumes: Mutex::default(), disks: Mutex::default(), vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -228,15 +234,27 @@ impl Sandbox {
         self.parts.machine.vmm().end(why.to_owned()).await;
     }
 
-    /// Ends the VM. The guest is not asked: with its containers gone it holds nothing that matters, for virtio-fs has
-    /// no writeback cache here, and every file was flushed when its last user ended. The caller kills what does not end.
+    /// Ends the VM. The guest is asked for its disks alone: with its containers gone it holds nothing else that matters, for virtio-fs
+    /// has no writeback cache here, and every file was flushed when its last user ended. The caller kills what does not end.
     pub(crate) async fn stop(&self) {
+        let _ = tokio::time::timeout(limits::DISKS_GONE, self.take_disks()).await;
         let vmm = self.parts.machine.vmm();
         let stopped = async {
             let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
             vmm.wait_over().await
         };
         let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// Has the guest unmount its disks, and write what it has not written yet.
+    async fn take_disks(&self) {
+        let mut disks = self.disks.lock().await;
+        let Some(agent) = self.agent_now() else { return };
+        for container in disks.users() {
+            // Its mounts go with it. What still runs there keeps them until the disk goes.
+            let _ = agent.delete(&Key::init(container.clone())).await;
+            disks.release(self.parts.machine.vmm(), Some(&agent), &container).await;
+        }
     }
 
     /// The host's settings for the guest, as they are now.
@@ -289,19 +307,21 @@ impl Sandbox {
     pub(crate) fn open_files<'p>(
         &self,
         exports: &[Export],
+        disks: &[DiskMount],
         guest: &'p ContainerSpec,
         caller: Option<&OwnedFd>,
     ) -> Result<Files<'p>, ExposeError> {
-        expose::open(&self.parts.share, exports, guest, caller)
+        expose::open(&self.parts.share, exports, disks, guest, caller)
     }
 
-    /// Shows a container's volumes to the guest, which is up. The spec by which the guest finds them, and what is not as the bundle
+    /// Shows a container's volumes to the guest, which is up, and gives it the disks. The spec by which the guest finds them, and what is not as the bundle
     /// asks for. `withdraw` takes back what this has done, also when it fails.
     ///
     /// # Errors
-    /// As `Files::place`.
+    /// As `Files::place` and `Files::attach`.
     pub(crate) async fn place<'p>(
         &self,
+        agent: &Agent,
         container: &ContainerId,
         mut files: Files<'p>,
     ) -> Result<(Cow<'p, ContainerSpec>, Vec<String>), ExposeError> {
@@ -310,6 +330,8 @@ impl Sandbox {
             let mut volumes = self.volumes.lock().await;
             files.place(&self.parts.share, &mut volumes, &vmm, container)?;
         }
+        let guest = (self.parts.machine.vmm(), agent);
+        files.attach(&mut *self.disks.lock().await, guest, container).await?;
         let warnings = std::mem::take(&mut files.warnings);
         Ok((files.into_spec(), warnings))
     }
@@ -347,11 +369,13 @@ impl Sandbox {
             }
         }
         drop(volumes);
+        let agent = self.agent_now();
+        self.disks.lock().await.release(self.parts.machine.vmm(), agent.as_ref(), container).await;
         if let Some(rootfs) = rootfs {
             self.parts.share.remove(rootfs);
         }
         names.push(container.to_string());
-        if self.agent_now().is_none() {
+        if agent.is_none() {
             return;
         }
         for directory in names {
