@@ -202,7 +202,7 @@ const CONTROL: &[Rule] = &[
     ioctl!(TUNSETVNETHDRSZ),
     ioctl!(TUNSETOFFLOAD),
     any(libc::SYS_eventfd2),
-    any(libc::SYS_epoll_ctl),
+    any(libc::SYS_epoll_ctl).unseen("a disk that is unplugged before its driver has let go of it"),
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
     any(libc::SYS_getpid),
     only(libc::SYS_tgkill, &[is(2, STOP_SIGNAL)]),
@@ -305,5 +305,6 @@ const DISKS: &[Rule] = &[
     any(libc::SYS_preadv2),
     any(libc::SYS_pwritev2),
     any(libc::SYS_fdatasync),
-    any(libc::SYS_fallocate),
+    any(libc::SYS_fallocate)
+        .unseen("a disk's ranges that are discarded or zeroed, which any guest may ask for"),
 ];
