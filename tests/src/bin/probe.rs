@@ -12,6 +12,7 @@
 //!   probe pour ADDRESS PORT LENGTH   sends LENGTH zeroes by TCP
 //!   probe drain ADDRESS PORT         reads a TCP stream to its end
 //!   probe mirror ADDRESS PORT        sends back what comes by TCP
+//!   probe disk WAY PATH MIB CACHE   streams (read or write) MIB of a disk (direct or cached): prints "begin" and "end"
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
@@ -34,7 +35,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, watch};
+use bulkhead_tests::probe::{bytes, calls, disks, files, neighbours, report, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -97,6 +98,12 @@ fn main() -> ExitCode {
                     }
                 }
             });
+        }
+        ["disk", way, path, mib, cache] => {
+            if let Err(error) = disks::stream(way, path, mib, cache, say) {
+                eprintln!("probe: {error}");
+                return ExitCode::from(4);
+            }
         }
         ["clock"] => return follow_clock(),
         [program, words @ ..] if program.starts_with('/') => {

@@ -34,7 +34,9 @@ use self::{
 };
 use super::device::{ActivateError, Activation, VirtioDevice, copy_config};
 
-const QUEUE_SIZE: u16 = 256;
+/// A chain has at most as many parts (virtio 1.2, 2.7.5.3.1), header and status included: enough for Linux's largest request of
+/// 1280 KiB in pages that lie apart.
+const QUEUE_SIZE: u16 = 512;
 /// Bytes of the serial number, padded with zeros.
 const SERIAL: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// What may be the unit of a disk: no guest has pages that are smaller than the largest.

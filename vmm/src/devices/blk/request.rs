@@ -14,8 +14,8 @@ use vm_memory::{ByteValued, Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use crate::memory::{Memory, guest_part};
 
-/// Parts of the data of a request.
-pub(super) const SEGMENTS: usize = 254;
+/// Parts of the data of a request: two less than a chain may have.
+pub(super) const SEGMENTS: usize = super::QUEUE_SIZE as usize - 2;
 /// Bytes of one part.
 pub(super) const SEGMENT_BYTES: u32 = 64 << 10;
 /// Bytes of the data of a request: what it may hold a worker up for.
