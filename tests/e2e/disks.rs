@@ -22,7 +22,7 @@ fn done(command: &mut Command) -> String {
 }
 
 /// A file of the size of a small disk, whose sectors begin with their number.
-fn image(path: PathBuf) -> PathBuf {
+pub(crate) fn image(path: PathBuf) -> PathBuf {
     let mut file = fs::File::create(&path).unwrap();
     for number in 0..2048_u32 {
         let mut sector = [0_u8; 512];
@@ -40,10 +40,10 @@ fn ext4(path: PathBuf) -> PathBuf {
 }
 
 /// A loop device of the host.
-struct Loop(PathBuf);
+pub(crate) struct Loop(pub(crate) PathBuf);
 
 impl Loop {
-    fn of(image: &Path) -> Self {
+    pub(crate) fn of(image: &Path) -> Self {
         // Where the kernel has loop devices built in, or loaded, there is no such module to load.
         let _ = Command::new("modprobe").arg("loop").status();
         let name = done(Command::new("losetup").args(["--find", "--show"]).arg(image));
@@ -64,7 +64,7 @@ impl Loop {
     }
 
     /// Whether somebody has it for himself.
-    fn is_taken(&self) -> bool {
+    pub(crate) fn is_taken(&self) -> bool {
         let opened = fs::File::options().read(true).custom_flags(nix::libc::O_EXCL).open(&self.0);
         match opened {
             Ok(_) => false,
