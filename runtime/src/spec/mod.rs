@@ -35,7 +35,9 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, DiskFilesystem, IdMap, NamespaceKind, ProcessSpec, Resources, SharePath},
+    container::{
+        ContainerSpec, DeviceKind, DiskFilesystem, IdMap, NamespaceKind, ProcessSpec, Resources, SharePath,
+    },
     hook::Hook,
     id::ContainerId,
 };
@@ -74,6 +76,14 @@ pub struct Bundle {
     pub guest: ContainerSpec,
     /// Compiled only when it is needed, for that takes a while.
     pub seccomp: Option<Profile>,
+}
+
+impl Bundle {
+    /// Whether the container has disks of the host, as devices or by their filesystems.
+    pub fn has_disks(&self) -> bool {
+        let devices = &self.guest.devices;
+        !self.host.disks.is_empty() || devices.iter().any(|node| node.kind == DeviceKind::Block)
+    }
 }
 
 /// What the host does for the container.

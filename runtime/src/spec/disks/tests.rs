@@ -25,7 +25,7 @@ fn a_filesystem_in_a_file_becomes_a_disk_of_the_guest() {
     let name = disks[0].name.clone();
     let disk = DiskMount { source, name, filesystem: DiskFilesystem::Ext4, read_only: false };
     assert_eq!((disks.as_slice(), exports.as_slice()), ([disk.clone()].as_slice(), [].as_slice()));
-    assert!(disk.name.as_str().ends_with("/disks/0"), "{:?}", disk.name);
+    assert!(disk.name.as_str().ends_with("/disks/0") && bundle.has_disks(), "{:?}", disk.name);
     let guest = &bundle.guest.mounts[0];
     assert_eq!(guest.source, MountSource::Export { name: disk.name });
     assert!(guest.data.is_empty() && guest.super_flags.is_empty() && guest.set != 0);
