@@ -29,7 +29,7 @@ pub fn stream(way: &str, path: &str, mib: &str, cache: &str, say: impl Fn(&str))
     // What this kernel has cached of it is not what is measured.
     fadvise(&disk, 0, None, Advice::DontNeed)?;
     say("begin");
-    for _ in 0..mib {
+    for _ in 0..(mib << 20) / CHUNK {
         if writes { disk.write_all(buffer)? } else { disk.read_exact(buffer)? }
     }
     if writes {
