@@ -314,8 +314,8 @@ impl Sandbox {
         expose::open(&self.parts.share, exports, disks, guest, caller)
     }
 
-    /// Shows a container's volumes to the guest, which is up, and gives it the disks. The spec by which the guest finds them, and what is not as the bundle
-    /// asks for. `withdraw` takes back what this has done, also when it fails.
+    /// Shows a container's volumes to the guest, which is up, and gives it the disks. The spec by which the guest finds them, and what
+    /// is not as the bundle asks for. `withdraw` takes back what this has done, also when it fails.
     ///
     /// # Errors
     /// As `Files::place` and `Files::attach`.
