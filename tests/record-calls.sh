@@ -12,7 +12,7 @@ end="bulkhead-calls-$$ end"
 mkdir "$tracing"
 trap 'rmdir "$tracing"' EXIT
 echo 16384 >"$tracing/buffer_size_kb"
-threads='comm ~ "vcpu*" || comm ~ "fs?" || comm ~ "lock*" || comm == "devices" || comm == "bulkhead-vmm"'
+threads='comm ~ "vcpu*" || comm ~ "fs?" || comm ~ "lock*" || comm ~ "disk?" || comm == "devices" || comm == "bulkhead-vmm"'
 echo "$threads" >"$tracing/events/raw_syscalls/sys_enter/filter"
 
 # "     vcpu0-1234    [000] ..... 12.345678: sys_enter: NR 16 (c, ae80, 0, 0, 0, 0)"
@@ -35,7 +35,7 @@ awk -W interactive -v numbers="$NUMBERS" -v end="$end" '
         if (number == 317) { confined[thread] = 1; next }
         if (!(thread in confined)) next
         kind = thread
-        kind = kind ~ /^vcpu/ ? "vcpu" : kind ~ /^fs/ ? "files" : kind ~ /^lock[0-9]/ ? "locks" : kind ~ /^devices/ ? "devices" : "control"
+        kind = kind ~ /^vcpu/ ? "vcpu" : kind ~ /^fs/ ? "files" : kind ~ /^lock[0-9]/ ? "locks" : kind ~ /^disk[0-9]/ ? "disks" : kind ~ /^devices/ ? "devices" : "control"
         line = kind " " (number in name ? name[number] : number)
         shown = split(telling[name[number]], places, " ")
         for (argument = 1; shown && argument <= places[shown]; argument++) {

@@ -250,6 +250,7 @@ async fn a_user_namespace_maps_ids_and_binds_devices() {
             major: 1,
             minor: 3,
             by_name: false,
+            disk: None,
             mode: 0o666,
             uid: 0,
             gid: 0,

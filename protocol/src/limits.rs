@@ -80,5 +80,7 @@ pub const RELAY_CONNECT: Duration = Duration::from_secs(20);
 pub const START_HOOKS: Duration = Duration::from_secs(40);
 /// For one control request to the VMM.
 pub const CONTROL: Duration = Duration::from_secs(20);
+/// For a guest whose containers have ended to write to its disks what it has not written yet.
+pub const DISKS_GONE: Duration = Duration::from_secs(60);
 /// For a VMM that was told to stop, or a process that was killed, to be gone.
 pub const SHUTDOWN: Duration = Duration::from_secs(5);

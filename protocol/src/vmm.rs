@@ -23,7 +23,7 @@ pub const CONTROL_FD: i32 = 3;
 pub struct Fd(pub u8);
 
 /// Index into the slot array: `virtio-mmio.N` in the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u8);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,19 @@ pub enum Device {
         vhost: Option<Fd>,
         mac: [u8; 6],
         mtu: u16,
+    },
+    /// A disk: `file` is a regular file or a block device, open for reading and, unless `read_only`, for writing. Its bytes are the
+    /// disk's, from the first on; nobody looks at what they mean.
+    Blk {
+        file: Fd,
+        /// Of 512 bytes each, at least 1. What the file has beyond is not part of the disk.
+        sectors: u64,
+        /// Bytes of what the disk reads and writes at once: a power of two from 512 to 4096.
+        block_size: u32,
+        /// What writes fails, whatever the guest's driver says.
+        read_only: bool,
+        /// What the guest reads as the disk's serial number: at most 20 bytes.
+        serial: String,
     },
 }
 

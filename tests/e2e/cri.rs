@@ -18,6 +18,8 @@ use nix::{
 };
 use protobuf::MessageField;
 
+use crate::disks::{Loop, image};
+
 /// Removes a pod, of which nothing is left then.
 fn removed(cri: &Cri, pod: &Pod) {
     cri.remove_pod(pod);
@@ -34,6 +36,17 @@ fn mounted(mut config: api::ContainerConfig, host: &Path, place: &str) -> api::C
     config.mounts.push(api::Mount {
         container_path: place.to_owned(),
         host_path: host.to_string_lossy().into_owned(),
+        ..Default::default()
+    });
+    config
+}
+
+/// With a block device of the host, as the kubelet asks for a raw block volume.
+fn with_disk(mut config: api::ContainerConfig, host: &Path, place: &str) -> api::ContainerConfig {
+    config.devices.push(api::Device {
+        container_path: place.to_owned(),
+        host_path: host.to_string_lossy().into_owned(),
+        permissions: "mrw".to_owned(),
         ..Default::default()
     });
     config
@@ -186,8 +199,17 @@ pub(crate) fn share_what_a_pod_shares(cri: &Cri) {
     let mut debug = container("debug", &["probe", "linger"]);
     let context = debug.linux.mut_or_insert_default().security_context.mut_or_insert_default();
     context.namespace_options.mut_or_insert_default().pid = api::NamespaceMode::POD.into();
-    let debug = cri.started(&pod, debug);
+    let disk = Loop::of(&image(cri.dir().join("disk")));
+    let debug = cri.started(&pod, with_disk(debug, &disk.0, "/dev/data"));
     assert!(cri.seen(&debug, &["ps"]).contains("container-init"));
+
+    // It has a raw block volume.
+    assert!(disk.is_taken());
+    assert_eq!(cri.seen(&debug, &["busybox", "blockdev", "--getsize64", "/dev/data"]), "1048576\n");
+    cri.seen(&debug, &["sh", "-c", "echo from the pod | busybox dd of=/dev/data conv=notrunc"]);
+    cri.stop(&debug, 0);
+    cri.remove(&debug);
+    assert!(!disk.is_taken() && fs::read(&disk.0).unwrap().starts_with(b"from the pod\n"));
 
     cri.seen(&server, &["sh", "-c", "echo shared > /dev/shm/file"]);
     assert_eq!(cri.seen(&first, &["cat", "/dev/shm/file"]), "shared\n");

@@ -15,6 +15,7 @@ mod cri;
 mod death;
 mod deploy;
 mod differential;
+mod disks;
 mod docker;
 mod engine;
 mod exec;

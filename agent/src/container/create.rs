@@ -18,6 +18,7 @@ use super::{
     rlimits, scheduling,
     volumes::InUse,
 };
+use crate::hotplug::Sysfs;
 
 /// A container whose init is parked before exec.
 #[derive(Debug)]
@@ -56,9 +57,11 @@ pub async fn create(
 ) -> Result<Created, ContainerError> {
     stdio.fits(&spec.process)?;
     let cgroup = Cgroup::of(&layout.cgroups, id);
-    let spec = devices::renumbered(spec)?;
+    let disks = devices::disks(spec, &Sysfs::default())?;
+    let spec = devices::renumbered(spec, &disks)?;
     let volumes = layout.volumes.take(&layout.share, &spec).await?;
-    let places = Places { share: &layout.share, volumes: &volumes.mounts(), cgroup: cgroup.path() };
+    let (volumes_at, cgroup_at) = (volumes.mounts(), cgroup.path());
+    let places = Places { share: &layout.share, volumes: &volumes_at, cgroup: cgroup_at, disks: &disks };
     let plan = plan::create(places, &spec)?;
     cgroup.make(&layout.cgroups)?;
     let unfinished = Unfinished { cgroup, finished: false };

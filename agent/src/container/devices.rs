@@ -4,8 +4,8 @@
 //! not (a user namespace, or the rootfs itself, for virtio-fs never makes device nodes), the guest's own node is
 //! bound over an empty file. A node that is already there must be the one that is wanted.
 //!
-//! Most numbers are the same on every Linux. A device that gets its number at boot is meant by its name: the guest's
-//! number replaces the host's, in the rules as well.
+//! Most numbers are the same on every Linux. A device that gets its number at boot is meant by its name, and a disk by the slot that
+//! the host has plugged it into: the guest's number replaces the host's, in the rules as well.
 
 use std::{
     borrow::Cow,
@@ -13,7 +13,11 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd},
 };
 
-use bulkhead_protocol::container::{ContainerSpec, DeviceKind, DeviceNode, DeviceRule};
+use bulkhead_protocol::{
+    container::{ContainerSpec, DeviceKind, DeviceNode},
+    vmm::Slot,
+};
+use bulkhead_sys::chain;
 use rustix::{
     fs::{
         AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chmod, chownat, fstat, major, makedev, minor,
@@ -27,6 +31,7 @@ use super::{
     error::{ContainerError, During},
     path::{Root, child, stat_child},
 };
+use crate::hotplug::{BlockDevice, Sysfs};
 
 /// The null device of the guest, which also masks files.
 pub(super) const NULL: &str = "/dev/null";
@@ -67,45 +72,89 @@ pub(super) fn defaults() -> impl Iterator<Item = DeviceNode> {
         major,
         minor,
         by_name: false,
+        disk: None,
         mode: 0o666,
         uid: 0,
         gid: 0,
     })
 }
 
+/// The disks of a container, by the slot that each is in.
+pub(super) type Disks = BTreeMap<Slot, BlockDevice>;
+
 /// Where the guest has the device: under its usual name, whatever the container calls it.
-pub(super) fn guest_path(node: &DeviceNode) -> &str {
+pub(super) fn guest_path(node: &DeviceNode, disks: &Disks) -> String {
+    if let Some(disk) = node.disk.and_then(|slot| disks.get(&slot)) {
+        return disk_path(disk);
+    }
     let known = DEFAULTS.iter().chain(&FURTHER);
     let same = |known: &&(&str, u32, u32)| {
         node.kind == DeviceKind::Char && (known.1, known.2) == (node.major, node.minor)
     };
-    known.clone().find(same).map_or(&node.path, |(path, _, _)| path)
+    known.clone().find(same).map_or(&*node.path, |(path, _, _)| path).to_owned()
 }
 
-/// The specification with the guest's own numbers for devices that are meant by name.
-pub(super) fn renumbered(spec: &ContainerSpec) -> Result<Cow<'_, ContainerSpec>, ContainerError> {
-    let mut spec = Cow::Borrowed(spec);
-    for index in 0..spec.devices.len() {
-        let node = &spec.devices[index];
-        if !node.by_name {
-            continue;
-        }
-        let found = stat(&node.path).during("look for the guest's device", &node.path)?;
-        if FileType::from_raw_mode(found.st_mode) != file_type(node.kind) {
-            return Err("it is a device of another kind").during("look for the guest's device", &node.path);
-        }
-        let (kind, hosts) = (node.kind, (Some(node.major), Some(node.minor)));
-        let own = (major(found.st_rdev), minor(found.st_rdev));
-        let spec = spec.to_mut();
-        (spec.devices[index].major, spec.devices[index].minor) = own;
-        let same = |rule: &&mut DeviceRule| {
-            rule.kind.is_none_or(|rule| rule == kind) && (rule.major, rule.minor) == hosts
-        };
-        for rule in spec.resources.devices.iter_mut().filter(same) {
-            (rule.major, rule.minor) = (Some(own.0), Some(own.1));
-        }
+/// The guest's own node of a disk.
+pub(super) fn disk_path(disk: &BlockDevice) -> String {
+    format!("/dev/{}", disk.name)
+}
+
+/// What the guest's kernel has made of the disks that the devices name.
+pub(super) fn disks(spec: &ContainerSpec, sysfs: &Sysfs) -> Result<Disks, ContainerError> {
+    let slots = spec.devices.iter().filter_map(|node| Some((node.disk?, node)));
+    slots
+        .map(|(slot, node)| {
+            let disk = sysfs.disk(slot.0.into()).map_err(|error| chain(&error));
+            Ok((slot, disk.during("find the disk for", &node.path)?))
+        })
+        .collect()
+}
+
+/// The specification with the guest's own numbers for devices that are meant by name, and for disks.
+pub(super) fn renumbered<'spec>(
+    spec: &'spec ContainerSpec,
+    disks: &Disks,
+) -> Result<Cow<'spec, ContainerSpec>, ContainerError> {
+    let mut own = Vec::new();
+    for (index, node) in spec.devices.iter().enumerate() {
+        own.extend(own_number(node, disks)?.map(|(major, minor)| (index, major, minor)));
     }
-    Ok(spec)
+    if own.is_empty() {
+        return Ok(Cow::Borrowed(spec));
+    }
+    let mut renumbered = spec.clone();
+    for &(index, major, minor) in &own {
+        let hosts = &spec.devices[index];
+        // By the rules as they were given: a number of the guest's may be that of another device of the host.
+        for (rule, given) in renumbered.resources.devices.iter_mut().zip(&spec.resources.devices) {
+            if given.kind.is_none_or(|kind| kind == hosts.kind)
+                && (given.major, given.minor) == (Some(hosts.major), Some(hosts.minor))
+            {
+                (rule.major, rule.minor) = (Some(major), Some(minor));
+            }
+        }
+        (renumbered.devices[index].major, renumbered.devices[index].minor) = (major, minor);
+    }
+    Ok(Cow::Owned(renumbered))
+}
+
+/// The guest's number of a device whose number in the specification is the host's.
+fn own_number(node: &DeviceNode, disks: &Disks) -> Result<Option<(u32, u32)>, ContainerError> {
+    const STEP: &str = "look for the guest's device";
+    if let Some(disk) = node.disk.and_then(|slot| disks.get(&slot)) {
+        return Ok(Some((disk.major, disk.minor)));
+    }
+    if node.kind == DeviceKind::Block {
+        return Err("it is a disk of the host that the guest was not given").during(STEP, &node.path);
+    }
+    if !node.by_name {
+        return Ok(None);
+    }
+    let found = stat(&node.path).during(STEP, &node.path)?;
+    if FileType::from_raw_mode(found.st_mode) != file_type(node.kind) {
+        return Err("it is a device of another kind").during(STEP, &node.path);
+    }
+    Ok(Some((major(found.st_rdev), minor(found.st_rdev))))
 }
 
 /// A detached mount of the guest's node at this path, if it has one.

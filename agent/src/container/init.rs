@@ -220,9 +220,8 @@ impl<'a> Process<'a> {
             Step::MappedMount { source, mount } => self.mapped(*source, mount),
             Step::Remount(mount) => self.remount(mount),
             Step::CgroupMount { own_namespace, mount } => self.cgroup(*own_namespace, mount),
-            Step::Device(node) => {
-                let path = devices::guest_path(node);
-                let guest = self.sources.as_mut().and_then(|sources| sources.devices.get_mut(path)?.pop());
+            Step::Device { node, guest } => {
+                let guest = self.sources.as_mut().and_then(|sources| sources.devices.get_mut(guest)?.pop());
                 devices::make(&self.root, node, guest)
             }
             Step::DeviceLink { target, path } => devices::link(&self.root, target, path),

@@ -25,7 +25,7 @@ use bulkhead_sys::in_root::components;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    devices,
+    devices::{self, Disks},
     error::ContainerError,
     mounts::{READ_ONLY, late_attributes},
     namespaces::{self, bit},
@@ -102,6 +102,8 @@ pub(super) struct Places<'a> {
     pub(super) volumes: &'a Mounts,
     /// The container's cgroup.
     pub(super) cgroup: &'a Path,
+    /// Those that its devices name.
+    pub(super) disks: &'a Disks,
 }
 
 /// What every process of a container has from it.
@@ -162,7 +164,11 @@ pub(super) enum Step {
         own_namespace: bool,
         mount: Mount,
     },
-    Device(DeviceNode),
+    Device {
+        node: DeviceNode,
+        /// Where the guest has the device.
+        guest: String,
+    },
     DeviceLink {
         target: String,
         path: String,
@@ -241,7 +247,7 @@ pub(super) fn create(places: Places<'_>, spec: &ContainerSpec) -> Result<Plan, C
     names(spec, (namespaces | joined) & bit(NamespaceKind::Uts) != 0, &mut steps)?;
     steps.push(Step::Rootfs);
     let (binds, mapped) = mount_steps(places.volumes, spec, has(NamespaceKind::Cgroup), &mut steps)?;
-    let nodes = device_steps(spec, &mut steps)?;
+    let nodes = device_steps(spec, places.disks, &mut steps)?;
     steps.push(Step::WorkingDirectory(spec.process.cwd.clone()));
     for (key, value) in &spec.sysctl {
         steps.push(Step::Sysctl { file: sysctl::own_file_of(key)?, value: value.clone() });
@@ -504,7 +510,11 @@ fn bind(volumes: &Mounts, place: &Place) -> Result<Bind, ContainerError> {
 }
 
 /// Answers the guest devices to open.
-fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<String>, ContainerError> {
+fn device_steps(
+    spec: &ContainerSpec,
+    disks: &Disks,
+    steps: &mut Vec<Step>,
+) -> Result<Vec<String>, ContainerError> {
     let mut nodes = Vec::new();
     let dev_is_given = |mount: &Mount| {
         components(&mount.destination).eq(["dev"]) && matches!(mount.source, MountSource::Bind { .. })
@@ -516,8 +526,9 @@ fn device_steps(spec: &ContainerSpec, steps: &mut Vec<Step>) -> Result<Vec<Strin
     let defaults = devices::defaults().filter(|node| !given.contains(node.path.as_str()));
     for node in defaults.chain(spec.devices.iter().cloned()) {
         absolute("device", &node.path)?;
-        nodes.push(devices::guest_path(&node).to_owned());
-        steps.push(Step::Device(node));
+        let guest = devices::guest_path(&node, disks);
+        nodes.push(guest.clone());
+        steps.push(Step::Device { node, guest });
     }
     let link = |&(target, path): &(&str, &str)| Step::DeviceLink { target: target.into(), path: path.into() };
     steps.extend(devices::LINKS.iter().map(link));

@@ -1,6 +1,6 @@
 //! The volumes of the sandbox, mounted once each for all containers that use them.
 //!
-//!   share/@3 ─automount─▶ its filesystem ─bind─▶ volumes/0 ─open_tree, in a launcher─▶ container       tmpfs ─▶ volumes/1
+//!   share/@3 ─automount─▶ its filesystem ─bind─▶ volumes/0 ─open_tree, in a launcher─▶ container       tmpfs, disk ─▶ volumes/1
 //!                                                                          a socket that the agent listens on ─▶ volumes/2
 //!
 //! A directory of the share is a filesystem of its own, which Linux mounts anew for each mount namespace that walks into it. Two
@@ -19,9 +19,9 @@ use std::{
 };
 
 use bulkhead_protocol::container::{
-    ContainerSpec, Memory, MountSource, SharePath, SocketFile, Volume, VolumeKind,
+    ContainerSpec, Disk, Memory, MountSource, SharePath, SocketFile, Volume, VolumeKind,
 };
-use bulkhead_sys::mount::Attributes;
+use bulkhead_sys::{chain, mount::Attributes};
 use rustix::{
     fs::{Mode, OFlags, fstatfs, open},
     io::Errno,
@@ -31,9 +31,11 @@ use tokio::{sync::OnceCell, task::spawn_blocking};
 
 use super::{
     detached::{attach, clone_tree, filesystem},
+    devices::disk_path,
     error::{Cause, ContainerError, During},
     path::{is_directory, open_beneath},
 };
+use crate::hotplug::Sysfs;
 
 use crate::host_sockets::{HostSockets, Listening};
 
@@ -191,6 +193,11 @@ impl Mounted {
             VolumeKind::Share => of_share(share, name).during(STEP, name.as_str())?,
             VolumeKind::Memory(memory) => of_memory(memory).during(STEP, name.as_str())?,
             VolumeKind::Socket(_) => return Err("it is a socket").during(STEP, name.as_str()),
+            VolumeKind::Disk(disk) => {
+                let kind = disk.filesystem.name();
+                let shown = format_args!("{} with its {kind}", name.as_str());
+                of_disk(disk, &Sysfs::default()).during(STEP, shown)?
+            }
         };
         let directory = is_directory(&tree).during(STEP, name.as_str())?;
         let mounted = Self { point, directory };
@@ -244,4 +251,11 @@ fn of_memory(memory: Memory) -> Result<OwnedFd, Cause> {
     }
     let data: Vec<&str> = data.iter().map(String::as_str).collect();
     filesystem("tmpfs", "shm", &[], &data)
+}
+
+/// The filesystem of a disk, whose kind is the host's word: what is on the disk is the kernel's to like or not.
+fn of_disk(disk: Disk, sysfs: &Sysfs) -> Result<OwnedFd, Cause> {
+    let found = sysfs.disk(disk.slot.0.into()).map_err(|error| Cause::from(chain(&error)))?;
+    let flags: &[&str] = if disk.read_only { &["ro"] } else { &[] };
+    filesystem(disk.filesystem.name(), &disk_path(&found), flags, &[])
 }

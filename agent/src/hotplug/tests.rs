@@ -30,6 +30,30 @@ fn a_bound_slot_is_fine_and_an_empty_one_is_not() {
 }
 
 #[test]
+fn a_slot_that_is_not_bound_is_not_unbound_again() {
+    let (root, sysfs) = sysfs();
+    let asked = || fs::read_to_string(root.path().join("bus/platform/drivers/virtio-mmio/unbind")).ok();
+    sysfs.unbind(0).unwrap();
+    assert_eq!(asked(), None);
+    symlink("/", root.path().join("bus/platform/devices/virtio-mmio.0/driver")).unwrap();
+    sysfs.unbind(0).unwrap();
+    assert_eq!(asked().as_deref(), Some("virtio-mmio.0"));
+    assert!(matches!(sysfs.unbind(2), Err(HotplugError::NoSlot { slot: 2 })));
+}
+
+#[test]
+fn a_disk_is_found_by_its_slot() {
+    let (root, sysfs) = sysfs();
+    assert!(matches!(sysfs.disk(0), Err(HotplugError::NoDisk { slot: 0 })));
+    let block = root.path().join("bus/platform/devices/virtio-mmio.0/virtio3/block/vdb");
+    fs::create_dir_all(&block).unwrap();
+    fs::write(block.join("dev"), "254:16\n").unwrap();
+    assert_eq!(sysfs.disk(0).unwrap(), BlockDevice { name: "vdb".into(), major: 254, minor: 16 });
+    assert!(matches!(sysfs.disk(1), Err(HotplugError::NoDisk { slot: 1 })));
+    assert!(matches!(sysfs.disk(2), Err(HotplugError::NoSlot { slot: 2 })));
+}
+
+#[test]
 fn cpus_come_lowest_first_and_only_those_that_change_are_written() {
     let (root, sysfs) = sysfs();
     sysfs.set_online_cpus(2).unwrap();

@@ -312,6 +312,10 @@ impl Agent for Service {
     async fn bind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
         self.hotplug(move |sysfs| sysfs.bind(request.slot)).await
     }
+
+    async fn unbind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> Result<Empty> {
+        self.hotplug(move |sysfs| sysfs.unbind(request.slot)).await
+    }
 }
 
 fn container_id(id: &str) -> Result<ContainerId> {

@@ -87,8 +87,10 @@ impl IntoStatus for HotplugError {
     fn code(&self) -> Code {
         match self {
             Self::NoSlot { .. } | Self::Cpus { .. } => Code::INVALID_ARGUMENT,
-            Self::NotBound { .. } => Code::FAILED_PRECONDITION,
-            Self::Slot { .. } | Self::CpuList { .. } | Self::Cpu { .. } => Code::INTERNAL,
+            Self::NotBound { .. } | Self::NoDisk { .. } => Code::FAILED_PRECONDITION,
+            Self::Slot { .. } | Self::Unbind { .. } | Self::CpuList { .. } | Self::Cpu { .. } => {
+                Code::INTERNAL
+            }
         }
     }
 }

@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     confinement::{Confinement, FilterError, FilterProgram, MemoryPolicy, Personality, Seccomp},
     scheduling::{Cpus, ExecCpus, IoPriority, Scheduler, Scheduling},
-    volume::{Memory, Place, SocketFile, Submount, Volume, VolumeKind},
+    volume::{Disk, DiskFilesystem, Memory, Place, SocketFile, Submount, Volume, VolumeKind},
 };
-use crate::{hook::StartHooks, id::ContainerId};
+use crate::{hook::StartHooks, id::ContainerId, vmm::Slot};
 
 /// A container to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,11 @@ impl SharePath {
     /// The place of a volume, by its number in the sandbox: a child of the root. No container's id begins like it.
     pub fn of_volume(number: u64) -> Self {
         Self(format!("@{number}"))
+    }
+
+    /// The name of a disk that is a volume.
+    pub fn of_disk(slot: Slot) -> Self {
+        Self(format!("@disk{}", slot.0))
     }
 
     pub fn as_str(&self) -> &str {
@@ -188,7 +193,7 @@ pub struct IdMap {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum MountSource {
-    /// A directory or file of the host, by the name of its export. The host puts `Bind` there when it has mounted it.
+    /// A directory, file or disk of the host, by the name of its export. The host puts `Bind` there when the guest has it.
     Export { name: SharePath },
     /// A directory or file in a volume, without what is mounted below it but for `submounts`, each after those above it.
     Bind { place: Place, submounts: Vec<Submount> },
@@ -201,6 +206,11 @@ pub enum MountSource {
 }
 
 impl MountSource {
+    /// Whether it is the export of this name.
+    pub fn is_export(&self, wanted: &SharePath) -> bool {
+        matches!(self, Self::Export { name } if name == wanted)
+    }
+
     pub fn is_tmpfs(&self) -> bool {
         matches!(self, Self::Filesystem { kind, .. } if kind == "tmpfs")
     }
@@ -231,6 +241,9 @@ pub struct DeviceNode {
     pub minor: u32,
     /// The guest's device at `path` is meant, and the numbers are the host's: in rules they stand for the guest's.
     pub by_name: bool,
+    /// Of a disk of the host: where the host has plugged it, `None` until it has. The numbers are the host's: in rules they stand for
+    /// the guest's.
+    pub disk: Option<Slot>,
     /// Permission bits.
     pub mode: u32,
     pub uid: u32,

@@ -6,12 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::SharePath;
+use crate::vmm::Slot;
 
 /// One directory or file of the host, or what stands for it in the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Volume {
-    /// A child of the root of the share: where it is, if the host serves it.
+    /// A child of the root of the share: where it is, if the host serves it. Of a disk a name alone.
     pub name: SharePath,
     pub kind: VolumeKind,
 }
@@ -25,6 +26,38 @@ pub enum VolumeKind {
     Socket(SocketFile),
     /// A tmpfs of the guest, made when the first container needs it and gone with the last.
     Memory(Memory),
+    /// A filesystem on a disk that the host has plugged, mounted for the first container that needs it and unmounted with the last.
+    Disk(Disk),
+}
+
+/// A disk with a filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    pub slot: Slot,
+    pub filesystem: DiskFilesystem,
+    pub read_only: bool,
+}
+
+/// Filesystems of the guest's kernel for disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFilesystem {
+    Ext4,
+    /// Always read-only.
+    Erofs,
+}
+
+impl DiskFilesystem {
+    pub const ALL: [Self; 2] = [Self::Ext4, Self::Erofs];
+
+    /// As in mount(2).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Erofs => "erofs",
+        }
+    }
 }
 
 /// The file of a unix socket, as the host's that it stands for.

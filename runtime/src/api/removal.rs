@@ -6,7 +6,7 @@
 
 use std::{path::Path, time::Duration};
 
-use bulkhead_protocol::{id::ContainerId, sandbox::CreationRequest};
+use bulkhead_protocol::{id::ContainerId, limits, sandbox::CreationRequest};
 use bulkhead_sys::chain;
 
 use super::{
@@ -22,7 +22,12 @@ use crate::{
 };
 
 /// For the server of a stopped container to end by itself: the last output is delivered, the VM is stopped.
-pub const STOPPING: Duration = Duration::from_secs(12);
+const STOPPING: Duration = Duration::from_secs(12);
+
+/// How long that may take.
+pub fn stopping(record: &Record) -> Duration {
+    if record.disks { STOPPING + limits::DISKS_GONE } else { STOPPING }
+}
 
 /// Deletes a container that has stopped, or was created and never ran; with `force` any.
 ///
@@ -83,7 +88,7 @@ fn stop(container: &Container, root: &Path, force: bool, log: &Log) -> Result<()
     }
     let others = if container.hosts_sandbox() { others(root, &container.record, log)? } else { Vec::new() };
     if others.is_empty() {
-        container.wait_gone(STOPPING)?;
+        container.wait_gone(stopping(&container.record))?;
     } else if !force {
         return Err(RequestError::Status(format!(
             "cannot delete container {id}: its microVM also runs {}; delete these first, or all with --force",

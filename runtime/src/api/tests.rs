@@ -226,7 +226,13 @@ fn parts(root: &Path, agent: &FakeAgent) -> (Arc<Sandbox>, Arc<Containers>) {
 }
 
 fn plan(args: &[&str]) -> ContainerPlan {
-    ContainerPlan { bundle: "/bundle".into(), exports: vec![], guest: fake::spec(args), terminal: false }
+    ContainerPlan {
+        bundle: "/bundle".into(),
+        exports: vec![],
+        disks: vec![],
+        guest: fake::spec(args),
+        terminal: false,
+    }
 }
 
 #[tokio::test]

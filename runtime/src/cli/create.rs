@@ -359,6 +359,7 @@ fn request(
         hooks: bundle.host.hooks.clone(),
         sandbox,
         proxy: None,
+        disks: bundle.has_disks(),
     };
     let caller = Process::current().map_err(|e| Error::io("read this command's pid", e))?;
     // What is not UTF-8 is in no value that was read.

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     api::{
         container::{Container, RequestError},
-        removal::{self, STOPPING},
+        removal::{self, stopping},
     },
     error::Error,
     log::note,
@@ -77,7 +77,7 @@ impl Args {
         drop(raw);
         let id = created.id.clone();
         // The server ends by itself; with it the last phase is known.
-        let gone = container.wait_gone(STOPPING);
+        let gone = container.wait_gone(stopping(&container.record));
         if let Some(server) = created.creation.launched() {
             server.reap();
         }

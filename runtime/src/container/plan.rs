@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bulkhead_protocol::container::{ContainerSpec, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{self, Bundle, Export, ExportKind, SpecError};
+use crate::spec::{self, Bundle, DiskMount, Export, ExportKind, SpecError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +13,8 @@ pub struct ContainerPlan {
     pub bundle: PathBuf,
     /// The rootfs first.
     pub exports: Vec<Export>,
+    /// Whose filesystems the guest mounts; those without are among its devices.
+    pub disks: Vec<DiskMount>,
     pub guest: ContainerSpec,
     pub terminal: bool,
 }
@@ -49,6 +51,7 @@ impl ContainerPlan {
         Ok(Self {
             bundle: bundle.dir.clone(),
             exports: [rootfs].into_iter().chain(bundle.host.exports.iter().cloned()).collect(),
+            disks: bundle.host.disks.clone(),
             guest,
             terminal: bundle.host.terminal,
         })

@@ -173,6 +173,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Has the guest's kernel let go of the device in a slot, and write what it has not written yet.
+    pub(crate) async fn unbind_slot(&self, slot: Slot) -> Result<(), AgentError> {
+        let request = SlotRequest { slot: slot.0.into(), ..Default::default() };
+        within(limits::RPC, async |context| self.0.unbind_slot(context, &request).await).await?;
+        Ok(())
+    }
+
     pub(crate) async fn update_network(&self, request: &UpdateNetworkRequest) -> Result<(), AgentError> {
         within(limits::RPC, async |context| self.0.update_network(context, request).await).await?;
         Ok(())

@@ -15,13 +15,16 @@ use bulkhead_sys::{mount::Attributes, namespace::visit_mounts_of};
 use rustix::io::Errno;
 
 use super::{
+    agent::Agent,
+    disks::{DiskError, Disks, HostDisk, look_for},
     host_sockets::HostSockets,
     mount_points::{self, MountPointError},
     share::{Jail, Share, ShareError, map_ids},
     source::{self, Content, Opened, Source, SourceError, open_export},
+    vmm::Vmm,
     volumes::{Match, Volumes, Wanted, depth},
 };
-use crate::spec::Export;
+use crate::spec::{DiskMount, Export};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExposeError {
@@ -35,14 +38,17 @@ pub(crate) enum ExposeError {
     Source(#[from] SourceError),
     #[error(transparent)]
     Share(#[from] ShareError),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
-/// What a container has of the host: its rootfs is in the share already, its volumes are open and wait.
+/// What a container has of the host: its rootfs is in the share already, its volumes are open and wait, and so do its disks.
 #[derive(Debug)]
 pub(crate) struct Files<'p> {
     /// In which a read-only rootfs has all mount points.
     guest: Cow<'p, ContainerSpec>,
     opened: Vec<Opened>,
+    disks: Vec<HostDisk>,
     /// What is left out, for the user.
     pub(crate) warnings: Vec<String>,
 }
@@ -55,13 +61,16 @@ pub(crate) struct Files<'p> {
 pub(crate) fn open<'p>(
     share: &Share,
     exports: &[Export],
+    disks: &[DiskMount],
     guest: &'p ContainerSpec,
     caller: Option<&OwnedFd>,
 ) -> Result<Files<'p>, ExposeError> {
     let Some((rootfs, volumes)) = exports.split_first() else {
-        return Ok(Files { guest: Cow::Borrowed(guest), opened: Vec::new(), warnings: Vec::new() });
+        let guest = Cow::Borrowed(guest);
+        return Ok(Files { guest, opened: Vec::new(), disks: Vec::new(), warnings: Vec::new() });
     };
     let open = || -> Result<_, ExposeError> {
+        let disks = look_for(disks, guest).map_err(DiskError::from)?;
         let mut guest = Cow::Borrowed(guest);
         if rootfs.read_only {
             let guest = guest.to_mut();
@@ -72,7 +81,7 @@ pub(crate) fn open<'p>(
         let tree = open_export(rootfs).map_err(failed)?;
         let mut warnings = Vec::new();
         let opened = source::open_all(volumes, &mut warnings)?;
-        Ok((tree, Files { guest, opened, warnings }))
+        Ok((tree, Files { guest, opened, disks, warnings }))
     };
     let (tree, files) = match caller {
         None => open(),
@@ -86,6 +95,24 @@ impl<'p> Files<'p> {
     /// Nothing is to be mounted for them.
     pub(crate) fn are_placed(&self) -> bool {
         self.opened.is_empty()
+    }
+
+    /// Gives the guest the disks, and says in the spec where they are. After an error the container has some, which it is to be
+    /// released from.
+    ///
+    /// # Errors
+    /// As `Disks::attach`.
+    pub(crate) async fn attach(
+        &mut self,
+        disks: &mut Disks,
+        guest: (&Vmm, &Agent),
+        container: &ContainerId,
+    ) -> Result<(), DiskError> {
+        let sought = std::mem::take(&mut self.disks);
+        if sought.is_empty() {
+            return Ok(());
+        }
+        disks.attach(guest, container, sought, self.guest.to_mut()).await
     }
 
     /// The spec for the guest, of files that are placed.
@@ -231,7 +258,8 @@ impl<'opened> Sought<'opened> {
                 let socket = socket.map_err(|source| ShareError::Export { path, source })?;
                 sockets.add(volume.name.clone(), socket);
             }
-            VolumeKind::Memory(_) => {}
+            // The agent makes a tmpfs, and `disks` has the disks.
+            VolumeKind::Memory(_) | VolumeKind::Disk(_) => {}
         }
         Ok(Place { volume, path: None, attributes })
     }

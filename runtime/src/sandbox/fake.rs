@@ -421,6 +421,11 @@ impl AgentService for FakeAgent {
         if machine.refuses_bind { Err(status(Code::INTERNAL, "no driver")) } else { Ok(Empty::new()) }
     }
 
+    async fn unbind_slot(&self, _: &TtrpcContext, request: SlotRequest) -> ttrpc::Result<Empty> {
+        self.machine().asked(format!("unbind {}", request.slot));
+        Ok(Empty::new())
+    }
+
     async fn set_online_cpus(&self, _: &TtrpcContext, request: SetOnlineCpusRequest) -> ttrpc::Result<Empty> {
         let mut machine = self.machine();
         machine.asked(format!("cpus {}", request.count));

@@ -9,7 +9,9 @@
 //!   source, volumes, share, expose, mount_points: what the guest sees of the host's files
 //!   host_sockets: connections of the guest to unix sockets of the host      streams: those that carry such connections
 //!   watches: watchers in the guest hear what others change in its volumes
-//!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback      clock: the guest's time follows the host's
+//!   disks: block devices and files of the host that are devices of the guest
+//!   nics, slots: its network devices, and where each device sits      forward: connections to its loopback
+//!   clock: the guest's time follows the host's
 //!
 //! It may hold any number of containers, none included. What is known of them, and how one is created, is `container`'s.
 
@@ -19,6 +21,7 @@ pub(crate) mod boot;
 pub mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod clock_source;
+mod disks;
 pub(crate) mod expose;
 mod failure;
 pub(crate) mod forward;
@@ -59,9 +62,11 @@ pub use self::plan::SandboxPlan;
 use self::{
     agent::Agent,
     clock::Clock,
+    disks::Disks,
     expose::{ExposeError, Files},
     forward::Forward,
     host_sockets::HostSockets,
+    key::Key,
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
@@ -73,7 +78,7 @@ use self::{
 };
 use crate::{
     log::note,
-    spec::{Export, HostLimits},
+    spec::{DiskMount, Export, HostLimits},
     store::Door,
     systemd::{self, Scope},
 };
@@ -130,6 +135,8 @@ pub(crate) struct Sandbox {
     sockets: HostSockets,
     /// What the containers have of the host. Held while one of them gets its own, so that two never mount one source twice.
     volumes: Mutex<Volumes>,
+    /// Held while one gets its disks or loses them.
+    disks: Mutex<Disks>,
     vm: watch::Sender<Vm>,
     /// In which watchers hear of changes made on the host.
     watched: watch::Sender<watches::Volumes>,
@@ -142,7 +149,8 @@ impl Sandbox {
         let container = parts.host_container.clone().filter(|_| parts.port_forward);
         let forward = Forward::new(streams.clone(), container);
         let sockets = HostSockets::new(streams);
-        Arc::new(Self { parts, forward, sockets, volumes: Mutex::default(), vm, watched })
+        let (volumes, disks) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { parts, forward, sockets, volumes, disks, vm, watched })
     }
 
     pub(crate) fn machine(&self) -> &Machine {
@@ -250,15 +258,27 @@ impl Sandbox {
         self.parts.machine.vmm().end(why.to_owned()).await;
     }
 
-    /// Ends the VM. The guest is not asked: with its containers gone it holds nothing that matters, for virtio-fs has
-    /// no writeback cache here, and every file was flushed when its last user ended. The caller kills what does not end.
+    /// Ends the VM. The guest is asked for its disks alone: with its containers gone it holds nothing else that matters, for virtio-fs
+    /// has no writeback cache here, and every file was flushed when its last user ended. The caller kills what does not end.
     pub(crate) async fn stop(&self) {
+        let _ = tokio::time::timeout(limits::DISKS_GONE, self.take_disks()).await;
         let vmm = self.parts.machine.vmm();
         let stopped = async {
             let _ = vmm.call(Request::Stop, Vec::new(), limits::CONTROL).await;
             vmm.wait_over().await
         };
         let _ = tokio::time::timeout(limits::SHUTDOWN, stopped).await;
+    }
+
+    /// Has the guest unmount its disks, and write what it has not written yet.
+    async fn take_disks(&self) {
+        let mut disks = self.disks.lock().await;
+        let Some(agent) = self.agent_now() else { return };
+        for container in disks.users() {
+            // Its mounts go with it. What still runs there keeps them until the disk goes.
+            let _ = agent.delete(&Key::init(container.clone())).await;
+            disks.release(self.parts.machine.vmm(), Some(&agent), &container).await;
+        }
     }
 
     /// The host's settings for the guest, as they are now.
@@ -311,19 +331,21 @@ impl Sandbox {
     pub(crate) fn open_files<'p>(
         &self,
         exports: &[Export],
+        disks: &[DiskMount],
         guest: &'p ContainerSpec,
         caller: Option<&OwnedFd>,
     ) -> Result<Files<'p>, ExposeError> {
-        expose::open(&self.parts.share, exports, guest, caller)
+        expose::open(&self.parts.share, exports, disks, guest, caller)
     }
 
-    /// Shows a container's volumes to the guest, which is up. The spec by which the guest finds them, and what is not as the bundle
-    /// asks for. `withdraw` takes back what this has done, also when it fails.
+    /// Shows a container's volumes to the guest, which is up, and gives it the disks. The spec by which the guest finds them, and what
+    /// is not as the bundle asks for. `withdraw` takes back what this has done, also when it fails.
     ///
     /// # Errors
-    /// As `Files::place`.
+    /// As `Files::place` and `Files::attach`.
     pub(crate) async fn place<'p>(
         &self,
+        agent: &Agent,
         container: &ContainerId,
         mut files: Files<'p>,
     ) -> Result<(Cow<'p, ContainerSpec>, Vec<String>), ExposeError> {
@@ -332,6 +354,8 @@ impl Sandbox {
             let mut volumes = self.volumes.lock().await;
             files.place(&self.parts.share, &mut volumes, &self.sockets, &vmm, container)?;
         }
+        let guest = (self.parts.machine.vmm(), agent);
+        files.attach(&mut *self.disks.lock().await, guest, container).await?;
         let warnings = std::mem::take(&mut files.warnings);
         Ok((files.into_spec(), warnings))
     }
@@ -374,15 +398,18 @@ impl Sandbox {
                     names.push(String::from(released.id.name()));
                 }
                 VolumeKind::Socket(_) => self.sockets.remove(&released.id.name()),
-                VolumeKind::Memory(_) => {}
+                // The agent makes a tmpfs, and `disks` has the disks.
+                VolumeKind::Memory(_) | VolumeKind::Disk(_) => {}
             }
         }
         drop(volumes);
+        let agent = self.agent_now();
+        self.disks.lock().await.release(self.parts.machine.vmm(), agent.as_ref(), container).await;
         if let Some(rootfs) = rootfs {
             self.parts.share.remove(rootfs);
         }
         names.push(container.to_string());
-        if self.agent_now().is_none() {
+        if agent.is_none() {
             return;
         }
         for directory in names {

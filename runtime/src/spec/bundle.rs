@@ -124,6 +124,7 @@ fn split(
         rootfs,
         rootfs_readonly,
         exports: mounts.exports,
+        disks: mounts.disks,
         network: namespaces::network(&linux.namespaces)?,
         net_devices: net_devices::parse(&linux.net_devices)?,
         joins: namespaces::joins(&linux.namespaces)?,

@@ -1,11 +1,15 @@
 //! Device nodes and the rules for opening devices.
 //!
 //! A device is what its numbers say. The guest has its own null, tty, fuse and the like under the same numbers as any
-//! Linux; the host's disks and cards it does not have, and a node with their numbers would be another device or none.
+//! Linux; the host's cards it does not have, and a node with their numbers would be another device or none. A block device of
+//! the host is plugged into the guest, where it has another number: the agent replaces that, in the rules as well.
 
 use std::collections::HashSet;
 
-use bulkhead_protocol::container::{DeviceKind, DeviceNode, DeviceRule};
+use bulkhead_protocol::{
+    container::{DeviceKind, DeviceNode, DeviceRule},
+    slots::DISKS,
+};
 
 use super::{SpecError, process::check_absolute, raw};
 
@@ -43,16 +47,28 @@ pub(super) fn nodes(
     let privileged = allow_all(rules);
     let mut nodes = Vec::with_capacity(raw.len());
     let mut absent = Vec::new();
-    let mut paths = HashSet::new();
+    let (mut paths, mut disks) = (HashSet::new(), HashSet::new());
+    // A rule that is wrong is told of by `rules`.
+    let rules: Vec<_> = rules.iter().enumerate().filter_map(|(index, raw)| rule(raw, index).ok()).collect();
     for (index, device) in raw.iter().enumerate() {
         check_absolute(&device.path, || format!("linux.devices[{index}].path"))?;
         if !paths.insert(device.path.as_str()) {
             let field = format!("linux.devices[{index}]");
             return Err(SpecError::Invalid { field, reason: format!("{} is given twice", device.path) });
         }
-        match node(device, index) {
-            Err(SpecError::Refused { .. }) if privileged => absent.push(device.path.as_str()),
+        match node(device, index, &rules) {
+            // A privileged container gets no disk either: all of the host's are named, whether it is to use them or not.
+            Err(SpecError::Refused { .. }) | Ok(DeviceNode { kind: DeviceKind::Block, .. }) if privileged => {
+                absent.push(device.path.as_str());
+            }
             node => nodes.push(node?),
+        }
+        if let Some(DeviceNode { kind: DeviceKind::Block, major, minor, .. }) = nodes.last() {
+            disks.insert((*major, *minor));
+        }
+        if disks.len() > usize::from(DISKS) {
+            let field = format!("linux.devices[{index}]");
+            return Err(SpecError::Refused { field, reason: format!("a pod has {DISKS} disks at most") });
         }
     }
     Ok((nodes, (!absent.is_empty()).then(|| left_out(&absent))))
@@ -71,7 +87,7 @@ fn left_out(absent: &[&str]) -> String {
     format!("linux.devices: {} devices of the host are not in the microVM: {named}{more}", absent.len())
 }
 
-fn node(device: &raw::Device, index: usize) -> Result<DeviceNode, SpecError> {
+fn node(device: &raw::Device, index: usize, rules: &[DeviceRule]) -> Result<DeviceNode, SpecError> {
     let refused = |reason| SpecError::Refused { field: format!("linux.devices[{index}]"), reason };
     let number = |value: Option<i64>, name: &str, most: u32| {
         let field = || format!("linux.devices[{index}].{name}");
@@ -87,10 +103,16 @@ fn node(device: &raw::Device, index: usize) -> Result<DeviceNode, SpecError> {
             (DeviceKind::Char, major, number(device.minor, "minor", MINOR_MAX)?)
         }
         "b" => {
-            return Err(refused(format!(
-                "{} is a block device of the host, and a microVM has none of the host's devices",
-                device.path
-            )));
+            let major = number(device.major, "major", MAJOR_MAX)?;
+            let minor = number(device.minor, "minor", MINOR_MAX)?;
+            let may = |decides: fn(&DeviceRule) -> bool| allowed(rules, major, minor, decides);
+            if !may(|rule| rule.read) && !may(|rule| rule.write) {
+                return Err(refused(format!(
+                    "no rule of linux.resources.devices lets the container read or write {} (b {major}:{minor})",
+                    device.path
+                )));
+            }
+            (DeviceKind::Block, major, minor)
         }
         other => {
             let reason = format!("{other:?} is not one of c, u, b, p");
@@ -112,11 +134,27 @@ fn node(device: &raw::Device, index: usize) -> Result<DeviceNode, SpecError> {
         major,
         minor,
         by_name,
+        disk: None,
         // Callers copy st_mode, type bits and all.
         mode: device.file_mode.unwrap_or(0o666) & 0o7777,
         uid: device.uid.unwrap_or(0),
         gid: device.gid.unwrap_or(0),
     })
+}
+
+/// Whether a container may write to a block device of the host: its disk is read-only in the guest otherwise.
+pub(crate) fn may_write(rules: &[DeviceRule], node: &DeviceNode) -> bool {
+    allowed(rules, node.major, node.minor, |rule| rule.write)
+}
+
+/// Whether the last rule for a block device that decides about some access allows it.
+fn allowed(rules: &[DeviceRule], major: u32, minor: u32, decides: impl Fn(&DeviceRule) -> bool) -> bool {
+    let names = |rule: &&DeviceRule| {
+        rule.kind.is_none_or(|kind| kind == DeviceKind::Block)
+            && rule.major.is_none_or(|number| number == major)
+            && rule.minor.is_none_or(|number| number == minor)
+    };
+    rules.iter().filter(names).rfind(|rule| decides(rule)).is_some_and(|rule| rule.allow)
 }
 
 fn in_guest(major: u32, minor: u32) -> bool {
@@ -125,7 +163,8 @@ fn in_guest(major: u32, minor: u32) -> bool {
 
 /// `linux.resources.devices`, in order. What every container may use is added behind them in the guest.
 ///
-/// A rule that allows a device of the host is left out with a warning: its number may be another device's here.
+/// A rule that allows a device of the host is left out with a warning: its number may be another device's here. Of block devices
+/// that is so for a rule that forbids them too. A rule for all of a driver's is one for each disk of the container.
 pub(super) fn rules(
     raw: &[raw::DeviceRule],
     nodes: &[DeviceNode],
@@ -134,20 +173,33 @@ pub(super) fn rules(
     let mut rules = Vec::with_capacity(raw.len());
     for (index, raw) in raw.iter().enumerate() {
         let rule = rule(raw, index)?;
-        if rule.allow && !names_guest_device(&rule, nodes) {
-            warnings.push(format!("linux.resources.devices[{index}]: no such device is in the microVM"));
-        } else {
+        if let (Some(DeviceKind::Block), Some(major)) = (rule.kind, rule.major) {
+            let named = nodes.iter().filter(|node| {
+                node.kind == DeviceKind::Block
+                    && node.major == major
+                    && rule.minor.is_none_or(|minor| minor == node.minor)
+            });
+            let before = rules.len();
+            rules.extend(named.map(|node| DeviceRule { minor: Some(node.minor), ..rule.clone() }));
+            if rules.len() > before || !rule.allow {
+                continue;
+            }
+        } else if !rule.allow || names_guest_device(&rule, nodes) {
             rules.push(rule);
+            continue;
         }
+        warnings.push(format!("linux.resources.devices[{index}]: no such device is in the microVM"));
     }
     Ok(rules)
 }
 
 fn names_guest_device(rule: &DeviceRule, nodes: &[DeviceNode]) -> bool {
+    let own = |node: &DeviceNode| node.by_name || node.kind == DeviceKind::Block && rule.kind.is_none();
     let by_name =
-        |major, minor| nodes.iter().any(|node| node.by_name && (node.major, node.minor) == (major, minor));
+        |major, minor| nodes.iter().any(|node| own(node) && (node.major, node.minor) == (major, minor));
     match (rule.kind, rule.major, rule.minor) {
         (_, None, _) => true,
+        // What is for block devices alone does not come here.
         (Some(DeviceKind::Block | DeviceKind::Fifo), Some(_), _) => false,
         (Some(DeviceKind::Char) | None, Some(major), None) => MAJORS.contains(&major),
         (Some(DeviceKind::Char) | None, Some(major), Some(minor)) => {

@@ -9,6 +9,7 @@
 mod bundle;
 mod capabilities;
 mod devices;
+mod disks;
 mod error;
 mod hooks;
 mod host_limits;
@@ -35,7 +36,9 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{ContainerSpec, IdMap, NamespaceKind, ProcessSpec, Resources, SharePath},
+    container::{
+        ContainerSpec, DeviceKind, DiskFilesystem, IdMap, NamespaceKind, ProcessSpec, Resources, SharePath,
+    },
     hook::Hook,
     id::ContainerId,
 };
@@ -43,6 +46,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use bundle::read_capped;
 pub(crate) use capabilities::names as capability_names;
+pub(crate) use devices::may_write;
 pub use error::SpecError;
 pub(crate) use hooks::names as hook_names;
 pub use host_limits::{DeviceLimit, DeviceLimitKind, HostLimits, io_weight};
@@ -76,6 +80,14 @@ pub struct Bundle {
     pub seccomp: Option<Profile>,
 }
 
+impl Bundle {
+    /// Whether the container has disks of the host, as devices or by their filesystems.
+    pub fn has_disks(&self) -> bool {
+        let devices = &self.guest.devices;
+        !self.host.disks.is_empty() || devices.iter().any(|node| node.kind == DeviceKind::Block)
+    }
+}
+
 /// What the host does for the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPart {
@@ -85,6 +97,8 @@ pub struct HostPart {
     pub rootfs_readonly: bool,
     /// What the guest gets of the host, beside the rootfs.
     pub exports: Vec<Export>,
+    /// Disks whose filesystems the guest mounts.
+    pub disks: Vec<DiskMount>,
     /// A network namespace of the host, whose interfaces the VM gets. `None`: a fresh namespace, empty at first.
     pub network: Option<NetworkPath>,
     /// Interfaces that move into that namespace.
@@ -192,6 +206,19 @@ pub enum ExportKind {
     File,
     /// A unix socket: who connects to it in the guest reaches the host's one.
     Socket,
+}
+
+/// A disk of the host with a filesystem that the guest mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskMount {
+    /// Absolute; a block device or a regular file.
+    pub source: PathBuf,
+    /// The name by which a mount of the container refers to it, `<id>/disks/<n>`.
+    pub name: SharePath,
+    /// As the mount says; what is on the disk is not looked at.
+    pub filesystem: DiskFilesystem,
+    pub read_only: bool,
 }
 
 /// What the flags of `exec` change in the container's own process.

@@ -2,6 +2,7 @@
 //! that the guest sees for it.
 //!
 //!   bind  source (host) ─Export <id>/mounts/<n>─▶ a volume of the sandbox ─MountSource::Export─▶ destination
+//!   ext4, erofs  source (host) ─DiskMount <id>/disks/<n>─▶ a disk of the guest ─MountSource::Export─▶ destination
 //!   other type ─MountSource::Filesystem, made by the guest's kernel─▶ destination
 //!
 //! The host looks at a source once, through symlinks, to refuse what a share cannot carry, and sockets that the operator does not
@@ -14,13 +15,13 @@ use std::{
 };
 
 use bulkhead_protocol::{
-    container::{IdMap, IdMapping, Mount, MountSource, PropagationMode, SharePath},
+    container::{DiskFilesystem, IdMap, IdMapping, Mount, MountSource, PropagationMode, SharePath},
     id::ContainerId,
     limits,
 };
 
 use super::{
-    AllowedSockets, Export, ExportKind, SpecError,
+    AllowedSockets, DiskMount, Export, ExportKind, SpecError, disks,
     namespaces::checked,
     options::Options,
     process::{check_absolute, refuse_nul},
@@ -35,6 +36,7 @@ const FILESYSTEMS: [&str; 5] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue"];
 pub(super) struct Mounts {
     pub mounts: Vec<Mount>,
     pub exports: Vec<Export>,
+    pub disks: Vec<DiskMount>,
 }
 
 /// The maps of the container's user namespace; empty without one.
@@ -74,15 +76,23 @@ pub(super) fn parse(
             source
         } else if options.remount {
             remount(&options, index)?
+        } else if let Some(filesystem) = disks::filesystem_of(mount) {
+            let named = host_source(mount, index, bundle)?;
+            let disk = disks::of_mount(&named, filesystem, &mut options, index, (id, all.disks.len()))?;
+            let source = MountSource::Export { name: disk.name.clone() };
+            all.disks.push(disk);
+            source
         } else {
             filesystem(mount, index)?
         };
-        let mut id_map = id_map(mount, &options, &source, index, own_maps)?;
+        let is_bind = all.exports.last().is_some_and(|export| source.is_export(&export.share));
+        let can_map = is_bind || source.is_tmpfs();
+        let mut id_map = id_map(mount, &options, can_map, index, own_maps)?;
         if options.copy_up && !source.is_tmpfs() {
             let reason = "only a tmpfs can have tmpcopyup".to_owned();
             return Err(SpecError::Refused { field: format!("{} tmpcopyup", field("options")), reason });
         }
-        if let (MountSource::Export { .. }, Some(export)) = (&source, all.exports.last_mut()) {
+        if let (true, Some(export)) = (is_bind, all.exports.last_mut()) {
             // The guest's kernel cannot map the ids of a directory in the share: each is a filesystem of its own there.
             export.id_map = id_map.take();
             if export.kind == ExportKind::Socket && export.id_map.is_some() {
@@ -124,7 +134,7 @@ fn remount(options: &Options, index: usize) -> Result<MountSource, SpecError> {
 fn id_map(
     mount: &raw::Mount,
     options: &Options,
-    source: &MountSource,
+    can_map: bool,
     index: usize,
     own: OwnMaps<'_>,
 ) -> Result<Option<IdMap>, SpecError> {
@@ -146,7 +156,7 @@ fn id_map(
             return Err(SpecError::Missing { field: field(missing) });
         }
     };
-    if !matches!(source, MountSource::Export { .. }) && !source.is_tmpfs() {
+    if !can_map {
         let reason = "only a bind or a tmpfs can have an id mapping".to_owned();
         return Err(SpecError::Refused { field: field("type"), reason });
     }
@@ -163,10 +173,21 @@ fn filesystem(mount: &raw::Mount, index: usize) -> Result<MountSource, SpecError
         "cgroup" | "cgroup2" => Ok(MountSource::Cgroup),
         _ if FILESYSTEMS.contains(&kind) => Ok(MountSource::Filesystem { kind: kind.to_owned(), source }),
         _ => {
-            let reason = format!("{kind:?} is not one of bind, cgroup, cgroup2, {}", FILESYSTEMS.join(", "));
+            let disks = DiskFilesystem::ALL.map(DiskFilesystem::name).join(", ");
+            let others = FILESYSTEMS.join(", ");
+            let reason = format!("{kind:?} is not one of bind, cgroup, cgroup2, {others}, {disks}");
             Err(SpecError::Refused { field: field(), reason })
         }
     }
+}
+
+/// A path of the host that a mount names, as it is written.
+fn host_source(mount: &raw::Mount, index: usize, bundle: &Path) -> Result<PathBuf, SpecError> {
+    let field = || format!("mounts[{index}].source");
+    let source = mount.source.as_deref().filter(|source| !source.is_empty());
+    let source = source.ok_or_else(|| SpecError::Missing { field: field() })?;
+    refuse_nul(source, field)?;
+    Ok(bundle.join(source))
 }
 
 fn export(
@@ -179,10 +200,7 @@ fn export(
     sockets: &AllowedSockets,
 ) -> Result<Export, SpecError> {
     let field = || format!("mounts[{index}].source");
-    let source = mount.source.as_deref().filter(|source| !source.is_empty());
-    let source = source.ok_or_else(|| SpecError::Missing { field: field() })?;
-    refuse_nul(source, field)?;
-    let named = bundle.join(source);
+    let named = host_source(mount, index, bundle)?;
     let (source, kind) = look_at(&named, sockets).map_err(|refusal| match refusal {
         Refusal::Io(source) => SpecError::Path { field: field(), path: named.clone(), source },
         Refusal::Kind(reason) => {

@@ -40,6 +40,9 @@ pub struct Record {
     /// Stands for the container's init on the host: the pid that callers see. `None` while it is being created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Process>,
+    /// It has disks of the host, to which its end writes what the guest has cached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disks: bool,
 }
 
 /// `exit.json`: how the container's init ended.

@@ -18,6 +18,7 @@ fn finish(locked: &Locked) {
         owner: "root".into(),
         proxy: Some(Process { pid: 1, start_ticks: 1 }),
         sandbox: "pod".parse().unwrap(),
+        disks: false,
     };
     write_atomically(&locked.join(names::STATE), &serde_json::to_vec(&record).unwrap()).unwrap();
     assert_eq!(locked.record().unwrap(), record);

@@ -6,6 +6,7 @@
 //! none is printed when the control, runc, moved by more than 15 % between the halves of the run.
 
 pub mod contest;
+pub mod disk;
 pub mod memory;
 pub mod microvm;
 pub mod network;

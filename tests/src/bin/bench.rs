@@ -4,6 +4,7 @@
 use std::{
     error::Error,
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
@@ -11,6 +12,7 @@ use std::{
 use bulkhead_tests::{
     bench::{
         contest::{self, Competitor},
+        disk::{self, LoopDevice},
         memory,
         microvm::Microvm,
         network, picture, pods,
@@ -45,6 +47,9 @@ struct Args {
     /// Pods alone.
     #[arg(long)]
     pods: bool,
+    /// Disks alone.
+    #[arg(long)]
+    disks: bool,
     /// What the machine is, for the report's head.
     #[arg(long, default_value = "kvm")]
     machine: String,
@@ -62,13 +67,16 @@ fn main() -> ExitCode {
 
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let host = TestHost::new();
-    if args.network || args.pods {
+    if args.network || args.disks || args.pods {
         let (mut ratios, mut figures) = (Vec::new(), Vec::new());
         if args.network {
             networks(&host, args.rounds, &mut ratios, &mut figures)?;
         }
         if args.pods {
             pods(args.rounds, &mut ratios, &mut figures)?;
+        }
+        if args.disks {
+            disks(&host, args.rounds, &mut ratios, &mut figures)?;
         }
         for Row { what, unit, samples, .. } in ratios.iter().chain(&figures) {
             println!("{what}: {:.2} {unit} ({:.2} to {:.2})", samples.median(), samples.min(), samples.max());
@@ -102,6 +110,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut figures = Vec::new();
     running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
     networks(&host, args.rounds, &mut ratios, &mut figures)?;
+    disks(&host, args.rounds, &mut ratios, &mut figures)?;
     podman(args.rounds, &mut ratios)?;
     pods(args.rounds, &mut ratios, &mut figures)?;
     let report =
@@ -299,6 +308,52 @@ fn networks(
     for (_, _, container) in microvms {
         container.delete_force();
     }
+    Ok(())
+}
+
+/// Streams from and to a block device, by a microVM and by the host.
+fn disks(
+    host: &TestHost,
+    rounds: usize,
+    ratios: &mut Vec<Row>,
+    figures: &mut Vec<Row>,
+) -> Result<(), Box<dyn Error>> {
+    let device = LoopDevice::over(&host.dir().join("disk"))?;
+    let number = fs::metadata(&device.0)?.rdev();
+    let mut node = serde_json::json!({
+        "path": "/dev/disk",
+        "type": "b",
+        "major": rustix::fs::major(number),
+        "minor": rustix::fs::minor(number),
+    });
+    let bundle = host.bundle().args(["probe", "linger"]).set("/linux/devices", serde_json::json!([node]));
+    (node["allow"], node["access"]) = (true.into(), "rwm".into());
+    let bundle = bundle.set("/linux/resources/devices", serde_json::json!([node]));
+    let container = host.create("disk", &bundle);
+    container.start();
+    container.until_stdout("ready");
+    let mib = disk::MIB.to_string();
+    for (way, cache) in [("write", "direct"), ("read", "direct"), ("read", "cached")] {
+        let (mut own, mut control) = (Samples::default(), Samples::default());
+        for _ in 0..rounds.min(5) {
+            device.drop_cache()?;
+            let words = ["probe", "disk", way, "/dev/disk", &mib, cache];
+            own.0.push(disk::measure(host.bulkhead(["exec", container.id.as_str()]).args(words))?);
+            device.drop_cache()?;
+            let mut on_host = Command::new(probe());
+            on_host.args(["disk", way]).arg(&device.0).args([&mib, "cached"]);
+            control.0.push(disk::measure(&mut on_host)?);
+        }
+        // Four fifths of the throughput are five quarters of the time.
+        let goal = (cache == "direct").then_some(1.25);
+        let what = format!("{way} of {mib} MiB of a block device, {cache} in the guest: microVM / host");
+        ratios.push(Row { what, unit: "×", samples: own.ratio(&control), goal });
+        #[allow(clippy::cast_precision_loss)]
+        let rate = Samples(own.0.iter().map(|seconds| disk::MIB as f64 / seconds).collect());
+        let what = format!("{way} of a block device by a microVM, {cache}");
+        figures.push(Row { what, unit: "MiB/s", samples: rate, goal: None });
+    }
+    container.delete_force();
     Ok(())
 }
 

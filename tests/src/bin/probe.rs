@@ -15,6 +15,7 @@
 //!   probe serve ADDRESS:PORT…       listens, prints "serving" and answers (bulkhead_tests::probe::serve)
 //!   probe exchange PATH LENGTH       sends as many bytes by a unix socket to such a server; "whole" or "not whole", or the error's name
 //!   probe vsock CID PORT             connects by vsock and prints "ok" or the error's name
+//!   probe disk WAY PATH MIB CACHE   streams (read or write) MIB of a disk (direct or cached): prints "begin" and "end"
 //!   probe late SECONDS       sets the clock back, prints "late", prints "right" when somebody has set it right and ends
 //!   probe clock              prints the difference of the wall clock and the uptime in ms, and again whenever the clock is set
 //!   interpreter PATH WORD…   as the interpreter of a foreign program: prints its words
@@ -38,7 +39,7 @@ use std::{
     process::ExitCode,
 };
 
-use bulkhead_tests::probe::{bytes, calls, files, neighbours, report, serve, watch};
+use bulkhead_tests::probe::{bytes, calls, disks, files, neighbours, report, serve, watch};
 use nix::{
     sys::{
         signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
@@ -115,6 +116,12 @@ fn main() -> ExitCode {
             (Ok(cid), Ok(port)) => tell(vsock(cid, port)),
             _ => return ExitCode::from(2),
         },
+        ["disk", way, path, mib, cache] => {
+            if let Err(error) = disks::stream(way, path, mib, cache, say) {
+                eprintln!("probe: {error}");
+                return ExitCode::from(4);
+            }
+        }
         ["clock"] => return follow_clock(),
         [program, words @ ..] if program.starts_with('/') => {
             say(&format!("foreign {program} {}", words.join(" ")));

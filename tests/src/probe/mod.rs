@@ -1,6 +1,7 @@
 //! What the probe binary and the tests that read its answers share.
 
 pub mod calls;
+pub mod disks;
 pub mod files;
 pub mod neighbours;
 pub mod report;

@@ -22,10 +22,13 @@ pub enum Kind {
     Files,
     /// One that waits for locks on files, which others have opened.
     Locks,
+    /// A worker of the disks, which have their files already.
+    Disks,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Control, Self::Devices, Self::Vcpu, Self::Files, Self::Locks];
+    pub const ALL: [Self; 6] =
+        [Self::Control, Self::Devices, Self::Vcpu, Self::Files, Self::Locks, Self::Disks];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -34,6 +37,7 @@ impl Kind {
             Self::Vcpu => "vcpu",
             Self::Files => "files",
             Self::Locks => "locks",
+            Self::Disks => "disks",
         }
     }
 
@@ -44,6 +48,7 @@ impl Kind {
             Self::Vcpu => VCPU,
             Self::Files => FILES,
             Self::Locks => LOCKS,
+            Self::Disks => DISKS,
         };
         EVERY.iter().chain(own)
     }
@@ -197,6 +202,7 @@ const CONTROL: &[Rule] = &[
     ioctl!(TUNSETVNETHDRSZ),
     ioctl!(TUNSETOFFLOAD),
     any(libc::SYS_eventfd2),
+    any(libc::SYS_epoll_ctl).unseen("a disk that is unplugged before its driver has let go of it"),
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
     any(libc::SYS_getpid),
     only(libc::SYS_tgkill, &[is(2, STOP_SIGNAL)]),
@@ -292,4 +298,13 @@ const LOCKS: &[Rule] = &[
     any(libc::SYS_flock),
     only(libc::SYS_fcntl, &[is(1, F_OFD_SETLKW)]),
     only(libc::SYS_fcntl, &[is(1, F_OFD_SETLK)]),
+];
+
+const DISKS: &[Rule] = &[
+    any(libc::SYS_epoll_pwait),
+    any(libc::SYS_preadv2),
+    any(libc::SYS_pwritev2),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_fallocate)
+        .unseen("a disk's ranges that are discarded or zeroed, which any guest may ask for"),
 ];

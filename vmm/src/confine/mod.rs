@@ -33,6 +33,7 @@ mod filters {
             super::Kind::Vcpu => &VCPU,
             super::Kind::Files => &FILES,
             super::Kind::Locks => &LOCKS,
+            super::Kind::Disks => &DISKS,
         }
     }
 }

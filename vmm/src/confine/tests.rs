@@ -154,7 +154,7 @@ fn only_file_workers_keep_capabilities() {
     };
     let (before, now) = kept(Kind::Files);
     assert_eq!(now, before);
-    for kind in [Kind::Control, Kind::Devices, Kind::Vcpu, Kind::Locks] {
+    for kind in [Kind::Control, Kind::Devices, Kind::Vcpu, Kind::Locks, Kind::Disks] {
         assert_eq!(kept(kind).1, CapabilitySet::empty(), "{kind:?}");
     }
 }
@@ -311,6 +311,12 @@ fn a_file_worker_is_stopped_at_a_call_outside_of_its_list() {
 fn a_thread_that_waits_for_locks_is_stopped_at_a_call_outside_of_its_list() {
     assert_refused(Kind::Locks, forbidden());
     assert_refused(Kind::Locks, of_files());
+}
+
+#[test]
+fn a_disk_worker_is_stopped_at_a_call_outside_of_its_list() {
+    assert_refused(Kind::Disks, forbidden());
+    assert_refused(Kind::Disks, of_files());
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The devices of a machine: the list of all of them, and how each is made.
 //!
 //!   vCPU exit ──▶ mmio (status machine, registers) ──▶ `VirtioDevice` ──activate──▶ worker on the device loop
-//!                                                                                 (or threads of its own: fs)
+//!                                                                                 (or threads of its own: fs, blk)
 //!
 //! `device` is the border between the transport and a device, `queue` and `interrupt` are what a device works with.
 //! Imports go one way: mmio, each device ─▶ on_loop ─▶ device ─▶ queue ─▶ interrupt. No device knows another device.
 
 pub mod balloon;
+pub mod blk;
 pub mod console;
 pub mod device;
 pub mod fs;
@@ -44,6 +45,8 @@ pub struct Context {
     pub files: u64,
     /// What the guest's memory may grow by.
     pub room: Option<Arc<mem::Room>>,
+    /// Who serves disks.
+    pub disks: blk::Pool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,13 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
             let net = net::Net::new(tap, vhost, mac, mtu, event_loop)
                 .map_err(|error| BuildError::Device { device: "net", source: Box::new(error) })?;
             Box::new(net)
+        }
+        Device::Blk { file, sectors, block_size, read_only, serial } => {
+            let file = fds.take(file, "disk")?;
+            let config = blk::Config { file, sectors, block_size, read_only, serial };
+            let blk = blk::Blk::new(config, context.disks.clone())
+                .map_err(|error| BuildError::Device { device: "blk", source: Box::new(error) })?;
+            Box::new(blk)
         }
         Device::Rng => Box::new(rng::Rng::new(event_loop)),
         Device::Balloon => Box::new(balloon::Balloon::new(event_loop)),

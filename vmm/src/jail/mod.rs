@@ -29,8 +29,8 @@ use self::landlock::LandlockError;
 /// Everything above stays with the spawner. The file server holds one descriptor for each inode the guest knows.
 const OPEN_FILES: u64 = 1 << 20;
 
-/// Threads and kernel workers of this process: 32 vCPUs, the loop, the file workers, those that wait for locks, a vhost worker
-/// for each network.
+/// Threads and kernel workers of this process: 32 vCPUs, the loop, the workers of files and of disks, those that wait for locks, a
+/// vhost worker for each network.
 const THREADS: u64 = 80;
 
 /// What file serving needs inside the user namespace; none of them means anything on the host outside of the

@@ -19,7 +19,7 @@ use crate::{
     boot::{self, BootError},
     confine::{self, ConfineError, Kind},
     devices::{
-        self, BuildError, Context,
+        self, BuildError, Context, blk,
         console::{Early, Output},
         mem::Room,
         mmio::{SlotError, Slots},
@@ -46,6 +46,8 @@ pub enum MachineError {
     Boot(#[from] BootError),
     #[error(transparent)]
     Loop(#[from] LoopError),
+    #[error(transparent)]
+    Disks(#[from] blk::WorkerError),
     #[error("build the device of slot {}", .slot.0)]
     Device { slot: Slot, source: BuildError },
     #[error(transparent)]
@@ -75,7 +77,7 @@ impl MachineError {
                 FailureKind::Invalid
             }
             Self::Device { source, .. } if source.is_invalid() => FailureKind::Invalid,
-            Self::Loop(_) | Self::Device { .. } => FailureKind::Device,
+            Self::Loop(_) | Self::Disks(_) | Self::Device { .. } => FailureKind::Device,
         }
     }
 }
@@ -83,7 +85,7 @@ impl MachineError {
 /// A running machine.
 #[derive(Debug)]
 pub struct Machine {
-    // Fields drop in order: vCPUs stop before devices go, devices before their loop.
+    // Fields drop in order: vCPUs stop before devices go, devices before their loop and their workers.
     _vcpus: Vcpus,
     exits: Arc<Exits>,
     slots: Arc<Slots>,
@@ -94,6 +96,7 @@ pub struct Machine {
     max_memory_mib: u32,
     context: Context,
     _event_loop: EventLoop,
+    _disks: blk::Workers,
 }
 
 impl Machine {
@@ -128,6 +131,7 @@ impl Machine {
         stamp(Stamp::now(Phase::KernelLoaded));
 
         let event_loop = EventLoop::spawn()?;
+        let disks = blk::Workers::spawn()?;
         let context = Context {
             event_loop: event_loop.handle(),
             console: Arc::new(Output::default()),
@@ -135,6 +139,7 @@ impl Machine {
             shares: Arc::default(),
             files,
             room: memory.hotplug().map(|region| Arc::new(Room::new(region))),
+            disks: disks.pool(),
         };
         let slots = Arc::new(Slots::new(Box::new(vm.clone()), memory.clone()));
         let console = devices.iter().find(|(_, device)| matches!(device, Device::Console { .. }));
@@ -171,6 +176,7 @@ impl Machine {
             max_memory_mib,
             context,
             _event_loop: event_loop,
+            _disks: disks,
         })
     }
 

@@ -17,7 +17,7 @@ use std::{io, ops::Deref, ptr, sync::Arc};
 
 use bulkhead_protocol::vmm::HugePages;
 use vm_memory::{
-    GuestAddress, GuestMemoryMmap, GuestRegionMmap,
+    GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestRegionMmap,
     bitmap::Bitmap,
     mmap::{MmapRegionBuilder, MmapRegionError},
 };
@@ -253,6 +253,12 @@ impl<B: Bitmap> Deref for Memory<B> {
     fn deref(&self) -> &Self::Target {
         &self.shared.view
     }
+}
+
+/// A range of guest memory as the kernel takes it. `None` when a part of the range is no memory, or when it spans two regions.
+pub(crate) fn guest_part(memory: &GuestMemoryMmap, address: GuestAddress, len: usize) -> Option<libc::iovec> {
+    let slice = memory.get_slice(address, len).ok()?;
+    Some(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: len })
 }
 
 #[derive(Debug)]

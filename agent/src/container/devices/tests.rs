@@ -2,6 +2,8 @@ use std::fs::File;
 
 use tempfile::TempDir;
 
+use bulkhead_protocol::container::DeviceRule;
+
 use super::*;
 
 fn root() -> (TempDir, Root) {
@@ -66,14 +68,18 @@ fn links_that_are_there_stay_but_ptmx_is_replaced() {
 fn node(path: &str, numbers: (u32, u32), by_name: bool) -> DeviceNode {
     let (major, minor) = numbers;
     let kind = DeviceKind::Char;
-    DeviceNode { path: path.into(), kind, major, minor, by_name, mode: 0o666, uid: 0, gid: 0 }
+    DeviceNode { path: path.into(), kind, major, minor, by_name, disk: None, mode: 0o666, uid: 0, gid: 0 }
+}
+
+fn none() -> Disks {
+    Disks::new()
 }
 
 #[test]
 fn a_device_of_another_name_is_found_by_its_number() {
-    assert_eq!(guest_path(&node("/dev/my-fuse", (10, 229), false)), "/dev/fuse");
-    assert_eq!(guest_path(&node("/dev/zero", (1, 3), false)), "/dev/null");
-    assert_eq!(guest_path(&node("/dev/userfaultfd", (10, 99), true)), "/dev/userfaultfd");
+    assert_eq!(guest_path(&node("/dev/my-fuse", (10, 229), false), &none()), "/dev/fuse");
+    assert_eq!(guest_path(&node("/dev/zero", (1, 3), false), &none()), "/dev/null");
+    assert_eq!(guest_path(&node("/dev/userfaultfd", (10, 99), true), &none()), "/dev/userfaultfd");
 }
 
 #[test]
@@ -89,18 +95,68 @@ fn a_device_that_is_meant_by_name_gets_the_guests_number_in_rules_too() {
     };
     let mut spec = crate::container::plan::tests::spec();
     spec.resources.devices = vec![rule(77, Some(1)), rule(77, Some(2)), rule(77, None)];
-    assert!(matches!(renumbered(&spec), Ok(Cow::Borrowed(_))));
+    assert!(matches!(renumbered(&spec, &none()), Ok(Cow::Borrowed(_))));
     // The null device stands for one that has no fixed number.
     spec.devices = vec![node("/dev/null", (77, 1), true), node("/dev/zero", (77, 2), false)];
-    let own = renumbered(&spec).unwrap();
+    let own = renumbered(&spec, &none()).unwrap();
     assert_eq!([own.devices[0].major, own.devices[1].major], [1, 77]);
     assert_eq!(own.resources.devices, [rule(1, Some(3)), rule(77, Some(2)), rule(77, None)]);
     spec.devices = vec![node("/dev/absent", (77, 1), true)];
-    let error = renumbered(&spec).unwrap_err().chain();
+    let error = renumbered(&spec, &none()).unwrap_err().chain();
     assert_eq!(error, "look for the guest's device /dev/absent: no such file or directory");
 }
 
 #[test]
 fn only_devices_of_the_guest_are_opened() {
     assert!(open_guest_node("/etc/passwd").is_none() && open_guest_node("/dev/absent").is_none());
+}
+
+fn disk(path: &str, numbers: (u32, u32), slot: Option<u8>) -> DeviceNode {
+    DeviceNode { kind: DeviceKind::Block, disk: slot.map(Slot), ..node(path, numbers, false) }
+}
+
+#[test]
+fn disks_get_the_guests_numbers_even_where_these_are_the_hosts_of_another() {
+    let rule = |allow, kind, minor| DeviceRule {
+        allow,
+        kind,
+        major: Some(254),
+        minor,
+        read: true,
+        write: allow,
+        mknod: false,
+    };
+    let block = Some(DeviceKind::Block);
+    let mut spec = crate::container::plan::tests::spec();
+    spec.devices = vec![
+        disk("/dev/data", (254, 16), Some(6)),
+        disk("/dev/log", (254, 0), Some(7)),
+        node("/dev/zero", (254, 0), false),
+    ];
+    spec.resources.devices = vec![
+        rule(true, block, Some(0)),
+        rule(true, block, Some(16)),
+        rule(false, None, Some(16)),
+        rule(true, Some(DeviceKind::Char), Some(0)),
+        rule(true, block, None),
+    ];
+    let device = |name: &str, minor| BlockDevice { name: name.into(), major: 254, minor };
+    let disks = Disks::from([(Slot(6), device("vda", 0)), (Slot(7), device("vdb", 16))]);
+    let own = renumbered(&spec, &disks).unwrap();
+    assert_eq!(own.devices.iter().map(|node| node.minor).collect::<Vec<_>>(), [0, 16, 0]);
+    assert_eq!(
+        own.resources.devices,
+        [
+            rule(true, block, Some(16)),
+            rule(true, block, Some(0)),
+            rule(false, None, Some(0)),
+            rule(true, Some(DeviceKind::Char), Some(0)),
+            rule(true, block, None),
+        ]
+    );
+    assert_eq!(guest_path(&own.devices[0], &disks), "/dev/vda");
+    spec.devices = vec![disk("/dev/data", (7, 0), None)];
+    let error = renumbered(&spec, &disks).unwrap_err().chain();
+    let told = "look for the guest's device /dev/data: it is a disk of the host that the guest was not given";
+    assert_eq!(error, told);
 }

@@ -5,13 +5,18 @@ use bulkhead_protocol::container::{
     TimeOffset, Volume, VolumeKind,
 };
 
+use bulkhead_protocol::vmm::Slot;
+
 use super::*;
+use crate::hotplug::BlockDevice;
 
 /// Of a guest that has mounted two volumes.
 fn planned_or_not(spec: &ContainerSpec) -> Result<Plan, ContainerError> {
     let volumes =
         Mounts::from([("@0", "/volumes/5"), ("@1", "/volumes/7")].map(|(a, b)| (a.into(), b.into())));
-    let places = Places { share: Path::new("/share"), volumes: &volumes, cgroup: Path::new("/cgroup/web") };
+    let disks = Disks::from([(Slot(6), BlockDevice { name: "vda".into(), major: 254, minor: 0 })]);
+    let (share, cgroup) = (Path::new("/share"), Path::new("/cgroup/web"));
+    let places = Places { share, volumes: &volumes, cgroup, disks: &disks };
     create(places, spec)
 }
 
@@ -121,7 +126,7 @@ fn mounts_keep_their_order_and_come_before_devices_and_masks() {
     let first = place(&plan, |step| matches!(step, Step::BindMount { source: 0, .. }));
     let last = place(&plan, |step| matches!(step, Step::BindMount { source: 1, .. }));
     assert_eq!(last, first + 2);
-    let device = place(&plan, |step| matches!(step, Step::Device(_)));
+    let device = place(&plan, |step| matches!(step, Step::Device { .. }));
     let pivot = place(&plan, |step| matches!(step, Step::PivotRoot));
     let mask = place(&plan, |step| matches!(step, Step::MaskPath(_)));
     assert!(last < device && device < pivot && pivot < mask);
@@ -198,6 +203,7 @@ fn a_given_device_takes_the_place_of_the_default_one() {
         major: 1,
         minor: 3,
         by_name: false,
+        disk: None,
         mode: 0o600,
         uid: 5,
         gid: 5,
@@ -206,7 +212,7 @@ fn a_given_device_takes_the_place_of_the_default_one() {
     let nodes: Vec<_> = planned(&spec)
         .steps
         .into_iter()
-        .filter_map(|step| if let Step::Device(node) = step { Some(node) } else { None })
+        .filter_map(|step| if let Step::Device { node, .. } = step { Some(node) } else { None })
         .filter(|node| node.path == "/dev/null")
         .collect();
     assert_eq!(nodes, [null]);
@@ -217,7 +223,7 @@ fn a_dev_that_is_bound_from_outside_is_left_alone() {
     let mut spec = spec();
     spec.mounts = vec![mount("/dev/", bind("web/dev"))];
     let plan = planned(&spec);
-    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Device(_) | Step::DeviceLink { .. })));
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Device { .. } | Step::DeviceLink { .. })));
 }
 
 #[test]
@@ -307,7 +313,9 @@ fn a_further_process_mounts_nothing() {
     let plan = join(namespaces::MOUNT, &process, none()).unwrap();
     assert_eq!(plan.launch.kind, LaunchKind::Join);
     assert!(plan.steps.contains(&Step::Terminal { size: None, plain_line_feeds: false, console: false }));
-    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device(_))));
+    assert!(
+        !plan.steps.iter().any(|step| matches!(step, Step::Rootfs | Step::PivotRoot | Step::Device { .. }))
+    );
 }
 
 /// Of a container without a user namespace.

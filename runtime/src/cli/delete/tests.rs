@@ -29,6 +29,7 @@ fn a_stranger_whose_record_is_broken_keeps_nobody_from_being_deleted() {
         owner: "root".into(),
         proxy: Some(gone),
         sandbox: "pod".parse().unwrap(),
+        disks: false,
     };
     let sandbox = SandboxDir::claim(&root, &record.sandbox).unwrap();
     let hosted = SandboxRecord { server: gone, host_container: Some("web".parse().unwrap()) };

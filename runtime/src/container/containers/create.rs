@@ -114,7 +114,7 @@ impl Containers {
         let tuning = self.sandbox.tuning();
         let (agent, found) = tokio::join!(self.sandbox.agent(), self.prepare_network(key));
         let (agent, found) = (agent?, found?);
-        let (guest, warnings) = self.sandbox.place(&key.container, files).await?;
+        let (guest, warnings) = self.sandbox.place(&agent, &key.container, files).await?;
         self.warn(key, warnings);
         self.sandbox.serve_sockets(&agent);
         let limits = match self.sandbox.cgroup() {
@@ -148,7 +148,7 @@ impl Containers {
             return Err(ContainerError::Unattached);
         }
         let caller = attachment.as_ref().map(|attachment| attachment.pidfd().as_ref());
-        Ok(self.sandbox.open_files(&plan.exports, &plan.guest, caller)?)
+        Ok(self.sandbox.open_files(&plan.exports, &plan.disks, &plan.guest, caller)?)
     }
 
     /// Keeps what the user is to read until the container is complete. Another client than ours has the log.

@@ -18,6 +18,7 @@ pub(crate) fn request(id: &str, caller: Process) -> CreationRequest {
         owner: "root".into(),
         hooks: Hooks::default(),
         sandbox: "pod".parse().unwrap(),
+        disks: false,
         proxy: None,
     };
     CreationRequest { record, config: "{}".into(), cgroup: None, caller }

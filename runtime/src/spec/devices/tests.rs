@@ -16,6 +16,7 @@ fn a_device_that_the_guest_has_is_taken_with_its_owner_and_mode() {
         major: 10,
         minor: 229,
         by_name: false,
+        disk: None,
         mode: 0o640,
         uid: 1,
         gid: 2,
@@ -45,8 +46,85 @@ fn a_device_of_the_host_is_refused_by_name() {
         kvm.starts_with("linux.devices[0] is not supported: /dev/kvm (c 10:232) is not in the microVM"),
         "{kvm}"
     );
-    let disk = device(json!({"path": "/dev/sda", "type": "b", "major": 8, "minor": 0})).refusal();
-    assert!(disk.starts_with("linux.devices[0] is not supported: /dev/sda is a block device"), "{disk}");
+}
+
+/// A container with disks, and rules for them.
+fn with_disks(disks: &[(u32, u32)], rules: Value) -> Fixture {
+    let node = |(number, (major, minor)): (usize, &(u32, u32))| json!({"path": format!("/dev/d{number}"), "type": "b", "major": major, "minor": minor});
+    let nodes: Vec<Value> = disks.iter().enumerate().map(node).collect();
+    bundle().set("linux.devices", json!(nodes)).set("linux.resources.devices", rules)
+}
+
+fn rule_for(allow: bool, kind: &str, (major, minor): (i64, i64), access: &str) -> Value {
+    json!({"allow": allow, "type": kind, "major": major, "minor": minor, "access": access})
+}
+
+#[test]
+fn a_block_device_is_taken_and_the_rules_say_whether_it_is_written() {
+    let may_write = |rules: Value| {
+        let guest = with_disks(&[(7, 0)], rules).guest();
+        may_write(&guest.resources.devices, &guest.devices[0])
+    };
+    let none = json!({"allow": false, "access": "rwm"});
+    let read = rule_for(true, "b", (7, 0), "r");
+    let full = rule_for(true, "b", (7, 0), "rwm");
+    assert!(!may_write(json!([none, read])));
+    assert!(may_write(json!([none, full])));
+    assert!(!may_write(json!([none, full, rule_for(false, "b", (7, 0), "w")])));
+    assert!(may_write(json!([none, rule_for(true, "b", (7, -1), "rw")])), "all of a driver");
+    assert!(may_write(json!([none, rule_for(true, "b", (-1, -1), "rw")])), "all there are");
+    assert!(may_write(json!([none, rule_for(true, "a", (7, 0), "rw")])));
+    assert!(!may_write(json!([none, read, rule_for(true, "b", (7, 1), "rw")])), "another one");
+    assert!(!may_write(json!([none, read, rule_for(true, "c", (7, 0), "rw")])), "a character device");
+}
+
+#[test]
+fn a_block_device_that_no_rule_lets_be_used_is_refused() {
+    let none = json!({"allow": false, "access": "rwm"});
+    for rules in [json!([]), json!([none]), json!([none, rule_for(true, "b", (7, 0), "m")])] {
+        let refusal = with_disks(&[(7, 0)], rules).refusal();
+        let told = "linux.devices[0] is not supported: no rule of linux.resources.devices lets the container read or \
+                    write /dev/d0 (b 7:0)";
+        assert_eq!(refusal, told);
+    }
+}
+
+#[test]
+fn more_block_devices_than_there_are_slots_are_refused() {
+    let all = json!([{"allow": true, "type": "b", "access": "rw"}]);
+    let disks: Vec<(u32, u32)> = (0..5).map(|minor| (8, minor)).collect();
+    assert_eq!(with_disks(&disks[..4], all.clone()).guest().devices.len(), 4);
+    let again = [disks[0], disks[1], disks[2], disks[3], disks[0]];
+    assert_eq!(with_disks(&again, all.clone()).guest().devices.len(), 5, "one has two names");
+    let refusal = with_disks(&disks, all).refusal();
+    assert_eq!(refusal, "linux.devices[4] is not supported: a pod has 4 disks at most");
+}
+
+#[test]
+fn rules_for_block_devices_are_kept_for_those_of_the_container_alone() {
+    let spec = with_disks(
+        &[(8, 0), (8, 16), (7, 3)],
+        json!([
+            {"allow": true, "type": "b", "access": "r"},
+            rule_for(true, "b", (8, -1), "rw"),
+            rule_for(false, "b", (8, 16), "w"),
+            rule_for(false, "b", (254, 0), "rwm"),
+            rule_for(false, "b", (254, -1), "rwm"),
+            rule_for(true, "b", (254, 16), "rwm"),
+            rule_for(true, "a", (7, 3), "rw"),
+        ]),
+    );
+    let kept: Vec<_> =
+        spec.guest().resources.devices.iter().map(|rule| (rule.allow, rule.major, rule.minor)).collect();
+    let expected = [
+        (true, None, None),
+        (true, Some(8), Some(0)),
+        (true, Some(8), Some(16)),
+        (false, Some(8), Some(16)),
+        (true, Some(7), Some(3)),
+    ];
+    assert_eq!(kept, expected);
+    assert_eq!(spec.warnings(), ["linux.resources.devices[5]: no such device is in the microVM"]);
 }
 
 #[test]
@@ -71,12 +149,14 @@ fn devices_of_the_host_are_left_out_for_a_privileged_container_with_one_note() {
     assert_eq!(host.warnings, [""; 0]);
     let some = json!({"allow": true, "type": "b", "access": "rwm"});
     let read_only = json!({"allow": true, "access": "r"});
-    for rules in [json!([]), json!([all, none]), json!([some]), json!([read_only])] {
+    for rules in [json!([]), json!([all, none])] {
         let refusal = with(rules).refusal();
-        assert!(
-            refusal.starts_with("linux.devices[0] is not supported: /dev/sd0 is a block device"),
-            "{refusal}"
-        );
+        let told = "linux.devices[0] is not supported: no rule of linux.resources.devices lets";
+        assert!(refusal.starts_with(told), "{refusal}");
+    }
+    for rules in [json!([some]), json!([read_only])] {
+        let refusal = with(rules).refusal();
+        assert_eq!(refusal, "linux.devices[4] is not supported: a pod has 4 disks at most");
     }
     // What is wrong stays wrong.
     let wrong = bundle().set("linux.resources.devices", json!([all]));

@@ -11,8 +11,8 @@ use std::{io, sync::Arc};
 use virtio_bindings::{
     virtio_config::{VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1},
     virtio_ids::{
-        VIRTIO_ID_BALLOON, VIRTIO_ID_CONSOLE, VIRTIO_ID_FS, VIRTIO_ID_MEM, VIRTIO_ID_NET, VIRTIO_ID_RNG,
-        VIRTIO_ID_VSOCK,
+        VIRTIO_ID_BALLOON, VIRTIO_ID_BLOCK, VIRTIO_ID_CONSOLE, VIRTIO_ID_FS, VIRTIO_ID_MEM, VIRTIO_ID_NET,
+        VIRTIO_ID_RNG, VIRTIO_ID_VSOCK,
     },
     virtio_mmio::*,
     virtio_ring::VIRTIO_RING_F_EVENT_IDX,
@@ -159,6 +159,7 @@ impl Transport {
             VIRTIO_ID_VSOCK => "vsock",
             VIRTIO_ID_FS => "fs",
             VIRTIO_ID_BALLOON => "balloon",
+            VIRTIO_ID_BLOCK => "blk",
             VIRTIO_ID_MEM => "mem",
             VIRTIO_ID_NET => "net",
             _ => "device",

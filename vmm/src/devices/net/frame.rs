@@ -1,6 +1,4 @@
-//! One frame: its header, its bounds, and its bytes in guest memory as the host kernel takes them.
-
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap};
+//! One frame: its header and its bounds.
 
 /// `struct virtio_net_hdr_v1` (virtio 1.2, 5.1.6): flags, gso_type, then four 16-bit fields, num_buffers last.
 pub(super) const HEADER: usize = 12;
@@ -19,10 +17,4 @@ pub(super) enum Dropped {
 
 pub(super) fn part(bytes: &mut [u8]) -> libc::iovec {
     libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }
-}
-
-/// A range of guest memory as the kernel takes it. `None` when a part of the range is no memory, or when it spans two regions.
-pub(super) fn guest_part(memory: &GuestMemoryMmap, address: GuestAddress, len: usize) -> Option<libc::iovec> {
-    let slice = memory.get_slice(address, len).ok()?;
-    Some(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: len })
 }

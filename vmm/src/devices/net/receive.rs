@@ -10,10 +10,11 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     super::queue::{ActiveQueue, QueueError},
-    frame::{FRAME_MAX, HEADER, NUM_BUFFERS, guest_part, part},
+    frame::{FRAME_MAX, HEADER, NUM_BUFFERS, part},
     metrics::NetMetrics,
     tap::Tap,
 };
+use crate::memory::guest_part;
 
 /// Parts of a chain; Linux makes one. With all 256 chains these are fewer than readv takes (IOV_MAX).
 const PARTS: usize = 3;

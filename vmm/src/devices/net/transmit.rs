@@ -8,9 +8,10 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::{
     features::Offloads,
-    frame::{Dropped, FRAME_MAX, HEADER, guest_part, part},
+    frame::{Dropped, FRAME_MAX, HEADER, part},
     tap::Tap,
 };
+use crate::memory::guest_part;
 
 /// Parts of a chain; Linux makes MAX_SKB_FRAGS + 2 = 19, header included.
 const PARTS: usize = 64;

@@ -162,6 +162,11 @@ impl ActiveQueue {
         &self.kick
     }
 
+    /// The same, for who waits without the queue.
+    pub fn doorbell(&self) -> Arc<EventFd> {
+        Arc::clone(&self.kick)
+    }
+
     pub fn clear_kick(&self) {
         // EAGAIN: a spurious wake-up.
         let _ = self.kick.read();
