@@ -207,7 +207,9 @@ async fn schedulers_and_io_priorities_are_set_also_in_a_user_namespace() {
         Scheduler { policy: 0, flags: 0, nice: 0, priority: 0, runtime_ns: 0, deadline_ns: 0, period_ns: 0 };
     let batch = Scheduler { policy: 3, nice: 7, ..base.clone() };
     let round_robin = Scheduler { policy: 2, priority: 5, ..base };
-    for (scheduler, expected) in [(batch, "7\n0 3\n"), (round_robin, "0\n5 2\n")] {
+    // One that is not set is the caller's.
+    let own = rustix::process::getpriority_process(None).unwrap();
+    for (scheduler, expected) in [(batch, "7\n0 3\n".to_owned()), (round_robin, format!("{own}\n5 2\n"))] {
         for nested in [false, true] {
             let change = |spec: &mut ContainerSpec| {
                 spec.process.scheduling.scheduler = Some(scheduler.clone());
