@@ -1,8 +1,8 @@
 //! containerd starts Bulkhead by its shim: `ctr` as a client, and what happens when one of them dies.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
-use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, shim_state, until};
+use bulkhead_tests::host::{Containerd, DEADLINE, finish, process, shim_state, tour, until};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -47,6 +47,15 @@ fn removed(containerd: &Containerd, id: &str) {
     let _ = containerd.output(["task", "rm", id]);
     assert_eq!(tasks(containerd).lines().count(), 1);
     containerd.output(["container", "rm", id]).success();
+}
+
+#[test]
+fn the_tour_of_the_page_goes_as_it_stands() {
+    let places = "mkdir -p /var/lib/containerd && mount -t tmpfs tour /var/lib/containerd
+        containerd >/run/containerd.log 2>&1 &
+        until ctr version >/run/ctr.log 2>&1; do sleep 0.2; done
+        trap 'ctr task ls --quiet | xargs -r -n 1 ctr task rm --force' EXIT";
+    tour(include_str!("../../docs/containerd.md"), places, Duration::from_secs(400));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -13,6 +13,7 @@ use bulkhead_tests::host::{
     Cri, DEADLINE, Pod, cri_api as api, cri_container as container, in_network, process, until,
 };
 use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -69,6 +70,23 @@ fn confined(mut config: api::ContainerConfig) -> api::ContainerConfig {
 /// What the containers of one microVM have in common.
 fn boot(cri: &Cri, id: &str) -> String {
     cri.seen(id, &["cat", "/proc/sys/kernel/random/boot_id"])
+}
+
+/// A tmpfs that goes when it is dropped.
+struct Late(PathBuf);
+
+impl Late {
+    fn mounted(at: PathBuf) -> Self {
+        fs::create_dir(&at).unwrap();
+        mount(Some("late"), &at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        Self(at)
+    }
+}
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
 }
 
 #[test]
@@ -200,7 +218,11 @@ pub(crate) fn share_what_a_pod_shares(cri: &Cri) {
     let context = debug.linux.mut_or_insert_default().security_context.mut_or_insert_default();
     context.namespace_options.mut_or_insert_default().pid = api::NamespaceMode::POD.into();
     let disk = Loop::of(&image(cri.dir().join("disk")));
-    let debug = cri.started(&pod, with_disk(debug, &disk.0, "/dev/data"));
+    // An image volume is mounted on the node when the pod is there already.
+    let late = Late::mounted(cri.dir().join("late"));
+    fs::write(late.0.join("file"), "from a late mount\n").unwrap();
+    let debug = cri.started(&pod, mounted(with_disk(debug, &disk.0, "/dev/data"), &late.0, "/late"));
+    assert_eq!(cri.seen(&debug, &["cat", "/late/file"]), "from a late mount\n");
     assert!(cri.seen(&debug, &["ps"]).contains("container-init"));
 
     // It has a raw block volume.

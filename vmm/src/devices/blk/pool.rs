@@ -17,7 +17,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc::channel,
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -33,6 +33,7 @@ use crate::{
     },
     event_loop::borrow,
     memory::Memory,
+    threads,
 };
 
 const WORKERS: usize = 4;
@@ -119,10 +120,7 @@ impl Workers {
                     }
                 }
             };
-            let thread = thread::Builder::new()
-                .name(name)
-                .spawn(run)
-                .map_err(|source| WorkerError::Spawn { source })?;
+            let thread = threads::named(name).spawn(run).map_err(|source| WorkerError::Spawn { source })?;
             workers.threads.push(thread);
             preparing.push(confined);
         }
