@@ -115,7 +115,7 @@ async fn grow(sandbox: &Sandbox, agent: &Agent) -> Result<(), GrowthError> {
 
 /// In MiB.
 fn next_size(sandbox: &Sandbox, now: Room) -> Result<u32, GrowthError> {
-    let left = headroom(sandbox.cgroup().map(|cgroup| cgroup.path.as_path()));
+    let left = headroom(sandbox.cgroup().map(|cgroup| cgroup.path.as_path()), now.memory_mib);
     grown(now.memory_mib, now.grows_to_mib, left).ok_or(GrowthError::NoneLeft { left })
 }
 

@@ -42,3 +42,12 @@ fn what_cannot_be_read_bounds_nothing() {
     let empty = tempfile::tempdir().unwrap();
     assert_eq!(of("", [empty.path()].into_iter()), u64::MAX);
 }
+
+#[test]
+fn what_a_guest_has_not_touched_yet_is_taken_all_the_same() {
+    let pod = group(Some(720), 480, 10);
+    assert_eq!(untouched(pod.path(), 512), 42);
+    assert_eq!(untouched(pod.path(), 400), 0);
+    assert_eq!(untouched(Path::new("/nowhere"), 512), 0);
+    assert!(headroom(Some(pod.path()), 512) < headroom(Some(pod.path()), 400));
+}
