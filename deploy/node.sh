@@ -116,9 +116,12 @@ install() {
 uninstall() {
     [ "$(id -u)" = 0 ] || fail "only root can uninstall"
     for exe in /proc/[0-9]*/exe; do
-        if [ "$(readlink "$exe")" = "$prefix/libexec/bulkhead/bulkhead-vmm" ]; then
-            fail "microVMs run: remove their pods first"
-        fi
+        # Of one that was installed over, the kernel says " (deleted)" behind the path.
+        case $(readlink "$exe") in
+            "$prefix/libexec/bulkhead/bulkhead-vmm" | "$prefix/libexec/bulkhead/bulkhead-vmm (deleted)")
+                fail "microVMs run: remove their pods first"
+                ;;
+        esac
     done
     if [ -f "$host$config" ]; then
         without_block "$host$config" >"$host$config.new"

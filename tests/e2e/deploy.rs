@@ -49,6 +49,10 @@ fn the_node_script_installs_once_and_takes_all_away() {
         assert!(command.status().unwrap().success(), "{args:?}");
     };
     bulkhead(&["create", "--bundle", &bundle.write().to_string_lossy()]);
+    // Also when the program was installed over meanwhile.
+    let (vmm, new) = (prefix.join("libexec/bulkhead/bulkhead-vmm"), host.dir().join("new"));
+    fs::copy(&vmm, &new).unwrap();
+    fs::rename(&new, &vmm).unwrap();
     let refused = node(&host, "uninstall", &prefix);
     refused.exited(1);
     assert!(refused.errors().contains("microVMs run"), "{refused:?}");

@@ -3,11 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
-use bulkhead_tests::host::{DEADLINE, TestHost, Wire, cri_api as api, finish, process, stage, until};
+use bulkhead_tests::host::{DEADLINE, TestHost, Wire, cri_api as api, finish, process, until};
 use containerd_shim_protos::{
     Client, TaskClient,
     api::{CreateTaskRequest, DeleteRequest, KillRequest, ShutdownRequest, StartRequest, WaitRequest},
@@ -22,6 +21,8 @@ use nix::{
 };
 use serde_json::{Value, json};
 use ttrpc::{Code, context::with_duration};
+
+use crate::shim::{code, command};
 
 /// For an answer that must not wait for a guest.
 const AT_ONCE: Duration = Duration::from_secs(60);
@@ -44,7 +45,7 @@ impl<'host> PodShim<'host> {
         fs::create_dir(&bundle).unwrap();
         let asked =
             BootstrapParams { instance_id: id.clone(), namespace: namespace.clone(), ..Default::default() };
-        let mut start = command(&namespace, &id, &bundle, "start");
+        let mut start = command(&namespace, &id, &bundle, "", "start");
         let started = finish(&mut start, &asked.write_to_bytes().unwrap(), DEADLINE);
         started.exited(0);
         let result = BootstrapResult::parse_from_bytes(&started.stdout).unwrap();
@@ -131,7 +132,7 @@ impl<'host> PodShim<'host> {
         self.task.delete(with_duration(DEADLINE), &request).unwrap();
         // containerd always runs this as well.
         let bundle = self.host.dir();
-        let mut delete = command(&self.namespace, id, bundle, "delete");
+        let mut delete = command(&self.namespace, id, bundle, "", "delete");
         finish(&mut delete, b"", DEADLINE).success();
     }
 
@@ -152,25 +153,11 @@ impl<'host> PodShim<'host> {
         let _ = self.sandbox.shutdown_sandbox(with_duration(DEADLINE), &request);
         let is_there = || process("bulkhead", &["-namespace", "serve"], &self.namespace).is_some();
         until("the daemon is gone", DEADLINE, || (!is_there()).then_some(()));
-        let mut delete = command(&self.namespace, &self.id, &self.bundle, "delete");
+        let mut delete = command(&self.namespace, &self.id, &self.bundle, "", "delete");
         finish(&mut delete, b"", DEADLINE).success();
         let pods = Path::new("/run/containerd/bulkhead/pods").join(&self.namespace);
         assert_eq!(fs::read_dir(&pods).unwrap().count(), 0, "{}", pods.display());
         self.host.assert_no_trace_of(&self.id);
-    }
-}
-
-fn command(namespace: &str, id: &str, bundle: &Path, action: &str) -> Command {
-    let mut command = Command::new(stage().join("bin/containerd-shim-bulkhead-v2"));
-    command.args(["-namespace", namespace, "-address", "/nowhere", "-publish-binary", "", "-id", id]);
-    command.arg(action).current_dir(bundle).env("TTRPC_ADDRESS", "");
-    command
-}
-
-fn code(error: ttrpc::Error) -> Option<Code> {
-    match error {
-        ttrpc::Error::RpcStatus(status) => status.code.enum_value().ok(),
-        _ => None,
     }
 }
 
@@ -179,7 +166,7 @@ fn a_pod_without_a_pause_container_lives_until_it_is_stopped() {
     let host = TestHost::new();
     let wire = Wire::connected();
     let shim = PodShim::start(&host);
-    let refused = |result: ttrpc::Result<()>| result.map_err(code);
+    let refused = |result: ttrpc::Result<()>| result.map_err(|error| code(&error));
     assert_eq!(refused(shim.create("another", &wire.path())), Err(Some(Code::NOT_FOUND)));
     assert_eq!(refused(shim.create(&shim.id, Path::new(""))), Err(Some(Code::INVALID_ARGUMENT)));
     assert!(shim.create(&shim.id, Path::new("/run/netns/never-was")).is_err());

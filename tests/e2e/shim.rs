@@ -102,7 +102,8 @@ impl<'host> Shim<'host> {
     }
 }
 
-fn command(namespace: &str, id: &str, bundle: &Path, events: &str, action: &str) -> Command {
+/// The shim, called as containerd calls it.
+pub(crate) fn command(namespace: &str, id: &str, bundle: &Path, events: &str, action: &str) -> Command {
     let mut command = Command::new(stage().join("bin/containerd-shim-bulkhead-v2"));
     command.args(["-namespace", namespace, "-address", "/nowhere", "-publish-binary", "", "-id", id]);
     command.arg(action).current_dir(bundle).env("TTRPC_ADDRESS", events).stdin(Stdio::null());
@@ -116,7 +117,7 @@ fn stalled(dir: &Path, name: &str) -> PathBuf {
     path
 }
 
-fn code(error: &ttrpc::Error) -> Option<Code> {
+pub(crate) fn code(error: &ttrpc::Error) -> Option<Code> {
     match error {
         ttrpc::Error::RpcStatus(status) => status.code.enum_value().ok(),
         _ => None,

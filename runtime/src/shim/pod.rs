@@ -20,10 +20,11 @@ use bulkhead_protocol::{
     pod::{DnsConfig, NamespaceMode, PodSandboxConfig},
 };
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use protobuf::Message as _;
 use serde_json::{Value, json};
 
+use super::mounts::{MountError, unmount_all};
 use crate::spec::{HOSTNAME, HOSTS, RESOLV_CONF, SHARED_MEMORY};
 
 /// The type of the options that describe a pod.
@@ -56,6 +57,8 @@ pub(super) enum PodError {
     Line(&'static str),
     #[error("the DNS configuration has {0} entries; at most {DNS_MAX}")]
     Dns(usize),
+    #[error(transparent)]
+    Unmount(#[from] MountError),
     #[error("{step} {}", path.display())]
     Io { step: &'static str, path: PathBuf, source: io::Error },
 }
@@ -208,12 +211,7 @@ impl Pod {
 /// # Errors
 /// What cannot be removed.
 pub(super) fn clear(directory: &Path) -> Result<(), PodError> {
-    let memory = directory.join(SHARED_MEMORY);
-    match umount2(&memory, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-        // Nothing is mounted, or nothing is there.
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-        Err(errno) => return Err(io_of("unmount", &memory)(errno.into())),
-    }
+    unmount_all(&directory.join(SHARED_MEMORY))?;
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_of("remove", directory)(error)),
         _ => Ok(()),

@@ -23,7 +23,7 @@ use containerd_shim_protos::{
     sandbox_async::Sandbox,
 };
 use serde_json::json;
-use tokio::{sync::Notify, task::spawn_blocking, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 use ttrpc::{Code, asynchronous::TtrpcContext};
 
 use super::{
@@ -31,7 +31,7 @@ use super::{
     process::{Phase, lock},
     service::{Answer, exited, invalid, refused, stats_of, whole},
     stdio::Asked,
-    tasks::{Creation, Kind, Task, TaskError, Tasks},
+    tasks::{Creation, Kind, Task, TaskError, Tasks, blocking},
 };
 use crate::{log::note, time::timestamp};
 
@@ -213,7 +213,7 @@ impl Tasks {
     async fn create_sandbox(self: Arc<Self>, id: ContainerId, description: Pod) -> Result<(), TaskError> {
         let bundle = self.pod_files().to_owned();
         let directory = bundle.clone();
-        on_disk(move || description.lay_out(&directory)).await?;
+        blocking(move || Ok(description.lay_out(&directory)?)).await?;
         let creation = Creation {
             id,
             kind: Kind::Sandbox,
@@ -224,7 +224,7 @@ impl Tasks {
         };
         let created = self.create(creation).await;
         if created.is_err() {
-            let _ = on_disk(move || pod::clear(&bundle)).await;
+            let _ = blocking(move || Ok(pod::clear(&bundle)?)).await;
         }
         created.map(drop)
     }
@@ -232,11 +232,6 @@ impl Tasks {
     async fn delete_sandbox(self: Arc<Self>, sandbox: Arc<Task>) -> Result<(), TaskError> {
         let bundle = self.pod_files().to_owned();
         self.delete(sandbox).await?;
-        on_disk(move || pod::clear(&bundle)).await
+        blocking(move || Ok(pod::clear(&bundle)?)).await
     }
-}
-
-async fn on_disk(work: impl FnOnce() -> Result<(), pod::PodError> + Send + 'static) -> Result<(), TaskError> {
-    let failed = |error| TaskError::Io { step: "run a step", source: std::io::Error::other(error) };
-    Ok(spawn_blocking(work).await.map_err(failed)??)
 }

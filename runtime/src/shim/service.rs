@@ -62,7 +62,7 @@ impl From<TaskError> for ttrpc::Error {
                 Code::NOT_FOUND
             }
             TaskError::Phase(_) => Code::FAILED_PRECONDITION,
-            TaskError::Pod(PodError::Io { .. }) => Code::UNKNOWN,
+            TaskError::Pod(PodError::Io { .. } | PodError::Unmount(_)) => Code::UNKNOWN,
             TaskError::Stdio(_) | TaskError::Pod(_) => Code::INVALID_ARGUMENT,
             TaskError::Execs(_) => Code::RESOURCE_EXHAUSTED,
             TaskError::Request(RequestError::Call(CallError::Refused { code, .. })) => *code,

@@ -424,7 +424,8 @@ impl Task {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Work that waits for the disk or for a process, off the event loop.
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TaskError> + Send + 'static,
 ) -> Result<T, TaskError> {
     spawn_blocking(work).await.unwrap_or_else(|error| Err(io("run a step")(std::io::Error::other(error))))

@@ -60,7 +60,7 @@ impl Console {
         self.directory.path().join("console")
     }
 
-    /// Takes the master, which was sent before the process was reported to be there.
+    /// Takes the master, which was sent before the process was reported to be there; the terminal, and what is kept of its output.
     ///
     /// # Errors
     /// None was sent.

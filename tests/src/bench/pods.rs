@@ -3,10 +3,15 @@
 //!
 //! Each call is one of curl's, for both alike: it makes the ratios smaller than they are.
 
-use std::{fs, io, thread, time::Instant};
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant},
+};
+
+use bulkhead_sys::meminfo;
 
 use super::samples::Samples;
-use crate::host::{Cri, HANDLER, Pod, RUNC, Refusal, cri_container, until};
+use crate::host::{Cri, DEADLINE, HANDLER, Pod, RUNC, Refusal, cri_container, until};
 
 /// Pods at once.
 pub const MANY: usize = 10;
@@ -119,8 +124,8 @@ fn settled() -> Result<f64, PodsError> {
     const STILL_MIB: f64 = 8.0;
     const LOOKS: usize = 5;
     let mut seen = vec![available()?];
-    until("memory does not change any more", super::super::host::DEADLINE, || {
-        thread::park_timeout(std::time::Duration::from_secs(1));
+    until("memory does not change any more", DEADLINE, || {
+        thread::park_timeout(Duration::from_secs(1));
         seen.push(available().unwrap_or(f64::NAN));
         let last = &seen[seen.len().saturating_sub(LOOKS)..];
         let (min, max) =
@@ -133,7 +138,7 @@ fn settled() -> Result<f64, PodsError> {
 /// MemAvailable, in MiB.
 fn available() -> Result<f64, PodsError> {
     let text = fs::read_to_string("/proc/meminfo").map_err(PodsError::Memory)?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<f64>().ok());
-    kib.map(|kib| kib / 1024.0).ok_or_else(|| PodsError::Memory(io::ErrorKind::InvalidData.into()))
+    #[allow(clippy::cast_precision_loss)]
+    let mib = meminfo::kib(&text, "MemAvailable").map(|kib| kib as f64 / 1024.0);
+    mib.ok_or_else(|| PodsError::Memory(io::ErrorKind::InvalidData.into()))
 }
