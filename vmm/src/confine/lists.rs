@@ -20,7 +20,7 @@ pub enum Kind {
     Vcpu,
     /// A worker of the file server.
     Files,
-    /// One that waits for locks on files, which others have opened.
+    /// One that waits for locks on files, which others have opened, or for changes of files, which others have marked.
     Locks,
     /// A worker of the disks, which have their files already.
     Disks,
@@ -267,6 +267,7 @@ const FILES: &[Rule] = &[
     any(libc::SYS_readlinkat),
     any(libc::SYS_getdents64),
     any(libc::SYS_dup),
+    any(libc::SYS_fanotify_mark).unseen("a directory of a rootfs, where the host tells of changes"),
     // Attributes.
     any(libc::SYS_statx),
     any(libc::SYS_fstatfs),

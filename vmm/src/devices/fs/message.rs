@@ -14,8 +14,10 @@ use vhost_user_backend::bitmap::BitmapMmapRegion;
 use virtio_queue::DescriptorChain;
 use virtiofsd::{
     descriptor_utils::{Reader, Writer},
-    filesystem::{Context, FileSystem},
-    fuse::{BatchForgetIn, ForgetIn, ForgetOne, InHeader, InterruptIn, Opcode, OutHeader},
+    filesystem::{Context, FileSystem, FsOptions},
+    fuse::{
+        BatchForgetIn, ForgetIn, ForgetOne, InHeader, InitInCompat, InitInExt, InterruptIn, Opcode, OutHeader,
+    },
     server::Server,
 };
 use vm_memory::GuestMemoryMmap;
@@ -32,6 +34,9 @@ pub(super) type FileMemory = GuestMemoryMmap<BitmapMmapRegion>;
 
 /// More than any honest batch (Linux sends what fits into one page), and what one message may hold up the store for.
 const MAX_BATCH: u32 = 64 << 10;
+
+/// Private to our guest kernel (`guest-kernel-config/patches/fuse-exclusive.patch`): bit 62 of INIT's flags.
+const KNOWS_EXCLUSIVE: u32 = 1 << 30;
 
 /// The library's server and, for what it does not do, the file system behind it.
 pub(super) struct FileServer {
@@ -88,8 +93,17 @@ impl FileServer {
             return self.without_reply(reader).map(|()| Served::Now(0));
         }
         let header: InHeader = reader.read_obj().ok()?;
-        if let Some(opcode) = Opcode::try_from(header.opcode).ok().filter(|opcode| direct::takes(*opcode)) {
-            return direct::serve(&self.filter, &header, opcode, reader, writer, || answer(header.unique));
+        let opcode = Opcode::try_from(header.opcode).ok();
+        if let Some(opcode) = opcode {
+            self.metrics.operation(header.opcode);
+            if direct::takes(opcode) {
+                return direct::serve(&self.filter, &header, opcode, reader, writer, || {
+                    answer(header.unique)
+                });
+            }
+            if matches!(opcode, Opcode::Init) {
+                self.filter.knows_exclusive(knows_exclusive(&mut reader));
+            }
         }
         // It reads the header itself.
         let reader = Reader::new(memory, chain).ok()?;
@@ -101,6 +115,7 @@ impl FileServer {
     fn without_reply(&self, mut reader: Reader<'_>) -> Option<()> {
         let header: InHeader = reader.read_obj().ok()?;
         let context = Context::from(header);
+        self.metrics.operation(header.opcode);
         match Opcode::try_from(header.opcode).ok()? {
             Opcode::Forget => {
                 let ForgetIn { nlookup } = reader.read_obj().ok()?;
@@ -127,6 +142,14 @@ impl FileServer {
         }
         Some(())
     }
+}
+
+/// What an INIT says beyond what the library knows.
+fn knows_exclusive(reader: &mut Reader<'_>) -> bool {
+    let base: Result<InitInCompat, _> = reader.read_obj();
+    let extension: Result<InitInExt, _> = reader.read_obj();
+    let extended = base.is_ok_and(|base| u64::from(base.flags) & FsOptions::INIT_EXT.bits() != 0);
+    extended && extension.is_ok_and(|extension| extension.flags2 & KNOWS_EXCLUSIVE != 0)
 }
 
 /// Writes the reply to the request `unique`, which has waited, into its chain; returns the used length.

@@ -19,6 +19,7 @@ mod passthrough;
 mod pool;
 mod slow;
 mod strip;
+mod watch;
 
 use std::{
     fs::File,
@@ -36,8 +37,9 @@ use self::{
     passthrough::Passthrough,
     pool::{Pool, Workers},
     strip::Strip,
+    watch::Watcher,
 };
-pub use self::{locks::WaiterError, pool::WorkerError};
+pub use self::{locks::WaiterError, pool::WorkerError, watch::WatcherError};
 use super::device::{ActivateError, Activation, VirtioDevice, copy_config};
 
 /// hiprio and one request queue, which several workers serve. A request of 1 MiB takes 260 descriptors.
@@ -55,6 +57,8 @@ pub enum FsError {
     Workers(#[from] WorkerError),
     #[error(transparent)]
     Waiters(#[from] WaiterError),
+    #[error(transparent)]
+    Watcher(#[from] WatcherError),
 }
 
 #[derive(Debug)]
@@ -105,6 +109,7 @@ pub struct Fs {
     pool: Option<Pool>,
     _waiters: Waiters,
     workers: Workers,
+    watcher: Option<Watcher>,
 }
 
 impl Fs {
@@ -125,13 +130,16 @@ impl Fs {
         let metrics = Arc::new(FsMetrics::default());
         let locks = Arc::<Locks>::default();
         let files = config.files.min(descriptors());
-        let files = Passthrough::new(config.root.into(), config.proc_self_fd, files, Arc::clone(&locks));
+        let group = watch::group();
+        let watcher = group.clone().map(Watcher::spawn).transpose()?;
+        let (root, proc_self_fd) = (config.root.into(), config.proc_self_fd);
+        let files = Passthrough::new(root, proc_self_fd, files, Arc::clone(&locks), group);
         let strip = Strip::new(config.strip_setuid, Arc::clone(&metrics));
         let filter = Filter::new(Arc::new(files), config.read_only, strip, Arc::clone(&metrics));
         config.shares.add(filter.clone());
         let (waiters, workers) = (Waiters::spawn(&locks)?, Workers::spawn(&filter)?);
         let server = Arc::new(FileServer::new(filter, Arc::clone(&metrics)));
-        Ok(Self { config_space, server, locks, metrics, pool: None, _waiters: waiters, workers })
+        Ok(Self { config_space, server, locks, metrics, pool: None, _waiters: waiters, workers, watcher })
     }
 }
 
@@ -159,6 +167,9 @@ impl VirtioDevice for Fs {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(Some(Arc::clone(&activation.interrupt)));
+        }
         let pool = Pool::start(activation, Arc::clone(&self.server), &self.workers)
             .map_err(|error| ActivateError { device: "fs", source: Box::new(error) })?;
         self.pool = Some(pool);
@@ -166,6 +177,9 @@ impl VirtioDevice for Fs {
     }
 
     fn reset(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.tell(None);
+        }
         // Waits for requests in flight: they write to guest memory. So do those that wait for locks, when they are answered.
         self.pool = None;
         self.locks.end_all();

@@ -71,6 +71,11 @@ impl Filter {
         self.files.prepare_thread()
     }
 
+    /// What the guest's kernel says when it mounts: whether it knows what files are that nobody else uses.
+    pub(super) fn knows_exclusive(&self, knows: bool) {
+        self.files.knows_exclusive(knows);
+    }
+
     /// Linux sends one INIT for each mount of the device, and has announced submounts since 5.10. Without, a directory of
     /// the share would hide the file systems below it.
     fn start(&self, capable: FsOptions) -> io::Result<()> {

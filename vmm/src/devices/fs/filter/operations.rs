@@ -10,12 +10,11 @@ use virtiofsd::{
         SetattrValid, SetxattrFlags, ZeroCopyReader, ZeroCopyWriter,
     },
     fuse::{Attr, SetattrIn},
-    read_dir::ReadDir,
     soft_idmap::Id as _,
 };
 
 use super::{Filter, errno};
-use crate::devices::fs::passthrough::{Caller, Place};
+use crate::devices::fs::passthrough::{Caller, Entries, Place};
 
 /// The kernel would refuse other offsets anyway.
 fn range(offset: u64, size: u64) -> io::Result<()> {
@@ -42,7 +41,7 @@ fn caller(context: Context, extensions: &Extensions) -> Caller {
 impl FileSystem for Filter {
     type Inode = u64;
     type Handle = u64;
-    type DirIter = ReadDir<Vec<u8>>;
+    type DirIter = Entries;
 
     fn init(&self, capable: FsOptions) -> io::Result<FsOptions> {
         self.start(capable)?;

@@ -17,6 +17,7 @@ use virtiofsd::{
 
 use super::{
     Passthrough,
+    contents::UNASKED,
     inode::{Inode, Status},
     policy,
 };
@@ -39,7 +40,8 @@ impl Passthrough {
         valid: SetattrValid,
     ) -> io::Result<(Attr, Duration)> {
         let inode = self.table.inode(number)?;
-        let handle = handle.map(|handle| self.table.handle(number, handle)).transpose()?;
+        let asked = handle.filter(|handle| *handle != UNASKED);
+        let handle = asked.map(|handle| self.table.handle(number, handle)).transpose()?;
         let path = DecInt::from_fd(&*inode);
         if valid.contains(SetattrValid::MODE) {
             let mode = Mode::from_bits_retain(new.mode & 0o7777);
@@ -96,7 +98,8 @@ impl Passthrough {
 }
 
 fn attributes(inode: &Inode) -> io::Result<(Attr, Duration)> {
-    Ok((Status::of(inode, c"")?.attributes(0), policy::attributes(inode)))
+    let status = Status::of(inode, c"")?;
+    Ok((status.attributes(0), policy::attributes(inode, &status)))
 }
 
 /// All ones mean "no change" to the kernel.

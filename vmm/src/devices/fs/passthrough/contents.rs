@@ -1,22 +1,27 @@
 //! The contents of files and directories that are open.
 
-use std::{fs::File, io, os::fd::AsRawFd as _};
+use std::{io, os::fd::AsRawFd as _, sync::Arc};
 
 use rustix::{
-    fs::{FallocateFlags, OFlags, copy_file_range, fallocate, fdatasync, fsync, syncfs},
+    fs::{FallocateFlags, OFlags, copy_file_range, fallocate, fdatasync, fsync, ftruncate, syncfs},
     io::dup,
 };
 use virtiofsd::{
     filesystem::{OpenOptions, ZeroCopyReader, ZeroCopyWriter},
     oslib::WritevFlags,
-    read_dir::ReadDir,
 };
 
 use super::{
-    Passthrough, errno,
-    handle::{Handle, OpenFlags},
+    Passthrough,
+    entries::Entries,
+    errno,
+    handle::{Handle, OpenFlags, Opened, Use},
+    inode::Inode,
     policy,
 };
+
+/// The handle of all openings that took no message.
+pub(super) const UNASKED: u64 = 0;
 
 /// A place in a file that is open: inode, handle, offset in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +42,46 @@ impl Passthrough {
 
     fn open_with(&self, number: u64, flags: OpenFlags) -> io::Result<(u64, OpenOptions)> {
         let inode = self.table.inode(number)?;
-        let slot = self.budget.take()?;
+        if inode.is_exclusive() {
+            return self.open_exclusive(&inode, flags);
+        }
+        let slot = self.slot()?;
         let file = self.reopen(&inode, flags.host())?;
         let handle = self.table.open(number, Handle::new(inode, file, flags, slot))?;
         Ok((handle, policy::contents()))
+    }
+
+    /// The guest asks all the same when it wants to write: whether it may is the host's to say.
+    fn open_exclusive(&self, inode: &Arc<Inode>, flags: OpenFlags) -> io::Result<(u64, OpenOptions)> {
+        let opened = self.opened_for(inode, flags.purpose())?;
+        if flags.truncates() {
+            ftruncate(&*opened, 0)?;
+        }
+        Ok((UNASKED, policy::exclusive()))
+    }
+
+    /// What an inode is open by that nobody else uses.
+    fn opened_for(&self, inode: &Arc<Inode>, purpose: Use) -> io::Result<Arc<Opened>> {
+        self.keeper.opened(inode, purpose, || {
+            let slot = self.slot()?;
+            let access = match purpose {
+                Use::Read => OFlags::RDONLY,
+                Use::Write => OFlags::RDWR,
+            };
+            Ok(Opened::new(self.reopen(inode, access | OFlags::NONBLOCK)?, slot))
+        })
+    }
+
+    /// What the guest means by a handle.
+    fn opened(&self, inode: u64, handle: u64, purpose: Use) -> io::Result<Arc<Opened>> {
+        if handle != UNASKED {
+            return Ok(Arc::clone(self.table.handle(inode, handle)?.opened()));
+        }
+        let inode = self.table.inode(inode)?;
+        if !inode.is_exclusive() {
+            return Err(errno(libc::EBADF));
+        }
+        self.opened_for(&inode, purpose)
     }
 
     /// Closes a file or a directory, and frees the locks that were taken by nothing else.
@@ -58,8 +99,8 @@ impl Passthrough {
         mut to: impl ZeroCopyWriter,
         size: u32,
     ) -> io::Result<usize> {
-        let handle = self.table.handle(inode, handle)?;
-        to.read_from_file_at(handle.file(), size as usize, offset, None)
+        let opened = self.opened(inode, handle, Use::Read)?;
+        to.read_from_file_at(opened.file(), size as usize, offset, None)
     }
 
     /// `append`: to where the file ends on the host, whatever the guest thinks.
@@ -70,8 +111,8 @@ impl Passthrough {
         size: u32,
         append: bool,
     ) -> io::Result<usize> {
-        let handle = self.table.handle(inode, handle)?;
-        from.write_to_file_at(handle.file(), size as usize, offset, append.then_some(WritevFlags::RWF_APPEND))
+        let opened = self.opened(inode, handle, Use::Write)?;
+        from.write_to_file_at(opened.file(), size as usize, offset, append.then_some(WritevFlags::RWF_APPEND))
     }
 
     /// One descriptor of the guest's is closed, by a process whose locks end with that.
@@ -90,8 +131,8 @@ impl Passthrough {
     }
 
     pub(in super::super) fn fsync(&self, inode: u64, handle: u64, only_data: bool) -> io::Result<()> {
-        let handle = self.table.handle(inode, handle)?;
-        Ok(if only_data { fdatasync(&*handle) } else { fsync(&*handle) }?)
+        let opened = self.opened(inode, handle, Use::Read)?;
+        Ok(if only_data { fdatasync(&*opened) } else { fsync(&*opened) }?)
     }
 
     /// `mode` is that of fallocate(2).
@@ -101,42 +142,37 @@ impl Passthrough {
         length: u64,
         mode: u32,
     ) -> io::Result<()> {
-        let handle = self.table.handle(inode, handle)?;
-        Ok(fallocate(&*handle, FallocateFlags::from_bits_retain(mode), offset, length)?)
+        let opened = self.opened(inode, handle, Use::Write)?;
+        Ok(fallocate(&*opened, FallocateFlags::from_bits_retain(mode), offset, length)?)
     }
 
     /// Where data or a hole begins. `whence` is SEEK_DATA or SEEK_HOLE; the guest's kernel knows its positions itself.
     pub(in super::super) fn lseek(&self, at: Place, whence: u32) -> io::Result<u64> {
-        let handle = self.table.handle(at.inode, at.handle)?;
+        let opened = self.opened(at.inode, at.handle, Use::Read)?;
         let whence = whence.cast_signed();
         let offset = i64::try_from(at.offset).map_err(|_| errno(libc::EINVAL))?;
         if !matches!(whence, libc::SEEK_DATA | libc::SEEK_HOLE) {
             return Err(errno(libc::EINVAL));
         }
-        let _position = handle.position();
-        // SAFETY: a call without pointers on a descriptor that is open as long as `handle` lives.
-        let found = unsafe { libc::lseek(handle.file().as_raw_fd(), offset, whence) };
+        let _position = opened.position();
+        // SAFETY: a call without pointers on a descriptor that is open as long as `opened` lives.
+        let found = unsafe { libc::lseek(opened.file().as_raw_fd(), offset, whence) };
         u64::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
     /// At most `length` bytes; returns how many.
     pub(in super::super) fn copy(&self, from: Place, to: Place, length: u64) -> io::Result<usize> {
-        let (source, target) =
-            (self.table.handle(from.inode, from.handle)?, self.table.handle(to.inode, to.handle)?);
+        let source = self.opened(from.inode, from.handle, Use::Read)?;
+        let target = self.opened(to.inode, to.handle, Use::Write)?;
         let (mut offset, mut into) = (from.offset, to.offset);
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         Ok(copy_file_range(&*source, Some(&mut offset), &*target, Some(&mut into), length)?)
     }
 
     /// The entries behind `offset`, which is 0 or the one that came with an entry; as many as `size` bytes hold.
-    pub(in super::super) fn readdir(&self, at: Place, size: u32) -> io::Result<ReadDir<Vec<u8>>> {
-        if size == 0 {
-            return Ok(ReadDir::default());
-        }
-        let handle = self.table.handle(at.inode, at.handle)?;
-        let buffer = vec![0; size as usize];
-        let _position = handle.position();
-        ReadDir::new::<File>(handle.file(), at.offset, buffer)
+    pub(in super::super) fn readdir(&self, at: Place, size: u32) -> io::Result<Entries> {
+        let opened = self.opened(at.inode, at.handle, Use::Read)?;
+        Entries::read(opened, at.offset, size as usize)
     }
 
     /// Writes out the file system that has the inode.

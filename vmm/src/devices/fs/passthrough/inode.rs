@@ -8,7 +8,10 @@ use std::{
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use virtiofsd::fuse::Attr;
 
-use super::super::{budget::Slot, locks::FileLocks};
+use super::{
+    super::{budget::Slot, locks::FileLocks, watch::Group},
+    handle::Kept,
+};
 
 /// Names a file for as long as somebody holds a descriptor of it. The mount counts: a file system that is mounted twice is
 /// two in the guest.
@@ -17,6 +20,13 @@ pub(super) struct Id {
     device: u64,
     number: u64,
     mount: u64,
+}
+
+impl Id {
+    /// As marks are told apart.
+    pub(super) fn directory(&self) -> (u64, u64) {
+        (self.device, self.number)
+    }
 }
 
 /// What one statx(2) says.
@@ -47,6 +57,14 @@ impl Status {
         self.0.stx_mode.into()
     }
 
+    pub(super) fn is_directory(&self) -> bool {
+        self.mode() & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    pub(super) fn links(&self) -> u32 {
+        self.0.stx_nlink
+    }
+
     /// `flags` are the FUSE_ATTR_ ones.
     pub(super) fn attributes(&self, flags: u32) -> Attr {
         let Self(status) = self;
@@ -72,26 +90,80 @@ impl Status {
     }
 }
 
+/// What a file is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Export {
+    /// The directories of the share itself.
+    Share,
+    /// A rootfs, which one container has: it is mounted in a directory of the share's.
+    Rootfs,
+    /// A volume, which others may use as well: it is mounted in the root of the share.
+    Volume,
+}
+
+/// How changes that others make of a file are heard of.
+#[derive(Debug)]
+pub(super) enum Watched {
+    No,
+    /// By the mark of the directory that it is in.
+    Above,
+    /// By its own mark, which ends with it.
+    Marked(Arc<Group>),
+}
+
 #[derive(Debug)]
 pub(super) struct Inode {
     file: OwnedFd,
     id: Id,
     /// S_IFMT; it never changes.
     kind: u32,
+    export: Export,
+    watched: Watched,
     /// Made by the first lock.
     locks: OnceLock<Arc<FileLocks>>,
+    kept: Kept,
     _slot: Slot,
 }
 
 impl Inode {
     /// `file` is an O_PATH descriptor, and `status` what it says.
-    pub(super) fn new(file: OwnedFd, status: &Status, slot: Slot) -> Self {
+    pub(super) fn new(
+        file: OwnedFd,
+        status: &Status,
+        (export, watched): (Export, Watched),
+        slot: Slot,
+    ) -> Self {
         let kind = status.mode() & libc::S_IFMT;
-        Self { file, id: status.id(), kind, locks: OnceLock::new(), _slot: slot }
+        let (locks, kept) = (OnceLock::new(), Kept::default());
+        Self { file, id: status.id(), kind, export, watched, locks, kept, _slot: slot }
     }
 
     pub(super) fn id(&self) -> Id {
         self.id
+    }
+
+    /// What `child`, found in this directory, is part of.
+    pub(super) fn export_of(&self, child: &Status, is_root: bool) -> Export {
+        match self.export {
+            Export::Share if self.is_on_filesystem_of(child) => Export::Share,
+            Export::Share if is_root => Export::Volume,
+            Export::Share | Export::Rootfs => Export::Rootfs,
+            Export::Volume => Export::Volume,
+        }
+    }
+
+    /// Whether the guest may keep and open it without asking.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.may_be_opened() && self.is_watched()
+    }
+
+    /// Whether it is heard of when somebody else changes it, or what it has in it.
+    pub(super) fn is_watched(&self) -> bool {
+        !matches!(self.watched, Watched::No)
+    }
+
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     pub(super) fn is_directory(&self) -> bool {
@@ -105,9 +177,12 @@ impl Inode {
 
     /// Whether `child`, found in this directory, is where another file system begins.
     pub(super) fn is_border_to(&self, child: &Status) -> bool {
+        child.mode() & libc::S_IFMT == libc::S_IFDIR && !self.is_on_filesystem_of(child)
+    }
+
+    fn is_on_filesystem_of(&self, child: &Status) -> bool {
         let id = child.id();
-        child.mode() & libc::S_IFMT == libc::S_IFDIR
-            && (id.device, id.mount) != (self.id.device, self.id.mount)
+        (id.device, id.mount) == (self.id.device, self.id.mount)
     }
 
     /// The locks on this file, if there were any.
@@ -117,6 +192,14 @@ impl Inode {
 
     pub(super) fn locks(&self) -> &Arc<FileLocks> {
         self.locks.get_or_init(Arc::default)
+    }
+}
+
+impl Drop for Inode {
+    fn drop(&mut self) {
+        if let Watched::Marked(group) = &self.watched {
+            group.unmark(self.id.directory(), &self.file);
+        }
     }
 }
 

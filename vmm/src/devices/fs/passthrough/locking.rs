@@ -59,7 +59,7 @@ impl Passthrough {
 
     /// A description for the locks of one owner alone.
     fn describe(&self, inode: &Inode, writable: bool) -> io::Result<Description> {
-        let slot = self.budget.take()?;
+        let slot = self.slot()?;
         let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
         let file = self.reopen(inode, access | OFlags::NONBLOCK)?;
         Ok(Description::new(file, writable, slot))

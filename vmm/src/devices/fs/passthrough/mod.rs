@@ -7,6 +7,8 @@
 
 mod attributes;
 mod contents;
+mod entries;
+mod filesystem;
 mod handle;
 mod inode;
 mod locking;
@@ -34,14 +36,16 @@ use rustix::{
 };
 use virtiofsd::filesystem::{Entry, FsOptions};
 
-pub(super) use self::{contents::Place, names::Created, thread::Caller};
+pub(super) use self::{contents::Place, entries::Entries, names::Created, thread::Caller};
 use self::{
-    inode::{Inode, Status},
-    table::{Given, Revoked, Table},
+    handle::Keeper,
+    inode::{Export, Inode, Status, Watched},
+    table::{Given, ROOT, Revoked, Table},
 };
 use super::{
     budget::{Budget, Slot},
     locks::Locks,
+    watch::Group,
 };
 
 fn errno(errno: i32) -> io::Error {
@@ -56,6 +60,11 @@ pub(super) struct Passthrough {
     proc_self_fd: File,
     table: Table,
     budget: Budget,
+    keeper: Keeper,
+    /// To hear by of what others change.
+    group: Option<Arc<Group>>,
+    /// The guest's kernel knows what a file is that nobody else uses.
+    knows_exclusive: AtomicBool,
     locks: Arc<Locks>,
     /// The guest's kernel checks access by ACLs, and leaves the umask to this side.
     acls: AtomicBool,
@@ -66,9 +75,29 @@ impl Passthrough {
     const NAMED: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
     /// `files`: descriptors that the guest may have at once.
-    pub(super) fn new(root: PathBuf, proc_self_fd: File, files: u64, locks: Arc<Locks>) -> Self {
-        let (table, budget, acls) = (Table::default(), Budget::new(files), AtomicBool::new(false));
-        Self { root, proc_self_fd, table, budget, locks, acls }
+    pub(super) fn new(
+        root: PathBuf,
+        proc_self_fd: File,
+        files: u64,
+        locks: Arc<Locks>,
+        group: Option<Arc<Group>>,
+    ) -> Self {
+        let (table, budget, keeper) = (Table::default(), Budget::new(files), Keeper::default());
+        let (acls, knows_exclusive) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { root, proc_self_fd, table, budget, keeper, group, knows_exclusive, locks, acls }
+    }
+
+    /// What the guest's kernel says when it mounts.
+    pub(super) fn knows_exclusive(&self, knows: bool) {
+        self.knows_exclusive.store(knows, Ordering::Relaxed);
+    }
+
+    /// A slot for one more descriptor. Those that are kept for later give way.
+    fn slot(&self) -> io::Result<Slot> {
+        self.budget.take().or_else(|_| {
+            self.keeper.close_all();
+            self.budget.take()
+        })
     }
 
     /// What a thread must do before it calls any operation.
@@ -86,14 +115,16 @@ impl Passthrough {
     pub(super) fn mount(&self, capable: FsOptions) -> io::Result<FsOptions> {
         self.forget_all();
         self.locks.forget_interrupts();
-        let slot = self.budget.take()?;
+        let slot = self.slot()?;
         let root = openat(CWD, &self.root, Self::NAMED | OFlags::NOFOLLOW, Mode::empty())?;
         let status = Status::of(&root, c"")?;
-        self.table.start_over(Some(Arc::new(Inode::new(root, &status, slot))));
+        let root = Inode::new(root, &status, (Export::Share, Watched::No), slot);
+        self.table.start_over(Some(Arc::new(root)));
         let acls = FsOptions::POSIX_ACL | FsOptions::DONT_MASK | FsOptions::SETXATTR_EXT;
         self.acls.store(capable.contains(acls), Ordering::Relaxed);
         let always = FsOptions::DO_READDIRPLUS
             | FsOptions::READDIRPLUS_AUTO
+            | FsOptions::CACHE_SYMLINKS
             | FsOptions::POSIX_LOCKS
             | FsOptions::FLOCK_LOCKS;
         Ok(if self.has_acls() { always | acls } else { always })
@@ -127,19 +158,23 @@ impl Passthrough {
         let directory = self.table.inode(parent)?;
         // Most are known, and then this is all. The id is that of the file that the guest has: a file that is held open keeps
         // its number.
-        let status = Status::of(&*directory, name)?;
+        let status = match Status::of(&*directory, name) {
+            Ok(status) => status,
+            Err(rustix::io::Errno::NOENT) if directory.is_watched() => return Ok(nothing(&directory)),
+            Err(errno) => return Err(errno.into()),
+        };
         if let Some(given) = self.table.give_again(parent, name.to_bytes(), &status.id())? {
             return Ok(entry(&given, &directory, &status));
         }
         let (file, status) = self.look(&directory, name)?;
-        let slot = match self.budget.take() {
+        let slot = match self.slot() {
             Ok(slot) => slot,
             Err(error) => match self.table.give_again(parent, name.to_bytes(), &status.id())? {
                 Some(given) => return Ok(entry(&given, &directory, &status)),
                 None => return Err(error),
             },
         };
-        self.admit((parent, name), &directory, file, &status, slot)
+        self.admit((parent, name), &directory, file, status, slot)
     }
 
     /// The guest gives up `count` references.
@@ -184,22 +219,51 @@ impl Passthrough {
         (parent, name): (u64, &CStr),
         directory: &Inode,
         file: OwnedFd,
-        status: &Status,
+        mut status: Status,
         slot: Slot,
     ) -> io::Result<Entry> {
-        let inode = Arc::new(Inode::new(file, status, slot));
-        Ok(entry(&self.table.give(parent, name.to_bytes(), inode)?, directory, status))
+        let export = directory.export_of(&status, parent == ROOT);
+        let watched = self.watch(export, directory, &file, &status);
+        if matches!(watched, Watched::Marked(_)) {
+            // It may have changed before.
+            status = Status::of(&file, c"")?;
+        }
+        let inode = Arc::new(Inode::new(file, &status, (export, watched), slot));
+        Ok(entry(&self.table.give(parent, name.to_bytes(), inode)?, directory, &status))
     }
+
+    /// Sees to it that it is heard of when others change `file`, found in a directory.
+    fn watch(&self, export: Export, directory: &Inode, file: &OwnedFd, status: &Status) -> Watched {
+        let wanted = export == Export::Rootfs && self.knows_exclusive.load(Ordering::Relaxed);
+        let Some(group) = self.group.as_ref().filter(|_| wanted) else { return Watched::No };
+        if !status.is_directory() {
+            return if directory.is_watched() && status.links() == 1 { Watched::Above } else { Watched::No };
+        }
+        let known = directory.is_watched() && !directory.is_border_to(status);
+        if (known || filesystem::is_local(file)) && group.mark(status.id().directory(), file).is_ok() {
+            Watched::Marked(Arc::clone(group))
+        } else {
+            Watched::No
+        }
+    }
+}
+
+/// What the guest is told of a name that means nothing, and may remember.
+fn nothing(directory: &Inode) -> Entry {
+    let attr = virtiofsd::fuse::Attr::default();
+    let entry_timeout = policy::names(directory);
+    Entry { inode: 0, generation: 0, attr, attr_timeout: std::time::Duration::ZERO, entry_timeout }
 }
 
 /// What the guest is told of an inode that was found in a directory.
 fn entry((number, inode): &Given, directory: &Inode, status: &Status) -> Entry {
     let submount = if directory.is_border_to(status) { virtiofsd::fuse::ATTR_SUBMOUNT } else { 0 };
+    let exclusive = if inode.is_exclusive() { policy::ATTR_EXCLUSIVE } else { 0 };
     Entry {
         inode: *number,
         generation: 0,
-        attr: status.attributes(submount),
-        attr_timeout: policy::attributes(inode),
-        entry_timeout: policy::names(),
+        attr: status.attributes(submount | exclusive),
+        attr_timeout: policy::attributes(inode, status),
+        entry_timeout: policy::names(directory),
     }
 }

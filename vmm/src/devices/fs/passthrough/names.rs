@@ -20,7 +20,8 @@ use virtiofsd::filesystem::{Entry, OpenOptions};
 
 use super::{
     Passthrough,
-    handle::{Handle, OpenFlags},
+    contents::UNASKED,
+    handle::{Handle, OpenFlags, Opened, Use},
     inode::{Inode, Status},
     policy,
     thread::{As, Caller},
@@ -86,13 +87,13 @@ impl Passthrough {
         make: impl FnOnce(&Inode) -> rustix::io::Result<()>,
     ) -> io::Result<Entry> {
         let directory = self.table.inode(parent)?;
-        let slot = self.budget.take()?;
+        let slot = self.slot()?;
         {
             let _as = As::caller(caller, mask)?;
             make(&directory)?;
         }
         let (file, status) = self.look(&directory, name)?;
-        self.admit((parent, name), &directory, file, &status, slot)
+        self.admit((parent, name), &directory, file, status, slot)
     }
 
     /// Makes and opens a file; opens the one that is there, unless `flags` have O_EXCL.
@@ -106,15 +107,17 @@ impl Passthrough {
         umask: u32,
     ) -> io::Result<Created> {
         let directory = self.table.inode(parent)?;
+        let wanted = OpenFlags::new(flags);
+        let wanted = if directory.is_watched() { wanted.to_keep() } else { wanted };
         // Exclusive, or it could be a file that the caller may not open.
-        let exclusive = OpenFlags::new(flags).host() | OFlags::CREATE | OFlags::EXCL;
-        let slots = (self.budget.take()?, self.budget.take()?);
+        let exclusive = wanted.host() | OFlags::CREATE | OFlags::EXCL;
+        let slots = (self.slot()?, self.slot()?);
         let made = {
             let _as = As::caller(caller, self.mask(umask))?;
             self.open_below(&directory, name, exclusive, permissions(mode))
         };
         match made {
-            Ok(file) => self.opened((parent, name), &directory, file.into(), flags, slots),
+            Ok(file) => self.opened_new((parent, name), &directory, file.into(), flags, slots),
             Err(Errno::EXIST) if flags.cast_signed() & libc::O_EXCL == 0 => {
                 drop(slots);
                 let entry = self.lookup(parent, name)?;
@@ -145,17 +148,17 @@ impl Passthrough {
         let directory = self.table.inode(parent)?;
         let exclusive = OFlags::from_bits_retain(flags & libc::O_EXCL.cast_unsigned());
         let unnamed = OpenFlags::new(flags).host() | OFlags::TMPFILE | exclusive;
-        let slots = (self.budget.take()?, self.budget.take()?);
+        let slots = (self.slot()?, self.slot()?);
         let file = {
             let _as = As::caller(caller, self.mask(umask))?;
             self.open_below(&directory, c".", unnamed, permissions(mode))?
         };
         // It belongs to whom the directory belongs to; in the root, to nobody who could be revoked.
-        self.opened((parent, c""), &directory, file.into(), flags, slots)
+        self.opened_new((parent, c""), &directory, file.into(), flags, slots)
     }
 
     /// The guest gets a file that was just made: as an inode and as a handle.
-    fn opened(
+    fn opened_new(
         &self,
         found: (u64, &CStr),
         directory: &Inode,
@@ -166,10 +169,15 @@ impl Passthrough {
         // By the descriptor: the name may be another file's by now.
         let path = openat(&self.proc_self_fd, DecInt::from_fd(&file), Self::NAMED, Mode::empty())?;
         let status = Status::of(&path, c"")?;
-        let entry = self.admit(found, directory, path, &status, slots.0)?;
-        let handle = self
-            .table
-            .inode(entry.inode)
+        let entry = self.admit(found, directory, path, status, slots.0)?;
+        let inode = self.table.inode(entry.inode);
+        if let Ok(inode) = &inode
+            && inode.is_exclusive()
+        {
+            self.keeper.keep(inode, Use::Write, Arc::new(Opened::new(file, slots.1)));
+            return Ok((entry, UNASKED, policy::exclusive()));
+        }
+        let handle = inode
             .map(|inode| Handle::new(inode, file, OpenFlags::new(flags), slots.1))
             .and_then(|handle| self.table.open(entry.inode, handle));
         match handle {

@@ -1,29 +1,54 @@
 //! What the guest may keep without asking, and for how long: the one place that decides it.
 //!
-//! Names and attributes are kept for a second: what is changed on the host's side is seen after this at the latest. The
-//! contents of a file are kept while it is open, and asked for anew when it is opened again or its time of change moved. A file
-//! that the guest has locked is shared with somebody: its attributes are asked for before each read, so that what another
-//! holder of the lock wrote is seen.
+//! | | names, attributes | contents |
+//! |---|---|---|
+//! | a rootfs, of which it is heard when others change it | until then | until then, open or not |
+//! | everything else | a second | while it is open, and while its time of change stays the same |
+//!
+//! A file that the guest has locked is shared with somebody: its attributes are asked for before each read, so that what another
+//! holder of the lock wrote is seen. A file with several names may be changed by one of them that nobody watches.
 
 use std::time::Duration;
 
 use virtiofsd::filesystem::OpenOptions;
 
-use super::inode::Inode;
+use super::inode::{Inode, Status};
 
-const KEPT: Duration = Duration::from_secs(1);
+/// Of what others may change unheard.
+const SHARED: Duration = Duration::from_secs(1);
+/// Of what is watched: for good.
+const WATCHED: Duration = Duration::from_hours(24);
 
-/// How long a name means the inode that it was found to mean.
-pub(super) fn names() -> Duration {
-    KEPT
+/// Private to our guest kernel (`guest-kernel-config/patches/fuse-exclusive.patch`): nobody else uses the inode. It is opened for
+/// reading, locked and closed without a message then.
+pub(super) const ATTR_EXCLUSIVE: u32 = 1 << 30;
+/// As well: the handle takes no RELEASE.
+const OPEN_EXCLUSIVE: u32 = 1 << 30;
+
+/// How long a name in this directory means what it was found to mean, which may be nothing.
+pub(super) fn names(directory: &Inode) -> Duration {
+    if directory.is_watched() { WATCHED } else { SHARED }
 }
 
 /// How long the attributes of a file hold.
-pub(super) fn attributes(inode: &Inode) -> Duration {
-    if inode.locked().is_some() { Duration::ZERO } else { KEPT }
+pub(super) fn attributes(inode: &Inode, status: &Status) -> Duration {
+    if inode.locked().is_some() {
+        Duration::ZERO
+    } else if inode.is_watched() && (inode.is_directory() || status.links() <= 1) {
+        WATCHED
+    } else {
+        SHARED
+    }
 }
 
 /// What the guest does with the contents of a file that it has opened.
 pub(super) fn contents() -> OpenOptions {
     OpenOptions::empty()
+}
+
+/// As `contents`, of a file that nobody else uses.
+pub(super) fn exclusive() -> OpenOptions {
+    let kept = OpenOptions::KEEP_CACHE | OpenOptions::NOFLUSH | OpenOptions::CACHE_DIR;
+    // SAFETY: all bits are values of the type; the library hands on those that it has no name for.
+    kept | unsafe { OpenOptions::from_bits_unchecked(OPEN_EXCLUSIVE) }
 }

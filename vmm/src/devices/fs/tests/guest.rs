@@ -268,7 +268,7 @@ impl Guest {
         let root = directory.path().join("share");
         let locks = Arc::<Locks>::default();
         let waiters = Waiters::spawn(&locks).unwrap();
-        let files = Passthrough::new(root, proc_self_fd(), budget, locks);
+        let files = Passthrough::new(root, proc_self_fd(), budget, locks, None);
         let strip = Strip::new(strip_setuid, Arc::clone(&metrics));
         let filter = Filter::new(Arc::new(files), read_only, strip, Arc::clone(&metrics));
         // The test's own thread serves.

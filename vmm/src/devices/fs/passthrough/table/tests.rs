@@ -1,7 +1,11 @@
 use std::{fs::File, path::Path};
 
 use super::{
-    super::{super::budget::Budget, handle::OpenFlags, inode::Status},
+    super::{
+        super::budget::Budget,
+        handle::OpenFlags,
+        inode::{Export, Status, Watched},
+    },
     *,
 };
 
@@ -12,7 +16,7 @@ fn slot() -> super::super::Slot {
 fn inode(path: &Path) -> Arc<Inode> {
     let file = File::open(path).unwrap();
     let status = Status::of(&file, c"").unwrap();
-    Arc::new(Inode::new(file.into(), &status, slot()))
+    Arc::new(Inode::new(file.into(), &status, (Export::Share, Watched::No), slot()))
 }
 
 /// Two exports with a directory each, which has a file that is open: the numbers of the six, and of the handles.

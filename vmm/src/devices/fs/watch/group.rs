@@ -1,0 +1,136 @@
+//! fanotify(7), as far as a VMM without privileges may use it: marks of directories, and who changed something.
+
+use std::{
+    collections::{HashMap, hash_map},
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// What others may do to what a marked directory has in it: names, contents, attributes. Who writes to mapped memory is heard of when
+/// the file is closed.
+const CHANGES: u64 = libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_MOVED_FROM
+    | libc::FAN_MOVED_TO
+    | libc::FAN_MODIFY
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_ATTRIB
+    | libc::FAN_EVENT_ON_CHILD
+    | libc::FAN_ONDIR;
+
+/// struct fanotify_event_metadata: its length, and where the fields are that matter here.
+const METADATA: usize = 24;
+const MASK_AT: usize = 8;
+const PID_AT: usize = 20;
+
+/// Device and inode number.
+pub(in super::super) type Directory = (u64, u64);
+
+/// The marks of a file server.
+#[derive(Debug)]
+pub(in super::super) struct Group {
+    events: File,
+    process: i32,
+    /// How often each directory is marked, for the kernel does not count. The lock is held while a mark comes or goes.
+    marks: Mutex<HashMap<Directory, usize>>,
+}
+
+impl Group {
+    /// # Errors
+    /// EINVAL before Linux 5.13, which takes none without CAP_SYS_ADMIN; ENOSYS for a kernel without fanotify; EMFILE beyond
+    /// `user.max_fanotify_groups`.
+    pub(super) fn new() -> io::Result<Self> {
+        let flags = libc::FAN_CLOEXEC | libc::FAN_NONBLOCK | libc::FAN_CLASS_NOTIF | libc::FAN_REPORT_FID;
+        // SAFETY: no pointer is passed.
+        let fd = unsafe { libc::fanotify_init(flags, libc::O_RDONLY as libc::c_uint) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for us and nobody else has it.
+        let events = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Self { events, process: rustix::process::getpid().as_raw_pid(), marks: Mutex::default() })
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<Directory, usize>> {
+        // Every change is one number.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on changes in a directory are heard of. `file` is a descriptor of it, which may be O_PATH.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP, ENODEV, EXDEV for a filesystem whose events cannot name files; ENOSPC beyond `user.max_fanotify_marks`.
+    pub(in super::super) fn mark(&self, directory: Directory, file: impl AsFd) -> io::Result<()> {
+        match self.marks().entry(directory) {
+            hash_map::Entry::Occupied(mut marked) => *marked.get_mut() += 1,
+            hash_map::Entry::Vacant(unmarked) => {
+                self.change(libc::FAN_MARK_ADD, file.as_fd())?;
+                unmarked.insert(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one `mark` back.
+    pub(in super::super) fn unmark(&self, directory: Directory, file: impl AsFd) {
+        if let hash_map::Entry::Occupied(mut marked) = self.marks().entry(directory) {
+            *marked.get_mut() -= 1;
+            if *marked.get() == 0 {
+                marked.remove();
+                // ENOENT: the directory was removed, and took its mark along.
+                let _ = self.change(libc::FAN_MARK_REMOVE, file.as_fd());
+            }
+        }
+    }
+
+    fn change(&self, change: libc::c_uint, directory: BorrowedFd<'_>) -> io::Result<()> {
+        let (group, flags) = (self.events.as_raw_fd(), change | libc::FAN_MARK_ONLYDIR);
+        // It takes no O_PATH descriptor by itself.
+        // SAFETY: the path is a constant, and both descriptors are open as long as they are borrowed.
+        let changed =
+            unsafe { libc::fanotify_mark(group, flags, CHANGES, directory.as_raw_fd(), c".".as_ptr()) };
+        if changed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Takes all events that wait. Whether one of them is a change that another process made.
+    pub(super) fn others_changed(&self) -> bool {
+        let mut buffer = [0; 4096];
+        let mut others = false;
+        loop {
+            match (&self.events).read(&mut buffer) {
+                Ok(0) | Err(_) => return others,
+                Ok(length) => others |= self.by_others(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+    }
+
+    /// Events are whole. What is no such thing counts as a change, as do events that were too many.
+    fn by_others(&self, mut events: &[u8]) -> bool {
+        while let Some((length, mask, process)) = metadata(events) {
+            if mask & libc::FAN_Q_OVERFLOW != 0 || process != self.process {
+                return true;
+            }
+            match events.get(length..) {
+                Some(rest) if length >= METADATA => events = rest,
+                _ => return true,
+            }
+        }
+        !events.is_empty()
+    }
+}
+
+impl AsFd for Group {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+}
+
+/// Length, mask and process of the first event. The kernel names no process but this one to who has no privileges.
+fn metadata(events: &[u8]) -> Option<(usize, u64, i32)> {
+    let length = u32::from_ne_bytes(*events.first_chunk()?);
+    let mask = u64::from_ne_bytes(*events.get(MASK_AT..)?.first_chunk()?);
+    let process = i32::from_ne_bytes(*events.get(PID_AT..)?.first_chunk()?);
+    Some((length as usize, mask, process))
+}

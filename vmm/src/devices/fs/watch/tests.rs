@@ -1,0 +1,87 @@
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path, process::Command};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::*;
+
+/// Another process changes something.
+fn other(script: &str, directory: &Path) {
+    let done = Command::new("sh").args(["-c", script]).current_dir(directory).status().unwrap();
+    assert!(done.success());
+}
+
+fn path_only(path: &Path) -> std::os::fd::OwnedFd {
+    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+}
+
+fn number(path: &Path) -> (u64, u64) {
+    let status = fs::metadata(path).unwrap();
+    (status.dev(), status.ino())
+}
+
+#[test]
+fn what_another_process_changes_is_heard_of_and_what_this_one_does_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    fs::write(at.join("file"), "").unwrap();
+    let group = Group::new().unwrap();
+    group.mark(number(at), path_only(at)).unwrap();
+    assert!(!group.others_changed());
+    fs::write(at.join("new"), "ours").unwrap();
+    fs::rename(at.join("new"), at.join("newer")).unwrap();
+    assert!(!group.others_changed(), "our own");
+    for script in [
+        "echo text >>file",
+        ": >created",
+        "mkdir made",
+        "mv created moved",
+        "ln -s x link",
+        "chmod 600 file",
+        "touch -d 2001-01-01 file",
+        "rm moved",
+        "rmdir made",
+        "mv file elsewhere && mv elsewhere file",
+    ] {
+        other(script, at);
+        assert!(group.others_changed(), "{script}");
+        assert!(!group.others_changed(), "{script}, once more");
+    }
+    other("cat file >/dev/null; ls >/dev/null; stat file >/dev/null", at);
+    assert!(!group.others_changed(), "nothing has changed");
+}
+
+#[test]
+fn a_directory_is_marked_until_the_last_of_its_marks_is_taken_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let group = Group::new().unwrap();
+    let file = path_only(at);
+    group.mark(number(at), &file).unwrap();
+    group.mark(number(at), &file).unwrap();
+    group.unmark(number(at), &file);
+    other(": >first", at);
+    assert!(group.others_changed());
+    group.unmark(number(at), &file);
+    other(": >second", at);
+    assert!(!group.others_changed());
+    // One too many says nothing.
+    group.unmark(number(at), &file);
+}
+
+#[test]
+fn the_guest_is_told_by_a_change_of_config_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let group = Arc::new(Group::new().unwrap());
+    group.mark(number(directory.path()), path_only(directory.path())).unwrap();
+    let watcher = Watcher::spawn(Arc::clone(&group)).unwrap();
+    let interrupt = Arc::new(Interrupt::new().unwrap());
+    watcher.tell(Some(Arc::clone(&interrupt)));
+    other(": >file", directory.path());
+    let mut fds = [PollFd::from_borrowed_fd(borrow(interrupt.irqfd()), PollFlags::IN)];
+    let deadline = Timespec { tv_sec: 30, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&deadline)).unwrap(), 1, "no interrupt came");
+    assert!(interrupt.state().config);
+    watcher.tell(None);
+    drop(watcher);
+    assert_eq!(Arc::strong_count(&interrupt), 1);
+}
