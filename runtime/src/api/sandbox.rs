@@ -5,8 +5,8 @@ use std::{fs::File, io, sync::Arc};
 use async_trait::async_trait;
 use bulkhead_protocol::sandbox::{
     AttachProxyRequest, BeginCreateRequest, CommitCreateResponse, CreationRequest as CreationRequestId,
-    Empty, Process, ProcessesRequest, ProcessesResponse, Sandbox, WaitOomRequest, WaitOomResponse,
-    WaitProcessRequest, WaitProcessResponse,
+    Empty, MachineCountersResponse, Process, ProcessesRequest, ProcessesResponse, Sandbox, WaitOomRequest,
+    WaitOomResponse, WaitProcessRequest, WaitProcessResponse,
 };
 use ttrpc::asynchronous::TtrpcContext;
 
@@ -111,5 +111,10 @@ impl Sandbox for SandboxService {
             .await
             .map_err(ApiError::from)?;
         Ok(WaitOomResponse { kills, ..Default::default() })
+    }
+
+    async fn machine_counters(&self, _: &TtrpcContext, _: Empty) -> Answer<MachineCountersResponse> {
+        let counters = self.containers.machine_counters().await.map_err(ApiError::from)?;
+        Ok(MachineCountersResponse { counters: counters.into_iter().collect(), ..Default::default() })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bulkhead_protocol::{
     limits,
-    sandbox::{WaitOomRequest, WaitProcessRequest},
+    sandbox::{Empty, WaitOomRequest, WaitProcessRequest},
 };
 use containerd_shim_protos::{
     api::StatsRequest,
@@ -72,7 +72,9 @@ async fn print_stats(server: &Server, id: &str) -> Result<(), Error> {
     let answer = server.task.stats(bounded(), &request).await.map_err(|e| refused(e.into()))?;
     let metrics = metrics_from_any(&answer.stats)
         .map_err(|e| Error::io("read the container's statistics", std::io::Error::other(e)))?;
-    line(&json!({"type": "stats", "id": id, "data": data(&metrics)}))
+    let counted = server.sandbox.machine_counters(bounded(), &Empty::default()).await;
+    let machine = counted.map_err(|e| refused(e.into()))?.counters;
+    line(&json!({"type": "stats", "id": id, "data": data(&metrics), "machine": machine}))
 }
 
 fn line(event: &Value) -> Result<(), Error> {

@@ -256,6 +256,11 @@ impl Containers {
         Ok(self.sandbox.agent().await?.wait_oom(key, seen).await?)
     }
 
+    /// What the VMM counts, by name.
+    pub(crate) async fn machine_counters(&self) -> Result<Vec<(String, u64)>, ContainerError> {
+        Ok(self.sandbox.machine_counters().await?)
+    }
+
     /// Removes what has ended, or was created and never ran; its exit when it has one.
     pub(crate) async fn delete(self: Arc<Self>, key: Key) -> Result<Option<Exit>, ContainerError> {
         self.table().check_deletable(&key)?;

@@ -173,6 +173,11 @@ impl Sandbox {
         self.parts.cgroup.as_ref()
     }
 
+    /// What the VMM counts, by name.
+    pub(crate) async fn machine_counters(&self) -> Result<Vec<(String, u64)>, ResizeError> {
+        self.parts.machine.counters().await
+    }
+
     /// Whether the machine was made for this container: sized by its limits, in its host cgroup.
     pub(crate) fn is_made_for(&self, container: &ContainerId) -> bool {
         self.parts.host_container.as_ref() == Some(container)

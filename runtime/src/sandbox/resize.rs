@@ -212,11 +212,16 @@ impl Machine {
         let _ = self.ask(before.memory_mib).await;
     }
 
+    /// What the VMM counts, by name.
+    pub(crate) async fn counters(&self) -> Result<Vec<(String, u64)>, ResizeError> {
+        match self.call("read the machine's counters", Request::Metrics).await? {
+            Reply::Metrics(metrics) => Ok(metrics),
+            Reply::Booted | Reply::Done => Ok(Vec::new()),
+        }
+    }
+
     async fn progress(&self) -> Result<Progress, ResizeError> {
-        let metrics = match self.call("read the machine's counters", Request::Metrics).await? {
-            Reply::Metrics(metrics) => metrics,
-            Reply::Booted | Reply::Done => Vec::new(),
-        };
+        let metrics = self.counters().await?;
         let value =
             |wanted: &str| metrics.iter().find(|(name, _)| name == wanted).map_or(0, |(_, value)| *value);
         Ok(Progress { plugged_mib: value(PLUGGED) / MIB, refused: value(REFUSED) })

@@ -35,7 +35,7 @@ pub(super) type FileMemory = GuestMemoryMmap<BitmapMmapRegion>;
 /// More than any honest batch (Linux sends what fits into one page), and what one message may hold up the store for.
 const MAX_BATCH: u32 = 64 << 10;
 
-/// Private to our guest kernel (`guest-kernel-config/patches/fuse-exclusive.patch`): bit 62 of INIT's flags.
+/// Private to our guest kernel (`guest-kernel-config/patches/virtiofs-trust.patch`): bit 62 of INIT's flags.
 const KNOWS_EXCLUSIVE: u32 = 1 << 30;
 
 /// The library's server and, for what it does not do, the file system behind it.

@@ -19,7 +19,7 @@ const SHARED: Duration = Duration::from_secs(1);
 /// Of what is watched: for good.
 const WATCHED: Duration = Duration::from_hours(24);
 
-/// Private to our guest kernel (`guest-kernel-config/patches/fuse-exclusive.patch`): nobody else uses the inode. It is opened for
+/// Private to our guest kernel (`guest-kernel-config/patches/virtiofs-trust.patch`): nobody else uses the inode. It is opened for
 /// reading, locked and closed without a message then.
 pub(super) const ATTR_EXCLUSIVE: u32 = 1 << 30;
 /// As well: the handle takes no RELEASE.
