@@ -16,6 +16,7 @@ mod locks;
 mod message;
 mod metrics;
 mod passthrough;
+mod patience;
 mod pool;
 mod slow;
 mod strip;

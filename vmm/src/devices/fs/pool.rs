@@ -17,6 +17,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -29,6 +30,7 @@ use super::{
     filter::Filter,
     locks::Answer,
     message::{self, FileServer},
+    patience::Patience,
     slow::{Slow, is_slow},
 };
 use crate::{
@@ -139,6 +141,7 @@ type Chain = DescriptorChain<Memory<BitmapMmapRegion>>;
 struct Lane {
     queue: Mutex<ActiveQueue>,
     kick: EventFd,
+    patience: Patience,
 }
 
 /// What the workers share.
@@ -151,6 +154,8 @@ struct Shared {
     /// With the number of the lane that each came from.
     slow: Slow<(usize, Chain)>,
     idle: AtomicUsize,
+    /// A worker looks for the next request instead of sleeping.
+    lingering: AtomicBool,
     stopping: AtomicBool,
     stop: EventFd,
 }
@@ -175,7 +180,10 @@ impl Pool {
         let lanes = activation
             .queues
             .into_iter()
-            .map(|queue| Ok(Lane { kick: queue.kick().try_clone()?, queue: Mutex::new(queue) }))
+            .map(|queue| {
+                let (kick, patience) = (queue.kick().try_clone()?, Patience::default());
+                Ok(Lane { kick, queue: Mutex::new(queue), patience })
+            })
             .collect::<io::Result<Vec<_>>>()
             .map_err(events)?;
         let shared = Arc::new(Shared {
@@ -185,6 +193,7 @@ impl Pool {
             server,
             slow: Slow::new(SLOW, most),
             idle: AtomicUsize::new(0),
+            lingering: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(events)?,
         });
@@ -247,6 +256,7 @@ impl Shift {
                 // EAGAIN: another worker was faster.
                 let _ = lane.kick.read();
                 shared.serve_all(number, lane);
+                shared.linger(number, lane);
             }
         }
     }
@@ -275,6 +285,36 @@ impl Shared {
                 Err(_) => return self.interrupt.fail(),
             }
         }
+    }
+
+    /// Looks for the next request before the worker sleeps: a guest that has its answer mostly asks again soon, and a kick and a
+    /// wake-up cost more than the answer. One worker does that; all others hear of kicks that come meanwhile.
+    fn linger(self: &Arc<Self>, number: usize, lane: &Lane) {
+        if self.lingering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        while let Some(patience) = lane.patience.of_a_look() {
+            let started = Instant::now();
+            let memory = &*self.memory;
+            // A broken ring is found by whoever takes from it.
+            let _ = lock(lane).silence_kicks(memory);
+            let found = loop {
+                if !lock(lane).is_empty(memory) {
+                    break true;
+                }
+                if started.elapsed() > patience || self.stopping.load(Ordering::Acquire) {
+                    break false;
+                }
+                (0..32).for_each(|_| std::hint::spin_loop());
+            };
+            lane.patience.learn(started.elapsed(), found);
+            // It asks for kicks again, and sees what came before they were on.
+            self.serve_all(number, lane);
+            if !found {
+                break;
+            }
+        }
+        self.lingering.store(false, Ordering::Release);
     }
 
     /// Serves one request, or puts it off if it is slow; false if there was none.

@@ -273,6 +273,28 @@ impl ActiveQueue {
         let index = self.index;
         self.queue.disable_notification(memory).map_err(|source| QueueError::Ring { index, source })
     }
+
+    /// Asks for no kick until `enable_kicks`: whoever calls it looks at the queue meanwhile. A kick may come nevertheless.
+    pub fn silence_kicks<M: GuestMemory>(&mut self, memory: &M) -> Result<(), QueueError> {
+        if !self.queue.event_idx_enabled() {
+            return self.disable_kicks(memory);
+        }
+        // avail_event (virtio 1.3, 2.7.8): the driver kicks when its index passes that one, which is behind it already.
+        let event = GuestAddress(self.queue.used_ring() + 4 + 8 * u64::from(self.size()));
+        let passed = self.queue.next_avail().wrapping_sub(1);
+        let source = virtio_queue::Error::GuestMemory;
+        let index = self.index;
+        memory
+            .write_obj(passed.to_le(), event)
+            .map_err(|error| QueueError::Ring { index, source: source(error) })
+    }
+
+    /// Whether the driver has made nothing available that was not taken.
+    pub fn is_empty<M: GuestMemory>(&self, memory: &M) -> bool {
+        // A ring that cannot be read is for `pop` to report.
+        let available = self.queue.avail_idx(memory, Ordering::Acquire).map(|index| index.0);
+        available.is_ok_and(|index| index == self.queue.next_avail())
+    }
 }
 
 #[cfg(test)]

@@ -239,6 +239,7 @@ pub(super) struct Guest {
     pub(super) filter: Filter,
     pub(super) metrics: Arc<FsMetrics>,
     directory: tempfile::TempDir,
+    group: Option<Arc<watch::Group>>,
     /// Requests that have waited, and how they ended.
     told: (Sender<Told>, Receiver<Told>),
     _waiters: Waiters,
@@ -260,7 +261,21 @@ impl Guest {
         Self::with(false, strip_setuid, 1000)
     }
 
+    /// One that is to hear of what others change.
+    pub(super) fn watching(budget: u64) -> Self {
+        Self::made(false, false, budget, watch::group())
+    }
+
+    /// Whether somebody else has changed what it keeps, since the last call.
+    pub(super) fn others_changed(&self) -> bool {
+        self.group.as_ref().unwrap().others_changed()
+    }
+
     fn with(read_only: bool, strip_setuid: bool, budget: u64) -> Self {
+        Self::made(read_only, strip_setuid, budget, None)
+    }
+
+    fn made(read_only: bool, strip_setuid: bool, budget: u64, group: Option<Arc<watch::Group>>) -> Self {
         let memory = Memory::anonymous(4 << 20).unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("share")).unwrap();
@@ -268,7 +283,7 @@ impl Guest {
         let root = directory.path().join("share");
         let locks = Arc::<Locks>::default();
         let waiters = Waiters::spawn(&locks).unwrap();
-        let files = Passthrough::new(root, proc_self_fd(), budget, locks, None);
+        let files = Passthrough::new(root, proc_self_fd(), budget, locks, group.clone());
         let strip = Strip::new(strip_setuid, Arc::clone(&metrics));
         let filter = Filter::new(Arc::new(files), read_only, strip, Arc::clone(&metrics));
         // The test's own thread serves.
@@ -280,7 +295,7 @@ impl Guest {
         let files = memory.view().unwrap();
         let (told, _waiters) = (channel(), waiters);
         let mut guest =
-            Self { memory, files, driver, queue, server, filter, metrics, directory, told, _waiters };
+            Self { memory, files, driver, queue, server, filter, metrics, directory, group, told, _waiters };
         assert_eq!(guest.raw(&init(), 4096).unwrap().errno, 0);
         guest
     }

@@ -95,7 +95,7 @@ impl Group {
     }
 
     /// Takes all events that wait. Whether one of them is a change that another process made.
-    pub(super) fn others_changed(&self) -> bool {
+    pub(in super::super) fn others_changed(&self) -> bool {
         let mut buffer = [0; 4096];
         let mut others = false;
         loop {
