@@ -38,6 +38,7 @@ mod podman;
 mod privileges;
 mod process;
 mod resources;
+mod rootfs;
 mod run;
 mod sandbox;
 mod schema;

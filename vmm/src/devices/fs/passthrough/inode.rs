@@ -9,7 +9,11 @@ use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
 use virtiofsd::fuse::Attr;
 
 use super::{
-    super::{budget::Slot, locks::FileLocks, watch::Group},
+    super::{
+        budget::Slot,
+        locks::FileLocks,
+        watch::{Group, Place},
+    },
     handle::Kept,
 };
 
@@ -23,9 +27,8 @@ pub(super) struct Id {
 }
 
 impl Id {
-    /// As marks are told apart.
-    pub(super) fn directory(&self) -> (u64, u64) {
-        (self.device, self.number)
+    pub(super) fn place(&self) -> Place {
+        Place { directory: (self.device, self.number), mount: self.mount }
     }
 }
 
@@ -109,6 +112,8 @@ pub(super) enum Watched {
     Above,
     /// By its own mark, which ends with it.
     Marked(Arc<Group>),
+    /// Not at all, but that the guest has it is known.
+    Met(Arc<Group>),
 }
 
 #[derive(Debug)]
@@ -159,7 +164,7 @@ impl Inode {
 
     /// Whether it is heard of when somebody else changes it, or what it has in it.
     pub(super) fn is_watched(&self) -> bool {
-        !matches!(self.watched, Watched::No)
+        matches!(self.watched, Watched::Above | Watched::Marked(_))
     }
 
     pub(super) fn kept(&self) -> &Kept {
@@ -197,8 +202,8 @@ impl Inode {
 
 impl Drop for Inode {
     fn drop(&mut self) {
-        if let Watched::Marked(group) = &self.watched {
-            group.unmark(self.id.directory(), &self.file);
+        if let Watched::Marked(group) | Watched::Met(group) = &self.watched {
+            group.leave(self.id.place(), &self.file);
         }
     }
 }

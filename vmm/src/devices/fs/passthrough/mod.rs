@@ -234,16 +234,17 @@ impl Passthrough {
 
     /// Sees to it that it is heard of when others change `file`, found in a directory.
     fn watch(&self, export: Export, directory: &Inode, file: &OwnedFd, status: &Status) -> Watched {
-        let wanted = export == Export::Rootfs && self.knows_exclusive.load(Ordering::Relaxed);
+        let wanted = self.knows_exclusive.load(Ordering::Relaxed);
         let Some(group) = self.group.as_ref().filter(|_| wanted) else { return Watched::No };
         if !status.is_directory() {
             return if directory.is_watched() && status.links() == 1 { Watched::Above } else { Watched::No };
         }
         let known = directory.is_watched() && !directory.is_border_to(status);
-        if (known || filesystem::is_local(file)) && group.mark(status.id().directory(), file).is_ok() {
-            Watched::Marked(Arc::clone(group))
-        } else {
-            Watched::No
+        let mark = export == Export::Rootfs && (known || filesystem::is_local(file));
+        match group.meet(status.id().place(), mark, file) {
+            Ok(()) if mark => Watched::Marked(Arc::clone(group)),
+            Ok(()) => Watched::Met(Arc::clone(group)),
+            Err(_) => Watched::No,
         }
     }
 }

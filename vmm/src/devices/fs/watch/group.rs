@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io::{self, Read as _},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// What others may do to what a marked directory has in it: names, contents, attributes. Who writes to mapped memory is heard of when
@@ -25,16 +28,31 @@ const METADATA: usize = 24;
 const MASK_AT: usize = 8;
 const PID_AT: usize = 20;
 
-/// Device and inode number.
-pub(in super::super) type Directory = (u64, u64);
+/// A directory, and by which mount the guest has it.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Place {
+    /// Device and inode number.
+    pub(in super::super) directory: (u64, u64),
+    pub(in super::super) mount: u64,
+}
 
-/// The marks of a file server.
+/// The directories that a guest has.
 #[derive(Debug)]
 pub(in super::super) struct Group {
     events: File,
     process: i32,
-    /// How often each directory is marked, for the kernel does not count. The lock is held while a mark comes or goes.
-    marks: Mutex<HashMap<Directory, usize>>,
+    /// The lock is held while a mark comes or goes.
+    known: Mutex<HashMap<(u64, u64), Known>>,
+    /// A directory is there by two mounts: what the guest changes by one of them it does not know by the other.
+    crossed: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Known {
+    mount: u64,
+    /// Inodes of the guest.
+    count: usize,
+    marked: bool,
 }
 
 impl Group {
@@ -50,35 +68,41 @@ impl Group {
         }
         // SAFETY: the kernel has just made this descriptor for us and nobody else has it.
         let events = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Self { events, process: rustix::process::getpid().as_raw_pid(), marks: Mutex::default() })
+        let process = rustix::process::getpid().as_raw_pid();
+        Ok(Self { events, process, known: Mutex::default(), crossed: AtomicBool::new(false) })
     }
 
-    fn marks(&self) -> MutexGuard<'_, HashMap<Directory, usize>> {
-        // Every change is one number.
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, HashMap<(u64, u64), Known>> {
+        // Every change is one value.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on changes in a directory are heard of. `file` is a descriptor of it, which may be O_PATH.
+    /// The guest has a directory. With `mark`, changes in it are heard of from now on. `file` is a descriptor of it, which may be
+    /// O_PATH.
     ///
     /// # Errors
     /// EOPNOTSUPP, ENODEV, EXDEV for a filesystem whose events cannot name files; ENOSPC beyond `user.max_fanotify_marks`.
-    pub(in super::super) fn mark(&self, directory: Directory, file: impl AsFd) -> io::Result<()> {
-        match self.marks().entry(directory) {
-            hash_map::Entry::Occupied(mut marked) => *marked.get_mut() += 1,
-            hash_map::Entry::Vacant(unmarked) => {
-                self.change(libc::FAN_MARK_ADD, file.as_fd())?;
-                unmarked.insert(1);
-            }
+    pub(in super::super) fn meet(&self, place: Place, mark: bool, file: impl AsFd) -> io::Result<()> {
+        let Place { directory, mount } = place;
+        let mut known = self.known();
+        let marked = known.get(&directory).is_some_and(|known| known.marked);
+        if mark && !marked {
+            self.change(libc::FAN_MARK_ADD, file.as_fd())?;
+        }
+        let known = known.entry(directory).or_insert(Known { mount, count: 0, marked: false });
+        known.count += 1;
+        known.marked |= mark;
+        if known.mount != mount {
+            self.crossed.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Takes one `mark` back.
-    pub(in super::super) fn unmark(&self, directory: Directory, file: impl AsFd) {
-        if let hash_map::Entry::Occupied(mut marked) = self.marks().entry(directory) {
-            *marked.get_mut() -= 1;
-            if *marked.get() == 0 {
-                marked.remove();
+    /// Takes one `meet` back.
+    pub(in super::super) fn leave(&self, place: Place, file: impl AsFd) {
+        if let hash_map::Entry::Occupied(mut known) = self.known().entry(place.directory) {
+            known.get_mut().count -= 1;
+            if known.get().count == 0 && known.remove().marked {
                 // ENOENT: the directory was removed, and took its mark along.
                 let _ = self.change(libc::FAN_MARK_REMOVE, file.as_fd());
             }
@@ -94,7 +118,8 @@ impl Group {
         if changed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Takes all events that wait. Whether one of them is a change that another process made.
+    /// Takes all events that wait. Whether one of them is a change that the guest may not know of: by another process, or by itself
+    /// where it has a directory twice.
     pub(in super::super) fn others_changed(&self) -> bool {
         let mut buffer = [0; 4096];
         let mut others = false;
@@ -109,7 +134,8 @@ impl Group {
     /// Events are whole. What is no such thing counts as a change, as do events that were too many.
     fn by_others(&self, mut events: &[u8]) -> bool {
         while let Some((length, mask, process)) = metadata(events) {
-            if mask & libc::FAN_Q_OVERFLOW != 0 || process != self.process {
+            let own = process == self.process && !self.crossed.load(Ordering::Relaxed);
+            if mask & libc::FAN_Q_OVERFLOW != 0 || !own {
                 return true;
             }
             match events.get(length..) {

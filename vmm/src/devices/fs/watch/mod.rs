@@ -16,7 +16,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-pub(super) use self::group::Group;
+pub(super) use self::group::{Group, Place};
 use crate::{
     confine::{self, ConfineError},
     devices::interrupt::Interrupt,

@@ -14,9 +14,9 @@ fn path_only(path: &Path) -> std::os::fd::OwnedFd {
     openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
 }
 
-fn number(path: &Path) -> (u64, u64) {
+fn place(path: &Path, mount: u64) -> Place {
     let status = fs::metadata(path).unwrap();
-    (status.dev(), status.ino())
+    Place { directory: (status.dev(), status.ino()), mount }
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn what_another_process_changes_is_heard_of_and_what_this_one_does_is_not() {
     let at = directory.path();
     fs::write(at.join("file"), "").unwrap();
     let group = Group::new().unwrap();
-    group.mark(number(at), path_only(at)).unwrap();
+    group.meet(place(at, 1), true, path_only(at)).unwrap();
     assert!(!group.others_changed());
     fs::write(at.join("new"), "ours").unwrap();
     fs::rename(at.join("new"), at.join("newer")).unwrap();
@@ -56,23 +56,37 @@ fn a_directory_is_marked_until_the_last_of_its_marks_is_taken_back() {
     let at = directory.path();
     let group = Group::new().unwrap();
     let file = path_only(at);
-    group.mark(number(at), &file).unwrap();
-    group.mark(number(at), &file).unwrap();
-    group.unmark(number(at), &file);
+    group.meet(place(at, 1), true, &file).unwrap();
+    group.meet(place(at, 1), true, &file).unwrap();
+    group.leave(place(at, 1), &file);
     other(": >first", at);
     assert!(group.others_changed());
-    group.unmark(number(at), &file);
+    group.leave(place(at, 1), &file);
     other(": >second", at);
     assert!(!group.others_changed());
     // One too many says nothing.
-    group.unmark(number(at), &file);
+    group.leave(place(at, 1), &file);
+}
+
+#[test]
+fn what_the_guest_has_twice_it_may_change_behind_its_own_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let (group, file) = (Group::new().unwrap(), path_only(at));
+    // A volume first, of which nobody wants to hear.
+    group.meet(place(at, 2), false, &file).unwrap();
+    fs::write(at.join("first"), "").unwrap();
+    assert!(!group.others_changed());
+    group.meet(place(at, 1), true, &file).unwrap();
+    fs::write(at.join("second"), "").unwrap();
+    assert!(group.others_changed());
 }
 
 #[test]
 fn the_guest_is_told_by_a_change_of_config_space() {
     let directory = tempfile::tempdir().unwrap();
     let group = Arc::new(Group::new().unwrap());
-    group.mark(number(directory.path()), path_only(directory.path())).unwrap();
+    group.meet(place(directory.path(), 1), true, path_only(directory.path())).unwrap();
     let watcher = Watcher::spawn(Arc::clone(&group)).unwrap();
     let interrupt = Arc::new(Interrupt::new().unwrap());
     watcher.tell(Some(Arc::clone(&interrupt)));
