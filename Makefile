@@ -39,7 +39,7 @@ BIN := $(CARGO_TARGET_DIR)/release
 READY := --check build
 demo: READY := build demo
 test: READY := build test
-bench: READY := build bench
+bench: READY := build bench demo
 calls: READY := build test
 lab: READY := build lab
 # The demo runs no engine.
@@ -113,11 +113,13 @@ test: stage lab-assets ## checks, unit tests, end-to-end tests; ends with one li
 	@tests/run-all.sh
 
 # The first write to memory of the lab is slow, for the machine below has to find it: what is measured in is written once before.
-bench: stage lab-assets ## measures against runc, crun and a bare QEMU boot; writes target/bench
-	@$(LAB) run --if-needed --timeout 3600 --out target/bench -- sh -c \
+bench: stage userland lab-assets ## measures against runc, crun and a bare QEMU boot; writes target/bench
+	@userland=$$($(BIN)/bulkhead-demo rootfs)
+	$(LAB) run --if-needed --timeout 3600 --out target/bench -- sh -c \
 		'copy=$$(mktemp -d) && trap "rm -rf $$copy" EXIT && cp -r "$$BULKHEAD_STAGE" "$$copy/stage" && \
 		head -c 1500M /dev/zero >"$$copy/fill" && rm "$$copy/fill" && \
-		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE"' </dev/null
+		BULKHEAD_STAGE=$$copy/stage $(BIN)/bulkhead-bench --out "$$BULKHEAD_OUT" --machine "$$BULKHEAD_PLACE" --userland "$$1"' \
+		bench "$$userland" </dev/null
 
 calls: stage lab-assets ## lists what each thread of the VMM calls over the end-to-end tests, for vmm/src/confine/recorded.txt
 	@test=$$(cargo test -p bulkhead-tests --test e2e --no-run 2>&1 | sed -n 's/^ *Executable .*(\(.*\))$$/\1/p')

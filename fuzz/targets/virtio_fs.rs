@@ -62,6 +62,7 @@ const UNIQUE: u64 = 7;
 struct Input {
     read_only: bool,
     strip_setuid: bool,
+    exclusive_rootfs: bool,
     files: u8,
     steps: Vec<Step>,
 }
@@ -360,6 +361,7 @@ fuzz_target!(|input: Input| {
         tag: "share".into(),
         read_only: input.read_only,
         strip_setuid: input.strip_setuid,
+        exclusive_rootfs: input.exclusive_rootfs,
         root: share.to_str().expect("UTF-8").into(),
         proc_self_fd,
         shares: Arc::clone(&shares),

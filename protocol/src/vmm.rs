@@ -107,11 +107,13 @@ pub enum Device {
         ports: Vec<GuestPort>,
     },
     /// virtio-fs over the jail's root directory. `strip_setuid`: what the guest writes loses setuid, setgid (but of
-    /// directories) and file capabilities.
+    /// directories) and file capabilities. `exclusive_rootfs`: what the guest has of a rootfs it may keep until it hears that
+    /// somebody else has changed something there.
     Fs {
         tag: String,
         read_only: bool,
         strip_setuid: bool,
+        exclusive_rootfs: bool,
     },
     Rng,
     /// Memory that the guest does not use goes back to the host; it is never asked to give any.

@@ -51,6 +51,8 @@ pub struct Config {
     /// Whether files that a guest writes lose the setuid bit, the setgid bit (but for directories) and file capabilities, in
     /// the rootfs and on volumes. Default: false.
     pub strip_setuid: bool,
+    /// Whether a rootfs belongs to one container alone, so that the guest may keep what it has of it. Default: true.
+    pub exclusive_rootfs: bool,
     /// Handlers of the host's binfmt_misc by which guests run foreign binaries. Default: none.
     pub binfmt: Vec<String>,
     /// Annotations `org.bulkhead.vm.*` that a bundle may use. Default: none.
@@ -82,6 +84,7 @@ struct RawConfig {
     huge_pages: HugePages,
     #[serde(default)]
     strip_setuid: bool,
+    exclusive_rootfs: Option<bool>,
     #[serde(default)]
     binfmt: Vec<String>,
     #[serde(default)]
@@ -279,6 +282,7 @@ impl RawConfig {
             port_forward: self.port_forward.unwrap_or(true),
             huge_pages: self.huge_pages,
             strip_setuid: self.strip_setuid,
+            exclusive_rootfs: self.exclusive_rootfs.unwrap_or(true),
             binfmt: handlers(self.binfmt).map_err(|reason| refuse("binfmt", reason))?,
             allowed_annotations: annotations(self.allowed_annotations)
                 .map_err(|unknown| refuse("allowed_annotations", unknown))?,

@@ -51,6 +51,8 @@ fn huge_pages_are_always_or_never_and_nothing_else() {
 
 #[test]
 fn setuid_is_stripped_only_when_asked_for() {
+    assert!(check("").unwrap().exclusive_rootfs);
+    assert!(!check("exclusive_rootfs = false").unwrap().exclusive_rootfs);
     assert!(!check("").unwrap().strip_setuid);
     assert!(check("strip_setuid = true").unwrap().strip_setuid);
     assert!(refusal("strip_setuid = 'sudo'").contains("strip_setuid"));

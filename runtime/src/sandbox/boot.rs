@@ -79,6 +79,7 @@ pub(crate) struct Inputs {
     pub(crate) debug_console: bool,
     pub(crate) huge_pages: HugePages,
     pub(crate) strip_setuid: bool,
+    pub(crate) exclusive_rootfs: bool,
     pub(crate) stable_tsc: bool,
 }
 
@@ -166,8 +167,8 @@ fn machine(kvm: OwnedFd, agent: OwnedFd, inputs: Inputs) -> (MachineConfig, Vec<
         // At most `limits::PACKET_FDS`.
         Fd(u8::try_from(fds.len() - 1).unwrap_or(u8::MAX))
     };
-    let strip_setuid = inputs.strip_setuid;
-    let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid };
+    let Inputs { strip_setuid, exclusive_rootfs, .. } = inputs;
+    let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid, exclusive_rootfs };
     let machine = MachineConfig {
         memory_mib: inputs.sizes.memory_mib,
         max_memory_mib: inputs.sizes.max_memory_mib,

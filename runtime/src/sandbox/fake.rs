@@ -107,6 +107,7 @@ pub(crate) fn inputs() -> Inputs {
         debug_console: false,
         huge_pages: HugePages::Always,
         strip_setuid: false,
+        exclusive_rootfs: true,
         stable_tsc: true,
     }
 }

@@ -42,6 +42,8 @@ pub struct SandboxPlan {
     pub huge_pages: HugePages,
     /// Whether what the guest writes loses setuid, setgid and file capabilities.
     pub strip_setuid: bool,
+    /// Whether a rootfs belongs to one container alone.
+    pub exclusive_rootfs: bool,
     /// Handlers of foreign binaries for the guest.
     pub foreign: Vec<Foreign>,
     pub debug: bool,
@@ -72,6 +74,7 @@ impl SandboxPlan {
             port_forward: config.port_forward,
             huge_pages: config.huge_pages,
             strip_setuid: config.strip_setuid,
+            exclusive_rootfs: config.exclusive_rootfs,
             foreign: Vec::new(),
             debug: false,
             command_ns: 0,

@@ -7,6 +7,7 @@
 
 pub mod contest;
 pub mod disk;
+pub mod files;
 pub mod memory;
 pub mod microvm;
 pub mod network;

@@ -13,7 +13,7 @@ use bulkhead_tests::{
     bench::{
         contest::{self, Competitor},
         disk::{self, LoopDevice},
-        memory,
+        files, memory,
         microvm::Microvm,
         network, picture, pods,
         programs::Programs,
@@ -50,6 +50,12 @@ struct Args {
     /// Disks alone.
     #[arg(long)]
     disks: bool,
+    /// Files alone.
+    #[arg(long)]
+    files: bool,
+    /// A Debian userland with Python, for files.
+    #[arg(long)]
+    userland: PathBuf,
     /// What the machine is, for the report's head.
     #[arg(long, default_value = "kvm")]
     machine: String,
@@ -67,7 +73,7 @@ fn main() -> ExitCode {
 
 fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     let host = TestHost::new();
-    if args.network || args.disks || args.pods {
+    if args.network || args.disks || args.pods || args.files {
         let (mut ratios, mut figures) = (Vec::new(), Vec::new());
         if args.network {
             networks(&host, args.rounds, &mut ratios, &mut figures)?;
@@ -77,6 +83,10 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
         }
         if args.disks {
             disks(&host, args.rounds, &mut ratios, &mut figures)?;
+        }
+        if args.files {
+            let programs = Programs::copied(&["runc"], host.dir().join("programs"))?;
+            files(&host, &programs, args, &mut ratios, &mut figures)?;
         }
         for Row { what, unit, samples, .. } in ratios.iter().chain(&figures) {
             println!("{what}: {:.2} {unit} ({:.2} to {:.2})", samples.median(), samples.min(), samples.max());
@@ -111,6 +121,7 @@ fn bench(args: &Args) -> Result<(), Box<dyn Error>> {
     running(&host, &programs, args.rounds, &mut ratios, &mut figures)?;
     networks(&host, args.rounds, &mut ratios, &mut figures)?;
     disks(&host, args.rounds, &mut ratios, &mut figures)?;
+    files(&host, &programs, args, &mut ratios, &mut figures)?;
     podman(args.rounds, &mut ratios)?;
     pods(args.rounds, &mut ratios, &mut figures)?;
     let report =
@@ -354,6 +365,37 @@ fn disks(
         figures.push(Row { what, unit: "MiB/s", samples: rate, goal: None });
     }
     container.delete_force();
+    Ok(())
+}
+
+/// What a program does with the files of its rootfs.
+fn files(
+    host: &TestHost,
+    programs: &Programs,
+    args: &Args,
+    ratios: &mut Vec<Row>,
+    figures: &mut Vec<Row>,
+) -> Result<(), Box<dyn Error>> {
+    let rootfs = files::Rootfs::of(&args.userland, host.dir().join("userland"))?;
+    let bundle = host.bundle().args(files::COMMAND).set("/root/path", serde_json::json!(rootfs.0));
+    let bundle = bundle.set("/root/readonly", serde_json::json!(false));
+    let dir = bundle.write();
+    let (mut own, mut control) = (files::Times::new(), files::Times::new());
+    for _ in 0..args.rounds.min(5) {
+        files::measure(&mut oci(programs, "runc", host, dir), &mut control)?;
+        let mut run = host.bulkhead(["run", "--bundle"]);
+        files::measure(run.arg(dir).arg(host.id("files")), &mut own)?;
+    }
+    for (name, what, goal) in files::ROWS {
+        let (own, control) = (&own[name], &control[name]);
+        ratios.push(Row {
+            what: format!("{what}: microVM / runc"),
+            unit: "×",
+            samples: own.ratio(control),
+            goal,
+        });
+        figures.push(Row { what: what.to_owned(), unit: "s", samples: own.clone(), goal: None });
+    }
     Ok(())
 }
 

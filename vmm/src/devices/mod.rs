@@ -87,12 +87,21 @@ pub fn build(device: Device, fds: &mut Fds, context: &Context) -> Result<Box<dyn
                 .map_err(|error| BuildError::Device { device: "vsock", source: Box::new(error) })?;
             Box::new(vsock)
         }
-        Device::Fs { tag, read_only, strip_setuid } => {
+        Device::Fs { tag, read_only, strip_setuid, exclusive_rootfs } => {
             let failed = |source| BuildError::Device { device: "fs", source };
             let proc_self_fd = context.proc_self_fd.try_clone().map_err(|error| failed(error.into()))?;
             let (shares, files) = (Arc::clone(&context.shares), context.files);
             let root = "/".into();
-            let config = fs::Config { tag, read_only, strip_setuid, root, proc_self_fd, shares, files };
+            let config = fs::Config {
+                tag,
+                read_only,
+                strip_setuid,
+                exclusive_rootfs,
+                root,
+                proc_self_fd,
+                shares,
+                files,
+            };
             Box::new(fs::Fs::new(config).map_err(|error| failed(error.into()))?)
         }
         Device::Net { tap, vhost, mac, mtu } => {

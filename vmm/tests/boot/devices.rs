@@ -173,7 +173,7 @@ fn vsock_keeps_a_flood_back_for_a_slow_reader() {
 
 /// A booted machine with one fs device; the spec holds the share.
 fn share_machine(scenario: &str, read_only: bool) -> (Vmm, Spec) {
-    let device = Device::Fs { tag: "share".into(), read_only, strip_setuid: false };
+    let device = Device::Fs { tag: "share".into(), read_only, strip_setuid: false, exclusive_rootfs: true };
     let machine = Spec { devices: vec![(Slot(2), device)], vcpus: 2, max_vcpus: 2, ..spec(scenario) };
     fs::write(machine.share.path().join("from-host"), "hello").unwrap();
     (boot(&machine).unwrap(), machine)

@@ -124,7 +124,8 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
             (taken.kind, taken.message),
             (FailureKind::Invalid, format!("slot {number} has a device already"))
         );
-        let files = Device::Fs { tag: "late".into(), read_only: true, strip_setuid: false };
+        let files =
+            Device::Fs { tag: "late".into(), read_only: true, strip_setuid: false, exclusive_rootfs: true };
         assert_eq!(vmm.plug(Slot(8), files).unwrap_err().kind, FailureKind::Invalid, "it needs threads");
         assert!(vmm.hear(&format!("bound {round}")).contains("virtio"));
         vmm.hear(&format!("random {round}"));
@@ -139,7 +140,12 @@ fn a_slot_is_plugged_and_unplugged_again_and_again() {
 
 fn the_share_is_served_and_the_jail_is_closed() {
     let mut machine = spec("share");
-    let fs = |tag: &str, read_only| Device::Fs { tag: tag.into(), read_only, strip_setuid: false };
+    let fs = |tag: &str, read_only| Device::Fs {
+        tag: tag.into(),
+        read_only,
+        strip_setuid: false,
+        exclusive_rootfs: true,
+    };
     machine.devices = vec![(Slot(1), fs("share", false)), (Slot(2), fs("fixed", true))];
     let share = machine.share.path().to_owned();
     fs::write(share.join("from-host"), "a word from the host").unwrap();
@@ -161,7 +167,8 @@ fn a_call_that_a_thread_never_makes_ends_the_vm_by_its_name() {
         [("vcpu0", "vcpu0"), ("devices", "devices"), ("fs1", "fs1"), ("bulkhead-vmm", "control")]
     {
         let mut machine = spec("idle");
-        let files = Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false };
+        let files =
+            Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false, exclusive_rootfs: true };
         machine.devices = vec![(Slot(1), files)];
         let mut vmm = boot(&machine).unwrap();
         vmm.hear("idle");
@@ -177,7 +184,8 @@ fn a_call_that_a_thread_never_makes_ends_the_vm_by_its_name() {
 
 fn a_mount_that_the_host_makes_in_the_share_later_is_served() {
     let mut machine = spec("late-mount");
-    let files = Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false };
+    let files =
+        Device::Fs { tag: "share".into(), read_only: false, strip_setuid: false, exclusive_rootfs: true };
     machine.devices = vec![(Slot(1), files)];
     let share = machine.share.path().to_owned();
     let _on_itself = Mounted::bind(&share, &share);

@@ -175,6 +175,7 @@ impl Assembled {
             debug_console: plan.debug,
             huge_pages: plan.huge_pages,
             strip_setuid: plan.strip_setuid,
+            exclusive_rootfs: plan.exclusive_rootfs,
             stable_tsc: clock_source::is_tsc(&clock_source::current(Path::new("/"))),
         };
         let limits = plan.limits.clone();

@@ -65,7 +65,9 @@ async fn a_kernel_that_cannot_be_loaded_is_told_though_the_agents_stream_ends_fi
 fn the_share_strips_setuid_only_when_told_to() {
     for strip_setuid in [false, true] {
         let (machine, _fds) = machine(null(), null(), Inputs { strip_setuid, ..inputs() });
-        let share = Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid };
+        let exclusive_rootfs = true;
+        let share =
+            Device::Fs { tag: SHARE_TAG.to_owned(), read_only: false, strip_setuid, exclusive_rootfs };
         assert!(machine.devices.contains(&(FS, share)));
     }
 }

@@ -16,6 +16,7 @@ fn config() -> Config {
         port_forward: true,
         huge_pages: HugePages::Always,
         strip_setuid: false,
+        exclusive_rootfs: true,
         binfmt: vec![],
         allowed_annotations: vec!["org.bulkhead.vm.memory-mib".into(), "org.bulkhead.vm.vcpus".into()],
         allowed_vmms: vec![],

@@ -71,6 +71,9 @@ pub struct Config {
     /// Take from what the guest writes all that makes a program privileged for whoever runs it: the setuid bit, the setgid bit of
     /// all but directories, and file capabilities.
     pub strip_setuid: bool,
+    /// A rootfs, which is what is mounted in a directory of the share's, belongs to one container alone. What the guest has of it
+    /// it keeps until it is told that somebody else has changed something.
+    pub exclusive_rootfs: bool,
     /// The directory that is served: "/" in the jail.
     pub root: String,
     /// /proc/self/fd of this process.
@@ -131,7 +134,7 @@ impl Fs {
         let metrics = Arc::new(FsMetrics::default());
         let locks = Arc::<Locks>::default();
         let files = config.files.min(descriptors());
-        let group = watch::group();
+        let group = config.exclusive_rootfs.then(watch::group).flatten();
         let watcher = group.clone().map(Watcher::spawn).transpose()?;
         let (root, proc_self_fd) = (config.root.into(), config.proc_self_fd);
         let files = Passthrough::new(root, proc_self_fd, files, Arc::clone(&locks), group);

@@ -16,7 +16,7 @@ use super::{
     entries::Entries,
     errno,
     handle::{Handle, OpenFlags, Opened, Use},
-    inode::Inode,
+    inode::{Inode, Status},
     policy,
 };
 
@@ -47,8 +47,10 @@ impl Passthrough {
         }
         let slot = self.slot()?;
         let file = self.reopen(&inode, flags.host())?;
+        // A directory's contents are asked for each time.
+        let same = !inode.is_directory() && inode.opens(&Status::of(&file, c"")?);
         let handle = self.table.open(number, Handle::new(inode, file, flags, slot))?;
-        Ok((handle, policy::contents()))
+        Ok((handle, policy::contents(same)))
     }
 
     /// The guest asks all the same when it wants to write: whether it may is the host's to say.

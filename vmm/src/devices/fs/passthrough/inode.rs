@@ -2,7 +2,8 @@
 
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{AtFlags, Statx, StatxFlags, statx};
@@ -24,6 +25,24 @@ pub(super) struct Id {
     device: u64,
     number: u64,
     mount: u64,
+}
+
+/// What a change of a file's contents changes too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version {
+    size: u64,
+    modified: (i64, u32),
+    changed: (i64, u32),
+}
+
+impl Version {
+    /// Unless the last change is so young that another one might have the same time: kernels count time by ticks of up to 10 ms.
+    fn settled(self) -> Option<Self> {
+        const TICKS: Duration = Duration::from_millis(20);
+        let (seconds, nanoseconds) = self.changed;
+        let changed = UNIX_EPOCH.checked_add(Duration::new(u64::try_from(seconds).ok()?, nanoseconds))?;
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICKS).then_some(self)
+    }
 }
 
 impl Id {
@@ -62,6 +81,15 @@ impl Status {
 
     pub(super) fn is_directory(&self) -> bool {
         self.mode() & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    fn version(&self) -> Version {
+        let Self(status) = self;
+        Version {
+            size: status.stx_size,
+            modified: (status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec),
+            changed: (status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec),
+        }
     }
 
     pub(super) fn links(&self) -> u32 {
@@ -127,6 +155,8 @@ pub(super) struct Inode {
     /// Made by the first lock.
     locks: OnceLock<Arc<FileLocks>>,
     kept: Kept,
+    /// What the contents were that the guest may have kept.
+    version: Mutex<Option<Version>>,
     _slot: Slot,
 }
 
@@ -139,8 +169,8 @@ impl Inode {
         slot: Slot,
     ) -> Self {
         let kind = status.mode() & libc::S_IFMT;
-        let (locks, kept) = (OnceLock::new(), Kept::default());
-        Self { file, id: status.id(), kind, export, watched, locks, kept, _slot: slot }
+        let (locks, kept, version) = (OnceLock::new(), Kept::default(), Mutex::default());
+        Self { file, id: status.id(), kind, export, watched, locks, kept, version, _slot: slot }
     }
 
     pub(super) fn id(&self) -> Id {
@@ -165,6 +195,15 @@ impl Inode {
     /// Whether it is heard of when somebody else changes it, or what it has in it.
     pub(super) fn is_watched(&self) -> bool {
         matches!(self.watched, Watched::Above | Watched::Marked(_))
+    }
+
+    /// The guest opens the file, which looks like this now. Whether the contents are those of the last time.
+    pub(super) fn opens(&self, status: &Status) -> bool {
+        let version = status.version();
+        // One value; a thread that panicked has set it or not.
+        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *known, version.settled());
+        before == Some(version)
     }
 
     pub(super) fn kept(&self) -> &Kept {

@@ -181,7 +181,7 @@ impl Passthrough {
             .map(|inode| Handle::new(inode, file, OpenFlags::new(flags), slots.1))
             .and_then(|handle| self.table.open(entry.inode, handle));
         match handle {
-            Ok(handle) => Ok((entry, handle, policy::contents())),
+            Ok(handle) => Ok((entry, handle, policy::contents(false))),
             Err(error) => {
                 self.forget(entry.inode, 1);
                 Err(error)

@@ -3,7 +3,7 @@
 //! | | names, attributes | contents |
 //! |---|---|---|
 //! | a rootfs, of which it is heard when others change it | until then | until then, open or not |
-//! | everything else | a second | while it is open, and while its time of change stays the same |
+//! | everything else | a second | while its time of change stays the same, which is looked at when it is opened |
 //!
 //! A file that the guest has locked is shared with somebody: its attributes are asked for before each read, so that what another
 //! holder of the lock wrote is seen. A file with several names may be changed by one of them that nobody watches.
@@ -41,9 +41,9 @@ pub(super) fn attributes(inode: &Inode, status: &Status) -> Duration {
     }
 }
 
-/// What the guest does with the contents of a file that it has opened.
-pub(super) fn contents() -> OpenOptions {
-    OpenOptions::empty()
+/// What the guest does with the contents of a file that it has opened, and has kept some of from the last time.
+pub(super) fn contents(same: bool) -> OpenOptions {
+    if same { OpenOptions::KEEP_CACHE } else { OpenOptions::empty() }
 }
 
 /// As `contents`, of a file that nobody else uses.

@@ -206,3 +206,41 @@ fn a_change_by_another_process_is_heard_of_wherever_the_guest_has_been() {
         assert!(guest.others_changed(), "{script}");
     }
 }
+
+/// FOPEN_KEEP_CACHE.
+const KEEP: u32 = 1 << 1;
+
+#[test]
+fn contents_of_a_volume_are_kept_over_openings_while_nobody_changes_them() {
+    let Shares { mut guest, .. } = shares(1000, true);
+    let path = guest.share().join("@1/file");
+    let volume = guest.lookup("@1");
+    let file = entry(&mut guest, volume, "file").node();
+    let kept = |guest: &mut Guest| {
+        let opened = guest.open(file, libc::O_RDONLY);
+        assert_ne!(opened.handle(), 0);
+        u32::from_le_bytes(opened.body[8..12].try_into().unwrap()) & KEEP != 0
+    };
+    until_settled(&path);
+    assert!(!kept(&mut guest), "the first time");
+    assert!(kept(&mut guest));
+    fs::write(&path, "TEXT").unwrap();
+    assert!(!kept(&mut guest), "of the same size");
+    assert!(!kept(&mut guest), "so young that another change might have the same time");
+    until_settled(&path);
+    assert!(!kept(&mut guest));
+    assert!(kept(&mut guest));
+}
+
+/// Until a change of now has another time than the last one.
+fn until_settled(path: &std::path::Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    let changed = || {
+        let status = fs::metadata(path).unwrap();
+        std::time::Duration::new(status.ctime().cast_unsigned(), status.ctime_nsec() as u32)
+    };
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    while now() < changed() + std::time::Duration::from_millis(25) {
+        std::thread::yield_now();
+    }
+}

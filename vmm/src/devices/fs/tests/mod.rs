@@ -352,7 +352,16 @@ fn device(root: &std::path::Path, tag: &str) -> Result<Fs, FsError> {
     let root = root.to_str().unwrap().into();
     let (proc_self_fd, shares) = (proc_self_fd(), Arc::default());
     let (read_only, strip_setuid) = (false, false);
-    Fs::new(Config { tag: tag.into(), read_only, strip_setuid, root, proc_self_fd, shares, files: 1000 })
+    Fs::new(Config {
+        tag: tag.into(),
+        read_only,
+        strip_setuid,
+        exclusive_rootfs: true,
+        root,
+        proc_self_fd,
+        shares,
+        files: 1000,
+    })
 }
 
 #[test]

@@ -186,8 +186,16 @@ fn the_configuration_of_the_device_decides() {
         let (root, proc_self_fd) = (directory.path().to_str().unwrap().into(), proc_self_fd());
         let (tag, shares) = ("share".into(), Arc::<Shares>::default());
         let given = Arc::clone(&shares);
-        let config =
-            Config { tag, read_only: false, strip_setuid, root, proc_self_fd, shares: given, files: 1000 };
+        let config = Config {
+            tag,
+            read_only: false,
+            strip_setuid,
+            exclusive_rootfs: false,
+            root,
+            proc_self_fd,
+            shares: given,
+            files: 1000,
+        };
         let _device = Fs::new(config).unwrap();
         let filter = shares.0.lock().unwrap()[0].clone();
         filter.prepare_thread().unwrap();
