@@ -45,7 +45,9 @@ impl fmt::Display for CommandLine {
         // After the level, which holds only for consoles that come later on the line. Ends when hvc0 is there.
         f.write_str(" earlyprintk=ttyS0")?;
         if self.vcpus < self.max_vcpus {
-            write!(f, " maxcpus={}", self.vcpus)?;
+            // Else a kernel that starts with one CPU takes the lock prefixes out of its code, and puts them back when the second
+            // comes. Each of the places is a write to the kernel's code, with a switch of page tables.
+            write!(f, " maxcpus={} noreplace-smp", self.vcpus)?;
         }
         if self.grows {
             // What is plugged goes where it can be taken away again, as long as the kernel has enough of its own.

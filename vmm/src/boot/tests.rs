@@ -82,11 +82,13 @@ fn the_command_line_announces_every_slot_and_fits() {
     assert_eq!(line.matches("virtio_mmio.device=4K@0x").count(), limits::SLOTS);
     assert!(line.len() < cmdline::MAX, "{} bytes", line.len());
     assert!(line.contains(" virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6"));
-    assert!(line.contains(" maxcpus=10 ") && line.contains(" loglevel=8 ") && !line.contains("quiet"));
+    assert!(line.contains(" maxcpus=10 noreplace-smp "));
+    assert!(line.contains(" loglevel=8 ") && !line.contains("quiet"));
     assert!(line.contains(" memory_hotplug.online_policy=auto-movable "));
     let plain =
         CommandLine { vcpus: 2, max_vcpus: 2, grows: false, debug: false, stable_tsc: true }.to_string();
-    assert!(!plain.contains("maxcpus") && !plain.contains("memory_hotplug"));
+    assert!(!plain.contains("maxcpus") && !plain.contains("noreplace-smp"));
+    assert!(!plain.contains("memory_hotplug"));
 }
 
 #[test]
