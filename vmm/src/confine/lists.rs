@@ -152,6 +152,10 @@ const F_OFD_GETLK: u32 = libc::F_OFD_GETLK as u32;
 const F_OFD_SETLK: u32 = libc::F_OFD_SETLK as u32;
 const F_OFD_SETLKW: u32 = libc::F_OFD_SETLKW as u32;
 
+/// fanotify_mark(2): a mark is taken away.
+const UNMARK: Rule = only(libc::SYS_fanotify_mark, &[has(1, libc::FAN_MARK_REMOVE)])
+    .unseen("the last one who has a directory that was taken from the guest");
+
 const ALLOCATOR: &str = "the allocator, which decides by what it has at hand";
 const RUNTIME: &str = "the language's runtime and the C library, on their rarer paths";
 const CLOCK: &str = "where the clock source has no vDSO";
@@ -205,6 +209,7 @@ const CONTROL: &[Rule] = &[
     any(libc::SYS_epoll_ctl).unseen("a disk that is unplugged before its driver has let go of it"),
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
     any(libc::SYS_getpid),
+    UNMARK,
     only(libc::SYS_tgkill, &[is(2, STOP_SIGNAL)]),
     only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
 ];
@@ -241,6 +246,7 @@ const VCPU: &[Rule] = &[
     any(libc::SYS_eventfd2),
     any(libc::SYS_epoll_create1),
     any(libc::SYS_epoll_ctl),
+    UNMARK,
     only(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC as u32)]),
     only(libc::SYS_tgkill, &[is(2, WAKE_SIGNAL)]).unseen(WAKE),
 ];
@@ -297,6 +303,7 @@ const FILES: &[Rule] = &[
 
 const LOCKS: &[Rule] = &[
     any(libc::SYS_flock),
+    UNMARK,
     only(libc::SYS_fcntl, &[is(1, F_OFD_SETLKW)]),
     only(libc::SYS_fcntl, &[is(1, F_OFD_SETLK)]),
 ];
