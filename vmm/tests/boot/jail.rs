@@ -49,7 +49,7 @@ fn assert_threads(process: &Path) {
     assert_eq!(waiting.len(), 2 * 16, "who wait for locks: {waiting:?}");
     let files = ["fs0", "fs0", "fs1", "fs1", "fs2", "fs2"];
     let disks = ["disk0", "disk1", "disk2", "disk3"];
-    let expected = [&["bulkhead-vmm", "devices"][..], &disks, &files, &["vcpu0"]].concat();
+    let expected = [&["bulkhead-vmm", "devices"][..], &disks, &files, &["vcpu0", "watch", "watch"]].concat();
     assert_eq!(others, expected);
 }
 
