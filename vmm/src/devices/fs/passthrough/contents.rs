@@ -15,8 +15,9 @@ use super::{
     Passthrough,
     entries::Entries,
     errno,
-    handle::{Handle, OpenFlags, Opened, Use},
+    handle::{Handle, OpenFlags},
     inode::{Inode, Status},
+    opened::{Opened, Use},
     policy,
 };
 

@@ -7,7 +7,7 @@ use virtiofsd::{
     read_dir::ReadDir,
 };
 
-use super::handle::Opened;
+use super::opened::Opened;
 
 /// The place behind the last entry: a guest that knows it does not ask for what is there. ext4 has the same.
 const END: u64 = i64::MAX as u64;

@@ -1,18 +1,18 @@
 //! A file or directory that the guest has opened, and how.
-//!
-//!   number ─▶ `Handle` ─▶ `Opened`: the descriptor         0, of an inode that nobody else uses ─▶ `Kept` ─▶ `Opened`
 
 use std::{
-    collections::VecDeque,
     fs::File,
-    io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::Arc,
 };
 
 use rustix::fs::OFlags;
 
-use super::{super::budget::Slot, inode::Inode};
+use super::{
+    super::budget::Slot,
+    inode::Inode,
+    opened::{Opened, Use},
+};
 
 /// What of open(2)'s flags reaches the host.
 ///
@@ -63,36 +63,6 @@ impl OpenFlags {
     }
 }
 
-/// An open descriptor of the guest's.
-#[derive(Debug)]
-pub(super) struct Opened {
-    file: Arc<File>,
-    /// Held while the position is moved and used, which is that of a directory alone.
-    position: Mutex<()>,
-    _slot: Slot,
-}
-
-impl Opened {
-    pub(super) fn new(file: File, slot: Slot) -> Self {
-        Self { file: Arc::new(file), position: Mutex::default(), _slot: slot }
-    }
-
-    pub(super) fn file(&self) -> &Arc<File> {
-        &self.file
-    }
-
-    pub(super) fn position(&self) -> MutexGuard<'_, ()> {
-        // Whoever takes it sets the position first.
-        self.position.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsFd for Opened {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Handle {
     inode: Arc<Inode>,
@@ -129,87 +99,5 @@ impl Handle {
 impl AsFd for Handle {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.opened.as_fd()
-    }
-}
-
-/// What an inode is to be open for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    Read,
-    /// Reading too.
-    Write,
-}
-
-/// The descriptor of an inode that the guest opens and closes without a message.
-#[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<Option<(Use, Arc<Opened>)>>);
-
-impl Kept {
-    fn slot(&self) -> MutexGuard<'_, Option<(Use, Arc<Opened>)>> {
-        // Every change is one assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn serves(&self, purpose: Use) -> Option<Arc<Opened>> {
-        match &*self.slot() {
-            Some((kept, opened)) if *kept == purpose || *kept == Use::Write => Some(Arc::clone(opened)),
-            _ => None,
-        }
-    }
-}
-
-/// Those inodes that have such a descriptor: the `MOST` that were opened last.
-#[derive(Debug, Default)]
-pub(super) struct Keeper(Mutex<VecDeque<Weak<Inode>>>);
-
-impl Keeper {
-    /// Descriptors at once. Who reads another file over and over has it opened once more now and then.
-    const MOST: usize = 256;
-
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Weak<Inode>>> {
-        // Every change leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What is kept of an inode, or else what `open` makes.
-    ///
-    /// # Errors
-    /// Those of `open`.
-    pub(super) fn opened(
-        &self,
-        inode: &Arc<Inode>,
-        purpose: Use,
-        open: impl FnOnce() -> io::Result<Opened>,
-    ) -> io::Result<Arc<Opened>> {
-        if let Some(opened) = inode.kept().serves(purpose) {
-            return Ok(opened);
-        }
-        let opened = Arc::new(open()?);
-        self.keep(inode, purpose, Arc::clone(&opened));
-        Ok(opened)
-    }
-
-    pub(super) fn keep(&self, inode: &Arc<Inode>, purpose: Use, opened: Arc<Opened>) {
-        let before = inode.kept().slot().replace((purpose, opened));
-        if before.is_none() {
-            let mut queue = self.queue();
-            queue.push_back(Arc::downgrade(inode));
-            let oldest = if queue.len() > Self::MOST { queue.pop_front() } else { None };
-            drop(queue);
-            close(oldest.iter());
-        }
-    }
-
-    /// Closes all: the guest has no descriptor left for something else.
-    pub(super) fn close_all(&self) {
-        let queue = std::mem::take(&mut *self.queue());
-        close(queue.iter());
-    }
-}
-
-fn close<'a>(inodes: impl Iterator<Item = &'a Weak<Inode>>) {
-    for inode in inodes.filter_map(Weak::upgrade) {
-        let kept = inode.kept().slot().take();
-        drop(kept);
     }
 }

@@ -15,7 +15,7 @@ use super::{
         locks::FileLocks,
         watch::{Group, Place},
     },
-    handle::Kept,
+    opened::Kept,
 };
 
 /// Names a file for as long as somebody holds a descriptor of it. The mount counts: a file system that is mounted twice is

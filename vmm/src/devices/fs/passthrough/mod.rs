@@ -11,8 +11,10 @@ mod entries;
 mod filesystem;
 mod handle;
 mod inode;
+mod keeper;
 mod locking;
 mod names;
+mod opened;
 mod policy;
 mod table;
 mod thread;
@@ -38,8 +40,8 @@ use virtiofsd::filesystem::{Entry, FsOptions};
 
 pub(super) use self::{contents::Place, entries::Entries, names::Created, thread::Caller};
 use self::{
-    handle::Keeper,
     inode::{Export, Inode, Status, Watched},
+    keeper::Keeper,
     table::{Given, ROOT, Revoked, Table},
 };
 use super::{

@@ -21,8 +21,9 @@ use virtiofsd::filesystem::{Entry, OpenOptions};
 use super::{
     Passthrough,
     contents::UNASKED,
-    handle::{Handle, OpenFlags, Opened, Use},
+    handle::{Handle, OpenFlags},
     inode::{Inode, Status},
+    opened::{Opened, Use},
     policy,
     thread::{As, Caller},
 };
