@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -28,6 +28,9 @@ const METADATA: usize = 24;
 const MASK_AT: usize = 8;
 const PID_AT: usize = 20;
 
+/// Marks that one guest may take of those that its user has (`user.max_fanotify_marks`), which others need too.
+const MOST: usize = 16384;
+
 /// A directory, and by which mount the guest has it.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Place {
@@ -43,6 +46,8 @@ pub(in super::super) struct Group {
     process: i32,
     /// The lock is held while a mark comes or goes.
     known: Mutex<HashMap<(u64, u64), Known>>,
+    marks: AtomicUsize,
+    most: usize,
     /// A directory is there by two mounts: what the guest changes by one of them it does not know by the other.
     crossed: AtomicBool,
 }
@@ -69,7 +74,14 @@ impl Group {
         // SAFETY: the kernel has just made this descriptor for us and nobody else has it.
         let events = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let process = rustix::process::getpid().as_raw_pid();
-        Ok(Self { events, process, known: Mutex::default(), crossed: AtomicBool::new(false) })
+        let (known, marks, crossed) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        Ok(Self { events, process, known, marks, most: MOST, crossed })
+    }
+
+    /// One that has so many marks at most.
+    #[cfg(test)]
+    pub(super) fn with(most: usize) -> Self {
+        Self { most, ..Self::new().unwrap() }
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<(u64, u64), Known>> {
@@ -81,13 +93,13 @@ impl Group {
     /// O_PATH.
     ///
     /// # Errors
-    /// EOPNOTSUPP, ENODEV, EXDEV for a filesystem whose events cannot name files; ENOSPC beyond `user.max_fanotify_marks`.
+    /// EOPNOTSUPP, ENODEV, EXDEV for a filesystem whose events cannot name files; ENOSPC beyond `MOST` or `user.max_fanotify_marks`.
     pub(in super::super) fn meet(&self, place: Place, mark: bool, file: impl AsFd) -> io::Result<()> {
         let Place { directory, mount } = place;
         let mut known = self.known();
         let marked = known.get(&directory).is_some_and(|known| known.marked);
         if mark && !marked {
-            self.change(libc::FAN_MARK_ADD, file.as_fd())?;
+            self.mark(file.as_fd())?;
         }
         let known = known.entry(directory).or_insert(Known { mount, count: 0, marked: false });
         known.count += 1;
@@ -105,8 +117,19 @@ impl Group {
             if known.get().count == 0 && known.remove().marked {
                 // ENOENT: the directory was removed, and took its mark along.
                 let _ = self.change(libc::FAN_MARK_REMOVE, file.as_fd());
+                self.marks.fetch_sub(1, Ordering::Relaxed);
             }
         }
+    }
+
+    fn mark(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        // The caller holds the lock, so nobody else adds one.
+        if self.marks.load(Ordering::Relaxed) >= self.most {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.change(libc::FAN_MARK_ADD, directory)?;
+        self.marks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn change(&self, change: libc::c_uint, directory: BorrowedFd<'_>) -> io::Result<()> {

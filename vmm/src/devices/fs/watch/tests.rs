@@ -83,6 +83,20 @@ fn what_the_guest_has_twice_it_may_change_behind_its_own_back() {
 }
 
 #[test]
+fn a_guest_has_no_more_marks_than_its_share() {
+    let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [first, second, third] = directories.each_ref().map(tempfile::TempDir::path);
+    let group = Group::with(2);
+    let meet = |at: &Path| group.meet(place(at, 1), true, path_only(at));
+    meet(first).unwrap();
+    meet(first).unwrap();
+    meet(second).unwrap();
+    assert_eq!(meet(third).unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+    group.leave(place(second, 1), path_only(second));
+    meet(third).unwrap();
+}
+
+#[test]
 fn the_guest_is_told_by_a_change_of_config_space() {
     let directory = tempfile::tempdir().unwrap();
     let group = Arc::new(Group::new().unwrap());
