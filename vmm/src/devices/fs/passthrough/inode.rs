@@ -221,7 +221,7 @@ impl Inode {
 
     /// Whether `child`, found in this directory, is where another file system begins.
     pub(super) fn is_border_to(&self, child: &Status) -> bool {
-        child.mode() & libc::S_IFMT == libc::S_IFDIR && !self.is_on_filesystem_of(child)
+        child.is_directory() && !self.is_on_filesystem_of(child)
     }
 
     fn is_on_filesystem_of(&self, child: &Status) -> bool {

@@ -157,14 +157,21 @@ impl Passthrough {
     // ---- from a name to an inode ----
 
     pub(super) fn lookup(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
+        match self.find(parent, name) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                let directory = self.table.inode(parent)?;
+                if directory.is_watched() { Ok(nothing(&directory)) } else { Err(error) }
+            }
+            found => found,
+        }
+    }
+
+    /// As `lookup`, where there has to be something.
+    fn find(&self, parent: u64, name: &CStr) -> io::Result<Entry> {
         let directory = self.table.inode(parent)?;
         // Most are known, and then this is all. The id is that of the file that the guest has: a file that is held open keeps
         // its number.
-        let status = match Status::of(&*directory, name) {
-            Ok(status) => status,
-            Err(rustix::io::Errno::NOENT) if directory.is_watched() => return Ok(nothing(&directory)),
-            Err(errno) => return Err(errno.into()),
-        };
+        let status = Status::of(&*directory, name)?;
         if let Some(given) = self.table.give_again(parent, name.to_bytes(), &status.id())? {
             return Ok(entry(&given, &directory, &status));
         }

@@ -121,7 +121,7 @@ impl Passthrough {
             Ok(file) => self.opened_new((parent, name), &directory, file.into(), flags, slots),
             Err(Errno::EXIST) if flags.cast_signed() & libc::O_EXCL == 0 => {
                 drop(slots);
-                let entry = self.lookup(parent, name)?;
+                let entry = self.find(parent, name)?;
                 match self.open(entry.inode, flags) {
                     Ok((handle, options)) => Ok((entry, handle, options)),
                     Err(error) => {
@@ -214,7 +214,7 @@ impl Passthrough {
         let (linked, directory): (Arc<Inode>, _) = (self.table.inode(inode)?, self.table.inode(parent)?);
         let number = DecInt::from_fd(&*linked);
         linkat(&self.proc_self_fd, number, &*directory, name, AtFlags::SYMLINK_FOLLOW)?;
-        self.lookup(parent, name)
+        self.find(parent, name)
     }
 
     /// What the host shall take from the mode of a new file. Without ACLs the guest's kernel has done it already.

@@ -54,7 +54,8 @@ struct Shared {
     stop: EventFd,
 }
 
-/// What a host without such a group has: nothing is watched, and the guest asks as for files of others.
+/// `None` where the host gives none to a program without privileges. Then nothing is watched, and the guest asks for a rootfs as for
+/// a volume.
 pub(super) fn group() -> Option<Arc<Group>> {
     Group::new()
         .inspect_err(|error| crate::log::line(&format_args!("nobody watches files for the guest: {error}")))
