@@ -8,6 +8,7 @@
 //! `journal` before it is made, so that the directory alone is enough to remove all of it. This module keeps the names of
 //! such objects and touches none of them: it knows no network and no systemd.
 
+mod flock;
 mod journal;
 mod objects;
 mod process;
@@ -31,8 +32,9 @@ use std::{
 };
 
 use bulkhead_protocol::id::{ContainerId, SandboxId};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
+pub use flock::Flock;
 pub use journal::{Entry, Journal, Role};
 pub use objects::{NamespaceId, Scope};
 pub use process::{Held, Process};
@@ -125,8 +127,7 @@ pub struct StateDir {
 #[derive(Debug)]
 pub struct Locked {
     dir: StateDir,
-    // Closing the descriptor gives the lock back.
-    _lock: File,
+    _lock: Flock,
 }
 
 /// How far a container has come, by its directory alone.
@@ -269,7 +270,7 @@ impl StateDir {
         }
     }
 
-    fn take_lock(&self) -> Result<Option<File>, StateError> {
+    fn take_lock(&self) -> Result<Option<Flock>, StateError> {
         let path = self.join(names::LOCK);
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::NotFound => StateError::Missing { id: self.id.clone() },
@@ -279,17 +280,12 @@ impl StateDir {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = rustix::fs::openat(&self.dir, names::LOCK, flags, Mode::from_raw_mode(0o600))
             .map_err(|errno| failed(errno.into()))?;
-        let lock = File::from(lock);
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(lock)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(e) => Err(StateError::io(format!("lock {}", path.display()), e)),
-        }
+        Flock::take(lock.into()).map_err(|e| StateError::io(format!("lock {}", path.display()), e))
     }
 
     /// The lock counts only if the directory is still the one that the id names: a waiter may get the lock of a
     /// directory that its holder has just removed.
-    fn locked_by(self, lock: File) -> Result<Locked, StateError> {
+    fn locked_by(self, lock: Flock) -> Result<Locked, StateError> {
         if same_directory(&self.path, &self.dir) {
             Ok(Locked { dir: self, _lock: lock })
         } else {

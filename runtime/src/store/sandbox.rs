@@ -18,11 +18,11 @@ use std::{
 };
 
 use bulkhead_protocol::id::{ContainerId, SandboxId};
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Journal, Process, StateError, names, read_json, remove,
+    Flock, Journal, Process, StateError, names, read_json, remove,
     socket::{self, Door},
 };
 
@@ -50,8 +50,7 @@ pub struct SandboxDir {
 #[derive(Debug)]
 pub struct LockedSandbox {
     dir: SandboxDir,
-    // Closing the last descriptor of it gives the lock back.
-    lock: File,
+    lock: Flock,
 }
 
 fn path(root: &Path, id: &SandboxId) -> PathBuf {
@@ -114,15 +113,11 @@ impl SandboxDir {
         };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let lock = match rustix::fs::openat(&self.dir, names::LOCK, flags, Mode::from_raw_mode(0o600)) {
-            Ok(lock) => File::from(lock),
+            Ok(lock) => lock,
             Err(rustix::io::Errno::NOENT) => return Ok(None),
             Err(errno) => return Err(failed(errno)),
         };
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
-            Err(errno) => return Err(failed(errno)),
-        }
+        let Some(lock) = Flock::take(lock.into()).map_err(failed)? else { return Ok(None) };
         // It may be the lock of a directory that its holder has just removed.
         let named = super::same_directory(&self.path, &self.dir);
         Ok(named.then_some(LockedSandbox { dir: self, lock }))
@@ -198,11 +193,12 @@ impl AsFd for LockedSandbox {
 impl LockedSandbox {
     /// In the process that the lock was handed to.
     pub fn received(dir: SandboxDir, lock: OwnedFd) -> Self {
-        Self { dir, lock: lock.into() }
+        Self { dir, lock: Flock::received(lock.into()) }
     }
 
     /// Without the lock: another process has it now.
     pub fn handed_over(self) -> SandboxDir {
+        self.lock.handed_over();
         self.dir
     }
 

@@ -81,7 +81,7 @@ fn the_lock_of_a_directory_that_was_deleted_meanwhile_is_worth_nothing() {
     first.remove().unwrap();
     drop(first);
     let _second = StateDir::claim(root.path(), &id("web")).unwrap();
-    assert!(matches!(waiter.locked_by(late), Err(StateError::Missing { .. })));
+    assert!(matches!(waiter.locked_by(Flock::received(late)), Err(StateError::Missing { .. })));
 }
 
 #[test]

@@ -8,10 +8,12 @@
 use std::{fs, fs::File, path::Path};
 
 use bulkhead_protocol::id::ContainerId;
-use rustix::{fs::FlockOperation, io::Errno};
 
 use super::CgroupError;
-use crate::{store::StateDir, undo};
+use crate::{
+    store::{Flock, StateDir},
+    undo,
+};
 
 /// Whether a container may come into the cgroup at `path`, as far as can be seen without touching anything.
 ///
@@ -37,8 +39,8 @@ pub(super) fn refuse_taken(path: &Path, root: &Path, id: &ContainerId) -> Result
 /// Keeps other creations out of a cgroup until the processes of this one are in it.
 #[derive(Debug)]
 pub struct Claim {
-    /// The directory; its lock goes with it.
-    _lock: File,
+    /// Of the directory.
+    _lock: Flock,
 }
 
 impl Claim {
@@ -46,12 +48,10 @@ impl Claim {
     /// When another creation is at it, or a process is in it.
     pub fn take(path: &Path) -> Result<Self, CgroupError> {
         let failed = |source| CgroupError::Claim { path: path.to_owned(), source };
-        let lock = File::open(path).map_err(failed)?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(CgroupError::Populated { path: path.to_owned() }),
-            Err(errno) => return Err(failed(errno.into())),
-        }
+        let directory = File::open(path).map_err(failed)?;
+        let Some(lock) = Flock::take(directory).map_err(|errno| failed(errno.into()))? else {
+            return Err(CgroupError::Populated { path: path.to_owned() });
+        };
         refuse_populated(path)?;
         Ok(Self { _lock: lock })
     }

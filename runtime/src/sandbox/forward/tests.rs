@@ -64,10 +64,9 @@ async fn a_client_in_the_namespace_reaches_the_guest_or_is_reset() {
     for _ in 0..3 {
         assert_eq!(dialled(&namespace, "[::1]:80").await.unwrap(), b"abcdef");
         let reset = dialled(&namespace, "127.0.0.1:80").await.unwrap_err();
-        assert!(
-            matches!(reset.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe),
-            "{reset}"
-        );
+        // By which call the client learns of it depends on when it comes: by shutdown(2), it is "not connected".
+        let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe, io::ErrorKind::NotConnected];
+        assert!(kinds.contains(&reset.kind()), "{reset}");
     }
     // Every connection gives its place back.
     let all = forward.places.acquire_many(limits::RELAYS as u32).await;

@@ -22,7 +22,7 @@ fn a_lock_that_was_handed_over_outlives_the_one_who_took_it() {
     let lock = claimed.as_fd().try_clone_to_owned().unwrap();
     let open = || SandboxDir::open(root.path(), &id()).unwrap().unwrap();
     let received = LockedSandbox::received(open(), lock);
-    drop(claimed);
+    claimed.handed_over();
     assert!(open().try_lock().unwrap().is_none());
     drop(received);
     open().try_lock().unwrap().unwrap().remove().unwrap();

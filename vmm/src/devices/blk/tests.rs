@@ -451,8 +451,10 @@ fn a_driver_that_breaks_its_ring_is_told_to_reset() {
     // More chains than the ring has entries.
     machine.ring.put(machine.ring.setup.avail + 2, 0x7fff_u16);
     machine.kick();
-    wait_for(machine.interrupt.irqfd());
-    assert!(machine.interrupt.failed());
+    // The interrupt of the first answer may come after the answer has been taken from the ring.
+    while !machine.interrupt.failed() {
+        wait_for(machine.interrupt.irqfd());
+    }
     // And again by a driver that does better.
     machine.blk.reset();
     machine.interrupt.reset();

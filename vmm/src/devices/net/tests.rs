@@ -352,10 +352,10 @@ fn an_available_index_out_of_range_asks_for_reset_and_the_loop_lives_on() {
 #[test]
 fn a_frame_that_the_host_refuses_is_dropped_and_counted() {
     let mut guest = Guest::with(FEATURES, |receive, _| give(receive, 64, 2048));
-    let (other, _) = UnixDatagram::pair().unwrap();
-    drop(std::mem::replace(&mut guest.wire, other));
+    // Not closed: a child that another test starts has a copy of the socket for a moment.
+    guest.wire.shutdown(std::net::Shutdown::Both).unwrap();
     guest.settle();
-    // A datagram socket without its peer has no error to read; a write has.
+    // A datagram socket whose peer takes nothing has no error to read; a write has.
     guest.send([0; HEADER], &body(60));
     assert_eq!(guest.counter("tx_dropped"), 1);
     assert!(guest.link.load(Ordering::Acquire));
