@@ -43,10 +43,14 @@ impl Queue {
         Ok(())
     }
 
+    /// So many threads are free from now on: new ones, before they have come here, or one that has done its work.
+    pub(super) fn free(&self, threads: usize) {
+        self.state().free += threads;
+    }
+
     /// The next request for the calling thread, which is free until there is one. `None`: the thread is to end.
     pub(super) fn next(&self) -> Option<Job> {
         let mut state = self.state();
-        state.free += 1;
         loop {
             if state.closed {
                 return None;

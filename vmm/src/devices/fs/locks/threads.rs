@@ -82,6 +82,7 @@ impl Waiters {
         for _ in 0..THREADS {
             confined.recv().map_err(|_| WaiterError::Ended)??;
         }
+        locks.queue.free(THREADS);
         Ok(waiters)
     }
 }
@@ -90,6 +91,7 @@ fn serve(locks: &Arc<Locks>, thread: Thread) {
     while let Some((file, waiting)) = locks.queue.next() {
         let outcome = wait(&file, &waiting, thread);
         locks.waited(&file, &waiting, outcome);
+        locks.queue.free(1);
     }
 }
 
