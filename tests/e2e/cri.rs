@@ -98,8 +98,9 @@ pub(crate) fn from_its_first_call_to_its_last(cri: &Cri) {
     let mut config = cri.pod_config("first");
     let dns = api::DNSConfig { servers: vec!["192.0.2.53".to_owned()], ..Default::default() };
     config.dns_config = MessageField::some(dns);
-    let sysctls = &mut config.linux.mut_or_insert_default().sysctls;
-    sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "77".to_owned());
+    let linux = config.linux.mut_or_insert_default();
+    linux.sysctls.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "77".to_owned());
+    linux.resources.mut_or_insert_default().memory_limit_in_bytes = 96 << 20;
     let pod = cri.run_pod(config).unwrap();
     assert!(cri.pod_is_ready(&pod));
 
@@ -141,6 +142,11 @@ pub(crate) fn from_its_first_call_to_its_last(cri: &Cri) {
     let limits = ["oom.group", "swap.max", "max"].map(|name| format!("/sys/fs/cgroup/memory.{name}"));
     let limits: Vec<_> = ["cat"].into_iter().chain(limits.iter().map(String::as_str)).collect();
     assert_eq!(cri.seen(&id, &limits), format!("1\n0\n{}\n", 64 << 20));
+    // The microVM was made for the pod, and the container found room in it.
+    let memory = cri.seen(&id, &["cat", "/proc/meminfo"]);
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB")).unwrap();
+    let total: u64 = total.trim().parse().unwrap();
+    assert!((96 << 10..(96 + 64 + 3) << 10).contains(&total), "{total} KiB");
 
     let exec = cri.exec(&id, &["sh", "-c", "echo told; echo asked >&2; exit 5"]).unwrap();
     assert_eq!((&*exec.stdout, &*exec.stderr, exec.exit_code), (&b"told\n"[..], &b"asked\n"[..], 5));

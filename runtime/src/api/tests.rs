@@ -231,6 +231,7 @@ fn plan(args: &[&str]) -> ContainerPlan {
         exports: vec![],
         disks: vec![],
         guest: fake::spec(args),
+        pod: crate::spec::PodLimits::default(),
         terminal: false,
     }
 }

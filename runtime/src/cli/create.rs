@@ -34,7 +34,7 @@ use crate::{
         SandboxPlan,
         binfmt::{self, Foreign},
         cgroup::{self, CgroupError, Place},
-        sizing::{self, Sizes},
+        sizing::{self, Demand, Sizes},
     },
     spec::{self, Bundle, HostPart, NetDevice, NetworkPath, SpecError, Vm},
     store::{Process, Record, Scope, write_atomically},
@@ -160,7 +160,7 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
     bundle.guest.process.plain_line_feeds = terminal.as_ref().is_some_and(Terminal::adds_carriage_returns);
     let joined = join::resolve(&context.root, &mut bundle)?;
     let cgroup = place_for(context, &bundle, id)?;
-    let HostPart { vm, limits, warnings, .. } = &mut bundle.host;
+    let HostPart { vm, limits, pod, warnings, .. } = &mut bundle.host;
     let home = match joined {
         Some(joined) => {
             if *vm != Vm::default() {
@@ -177,7 +177,8 @@ fn check(context: &Context, flags: &Flags, mode: Mode, id: &ContainerId) -> Resu
                 config.vcpus = u8::try_from(cpus).unwrap_or(u8::MAX).clamp(1, config.vcpus);
             }
             warnings.extend(cgroup::limits::check(path, limits)?);
-            let sizes = sizing::sizes(&config, vm, &bundle.guest.resources, limits, warnings)?;
+            let demand = Demand::of_new(&bundle.guest, pod, limits);
+            let sizes = sizing::sizes(&config, vm, demand, warnings)?;
             let artefacts = config.open_artefacts()?;
             let (foreign, missing) = binfmt::find(&config.binfmt);
             warnings.extend(missing);
@@ -263,7 +264,7 @@ fn make(
             plan.foreign = foreign;
             plan.cgroup = cgroup;
             plan.limits = bundle.host.limits.clone();
-            plan.memory = sizing::Demand::of(&bundle.guest.resources, &plan.limits).memory();
+            plan.memory = Demand::of_new(&bundle.guest, &bundle.host.pod, &plan.limits).memory();
             plan.oom_score_adj = bundle.guest.process.oom_score_adj;
             plan.debug = context.log.options().debug;
             plan.command_ns = entered.monotonic_ns;

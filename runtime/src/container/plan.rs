@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bulkhead_protocol::container::{ContainerSpec, ProcessSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{self, Bundle, DiskMount, Export, ExportKind, SpecError};
+use crate::spec::{self, Bundle, DiskMount, Export, ExportKind, PodLimits, SpecError};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +16,8 @@ pub struct ContainerPlan {
     /// Whose filesystems the guest mounts; those without are among its devices.
     pub disks: Vec<DiskMount>,
     pub guest: ContainerSpec,
+    /// By which the machine is sized when the container holds a pod and runs nothing.
+    pub pod: PodLimits,
     pub terminal: bool,
 }
 
@@ -53,6 +55,7 @@ impl ContainerPlan {
             exports: [rootfs].into_iter().chain(bundle.host.exports.iter().cloned()).collect(),
             disks: bundle.host.disks.clone(),
             guest,
+            pod: bundle.host.pod,
             terminal: bundle.host.terminal,
         })
     }

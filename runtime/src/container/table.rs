@@ -85,8 +85,8 @@ struct Container {
     bundle: PathBuf,
     /// In the share.
     rootfs: Option<Export>,
-    /// Its limits, as far as the machine is sized by them; none until it is made.
-    demand: Demand,
+    /// Its limits, as far as the machine is sized by them; `None` until they are known.
+    demand: Option<Demand>,
     init: Process,
     execs: BTreeMap<ExecId, Process>,
 }
@@ -136,32 +136,35 @@ impl Table {
             return Err(TableError::TooMany { what: "containers", max: limits::CONTAINERS });
         }
         let init = Process::new(Status::Creating, stdio, None);
-        self.containers.insert(
-            id.clone(),
-            Container { bundle, rootfs, demand: Demand::default(), init, execs: BTreeMap::new() },
-        );
+        self.containers
+            .insert(id.clone(), Container { bundle, rootfs, demand: None, init, execs: BTreeMap::new() });
         Ok(())
     }
 
-    pub(crate) fn made(&mut self, id: &ContainerId, demand: Demand) -> Result<(), TableError> {
+    pub(crate) fn made(&mut self, id: &ContainerId) -> Result<(), TableError> {
         let container = self.container_mut(id)?;
         container.init.status =
             container.init.status.after(Event::Made).map_err(|_| TableError::NotRunning)?;
-        container.demand = demand;
         Ok(())
+    }
+
+    /// From now on the container's limits count; returns what all containers together need of the machine.
+    pub(crate) fn sized(&mut self, id: &ContainerId, demand: Demand) -> Result<Need, TableError> {
+        self.container_mut(id)?.demand = Some(demand);
+        Ok(self.need(id, Demand::default()))
     }
 
     /// What all containers together need of the machine, were `id` given these limits.
     pub(crate) fn need(&self, id: &ContainerId, update: Demand) -> Need {
-        Need::of(self.containers.iter().map(|(other, container)| {
-            if other == id { container.demand.updated(update) } else { container.demand }
+        Need::of(self.containers.iter().filter_map(|(other, container)| {
+            if other == id { Some(container.demand?.updated(update)) } else { container.demand }
         }))
     }
 
     /// The guest has taken them.
     pub(crate) fn updated(&mut self, id: &ContainerId, update: Demand) {
         if let Ok(container) = self.container_mut(id) {
-            container.demand = container.demand.updated(update);
+            container.demand = container.demand.map(|demand| demand.updated(update));
         }
     }
 

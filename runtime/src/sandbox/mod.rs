@@ -70,7 +70,7 @@ use self::{
     nics::Nics,
     resize::{Held, Machine, ResizeError},
     share::Share,
-    sizing::{Demand, Memory},
+    sizing::{Demand, Memory, Need},
     streams::Streams,
     timeline::Timeline,
     vmm::{Over, Reason, processes::Processes},
@@ -291,17 +291,27 @@ impl Sandbox {
         tuning::of_host(self.parts.machine.max_memory_mib())
     }
 
-    /// For a container that comes to a machine which was not made for it. Must not be dropped half-way.
+    /// For a container that comes to a machine which was not made for it. `need` is that of all containers with this one.
+    /// Must not be dropped half-way.
     ///
     /// # Errors
     /// When the machine cannot be made larger.
-    pub(crate) async fn make_room(&self, agent: &Agent, demand: Demand) -> Result<(), ResizeError> {
+    pub(crate) async fn make_room(
+        &self,
+        agent: &Agent,
+        demand: Demand,
+        need: Need,
+    ) -> Result<(), ResizeError> {
         let mut machine = self.parts.machine.hold().await;
         let size = machine.size();
         if demand.memory() == Memory::Unlimited {
             machine.lift_memory()?;
         }
-        let resized = machine.resize(agent, demand.beside(size.memory_mib, size.vcpus)).await;
+        let more = need.or(demand.beside(size.memory_mib, size.vcpus));
+        let resized = machine.resize(agent, size.or_more(more)).await;
+        if need.memory_mib.is_some() && resized.is_ok() {
+            machine.limit_memory();
+        }
         self.tell_systemd().await;
         resized
     }

@@ -2,6 +2,8 @@
 //!
 //!   vm.hwConfig ─▶ annotations ─▶ limit + overhead, ceil(quota / period), cpus ─▶ configuration     the first given
 //!
+//! A pod's machine is made for the pod's limits, where CRI tells them, and its containers find room in it.
+//!
 //! A machine whose container has no memory limit grows by itself, step by step (`grown`, `pressure`).
 //!
 //! A wish beyond the operator's bounds is refused by its JSON path; a limit beyond them is no wish for a machine of that
@@ -10,7 +12,7 @@
 use std::path::PathBuf;
 
 use bulkhead_protocol::{
-    container::{Limit, Resources},
+    container::{ContainerSpec, Limit, Resources},
     cpu_list::CpuList,
     limits,
 };
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
-    spec::{ANNOTATIONS, Hardware, HostLimits, SpecError, Vm},
+    spec::{ANNOTATIONS, Hardware, HostLimits, PodLimits, SpecError, Vm},
 };
 
 const MIB: u64 = 1 << 20;
@@ -69,15 +71,28 @@ pub struct Demand {
     period: Option<u64>,
     /// CPUs of the host that it may use.
     cpus: Option<u32>,
+    /// Of a pod: those of its containers are parts of it.
+    pod: bool,
 }
 
 impl Demand {
+    /// Of a new container. One that runs nothing holds a pod, and has no limits but the pod's.
+    pub fn of_new(guest: &ContainerSpec, pod: &PodLimits, host: &HostLimits) -> Self {
+        let of_container = Self::of(&guest.resources, host);
+        if !guest.pauses {
+            return of_container;
+        }
+        let PodLimits { memory, cpu_quota: quota, cpu_period: period } = *pod;
+        Self { memory, quota, period, pod: true, ..of_container }
+    }
+
     pub fn of(resources: &Resources, host: &HostLimits) -> Self {
         Self {
             memory: resources.memory_max,
             quota: resources.cpu_quota,
             period: resources.cpu_period,
             cpus: host.cpus.as_ref().map(CpuList::count),
+            pod: false,
         }
     }
 
@@ -99,10 +114,11 @@ impl Demand {
             quota: update.quota.or(self.quota),
             period: update.period.or(self.period),
             cpus: update.cpus.or(self.cpus),
+            pod: self.pod,
         }
     }
 
-    /// What a machine of this size needs in addition, for a container with these limits: memory beside that of the others,
+    /// What a machine of this size needs in addition, where some container has no limit: memory beside that of the others,
     /// CPUs with them.
     pub(crate) fn beside(self, memory_mib: u32, vcpus: u8) -> Need {
         let more = value(self.memory).map_or(0, with_records);
@@ -130,24 +146,31 @@ pub struct Need {
 }
 
 impl Need {
-    /// Of all containers of a sandbox together: a single one without a limit leaves the sandbox without.
-    pub fn of(containers: impl IntoIterator<Item = Demand>) -> Self {
-        let mut memory = Some(0_u64);
-        let mut thousandths = Some(0_u64);
-        let mut containers = containers.into_iter().peekable();
-        if containers.peek().is_none() {
-            return Self::default();
-        }
-        for demand in containers {
-            memory = memory.zip(value(demand.memory)).map(|(sum, limit)| sum.saturating_add(limit));
-            thousandths = thousandths
-                .zip(demand.cpu_thousandths())
-                .map(|(sum, thousandths)| sum.saturating_add(thousandths));
-        }
+    /// Of all containers of a sandbox together, and never less than the pod's own limits: a single container without a limit
+    /// leaves the sandbox without.
+    pub fn of(demands: impl IntoIterator<Item = Demand>) -> Self {
+        let (pod, containers): (Vec<_>, Vec<_>) = demands.into_iter().partition(|demand| demand.pod);
+        let pod = pod.first().copied();
+        let all = |limit: fn(&Demand) -> Option<u64>| {
+            let of_pod = pod.as_ref().and_then(limit);
+            if containers.is_empty() {
+                return of_pod;
+            }
+            let sum =
+                containers.iter().try_fold(0, |sum: u64, demand| Some(sum.saturating_add(limit(demand)?)));
+            sum.map(|sum| sum.max(of_pod.unwrap_or(0)))
+        };
         Self {
-            memory_mib: memory.map(with_overhead),
-            vcpus: thousandths.map(|all| saturated(all.div_ceil(1000)).max(1)),
+            memory_mib: all(|demand| value(demand.memory)).map(with_overhead),
+            vcpus: all(|demand| demand.cpu_thousandths())
+                .map(|thousandths| saturated(thousandths.div_ceil(1000)).max(1)),
         }
+    }
+
+    /// This, and the other where this says nothing.
+    #[must_use]
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { memory_mib: self.memory_mib.or(other.memory_mib), vcpus: self.vcpus.or(other.vcpus) }
     }
 
     /// Only in what an update changes: the rest of the machine may come from a wish of the bundle.
@@ -183,19 +206,19 @@ fn saturated(value: u64) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
-/// The sizes of a new sandbox for its first container.
+/// The sizes of a new sandbox for its first container, or for the pod that it holds.
 ///
 /// # Errors
 /// A wish that the configuration does not allow, by its JSON path.
 pub fn sizes(
     config: &Config,
     vm: &Vm,
-    resources: &Resources,
-    host: &HostLimits,
+    demand: Demand,
     warnings: &mut Vec<String>,
 ) -> Result<Sizes, SpecError> {
     check_annotations(config, vm)?;
-    let need = Need::of([Demand::of(resources, host)]);
+    let need = Need::of([demand]);
+    let [memory_limit, cpu_limit] = if demand.pod { POD_LIMITS } else { LIMITS };
     let (least, most) = (*limits::MEMORY_MIB.start(), config.max_memory_mib);
     let wished = wish(vm, |hardware| hardware.memory_mib, MEMORY_FIELDS);
     let memory_mib = match wished {
@@ -204,16 +227,17 @@ pub fn sizes(
         None => need.memory_mib.map_or(config.memory_mib, |mib| {
             if mib > most {
                 warnings.push(format!(
-                    "linux.resources.memory.limit wants a microVM of {mib} MiB, max_memory_mib allows {most}"
+                    "{memory_limit} wants a microVM of {mib} MiB, max_memory_mib allows {most}"
                 ));
             }
             mib.clamp(least, most)
         }),
     };
     let grows_to_mib = if wished.is_some() { memory_mib } else { config.max_memory_mib };
-    let files = match Demand::of(resources, host).memory() {
-        Memory::Limited => memory_mib,
-        Memory::Unlimited => grows_to_mib,
+    let files = match demand.memory() {
+        // Of a pod a container may still come that has no limit.
+        Memory::Limited if !demand.pod => memory_mib,
+        Memory::Limited | Memory::Unlimited => grows_to_mib,
     };
     let most = u32::from(config.max_vcpus);
     let vcpus = match wish(vm, |hardware| hardware.vcpus, VCPU_FIELDS) {
@@ -221,9 +245,8 @@ pub fn sizes(
         Some((count, field)) => return Err(out_of_bounds(field, "vCPUs", count, 1, most, "max_vcpus")),
         None => need.vcpus.map_or(u32::from(config.vcpus), |count| {
             if count > most {
-                warnings.push(format!(
-                    "linux.resources.cpu wants a microVM of {count} vCPUs, max_vcpus allows {most}"
-                ));
+                warnings
+                    .push(format!("{cpu_limit} wants a microVM of {count} vCPUs, max_vcpus allows {most}"));
             }
             count.min(most)
         }),
@@ -245,6 +268,10 @@ pub(crate) fn grown(now: u32, most: u32, room: u64) -> Option<u32> {
     let step = now.clamp(LEAST_STEP_MIB, STEP_MIB).min(most.saturating_sub(now)).min(saturated(room));
     (step >= LEAST_STEP_MIB || (step > 0 && now + step == most)).then(|| now + step)
 }
+
+/// Where limits come from: of memory, and of CPU time.
+const LIMITS: [&str; 2] = ["linux.resources.memory.limit", "linux.resources.cpu"];
+const POD_LIMITS: [&str; 2] = ["the pod's memory limit", "the pod's CPU limit"];
 
 /// Where a wish comes from: the spec's object, then our annotation.
 const MEMORY_FIELDS: [&str; 2] = ["vm.hwConfig.memory", "annotations[\"org.bulkhead.vm.memory-mib\"]"];

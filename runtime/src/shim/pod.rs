@@ -25,7 +25,7 @@ use protobuf::Message as _;
 use serde_json::{Value, json};
 
 use super::mounts::{MountError, unmount_all};
-use crate::spec::{HOSTNAME, HOSTS, RESOLV_CONF, SHARED_MEMORY};
+use crate::spec::{HOSTNAME, HOSTS, POD_CPU_PERIOD, POD_CPU_QUOTA, POD_MEMORY, RESOLV_CONF, SHARED_MEMORY};
 
 /// The type of the options that describe a pod.
 const CONFIG: &str = "runtime.v1.PodSandboxConfig";
@@ -115,6 +115,14 @@ impl Pod {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
+        if let Some(limits) = config.linux.resources.as_ref() {
+            let limits = [
+                (POD_CPU_PERIOD, limits.cpu_period),
+                (POD_CPU_QUOTA, limits.cpu_quota),
+                (POD_MEMORY, limits.memory_limit_in_bytes),
+            ];
+            annotations.extend(limits.map(|(key, value)| (key.to_owned(), value.to_string())));
+        }
         Ok(Self {
             netns: request.netns_path.clone(),
             hostname,

@@ -19,7 +19,7 @@ use super::{
     Bundle, Hooks, HostPart, Policy, Profile, SpecError, devices, hooks, memory_policy,
     mounts::{self, OwnMaps},
     namespaces::{self, Namespaces},
-    net_devices, personality, pod_files,
+    net_devices, personality, pod_files, pod_limits,
     process::{self, check_absolute, refuse_nul},
     raw, resources, seccomp, sysctl, vm,
 };
@@ -130,6 +130,7 @@ fn split(
         joins: namespaces::joins(&linux.namespaces)?,
         cgroups_path: cgroups_path(linux.cgroups_path.as_deref())?,
         limits,
+        pod: pod_limits::parse(&spec.annotations)?,
         annotations: spec.annotations.clone(),
         terminal: raw_process.terminal,
         hooks,

@@ -20,6 +20,7 @@ mod net_devices;
 mod options;
 mod personality;
 mod pod_files;
+mod pod_limits;
 mod policy;
 mod process;
 mod raw;
@@ -55,6 +56,8 @@ pub(crate) use namespaces::names as namespace_names;
 pub use net_devices::NetDevice;
 pub(crate) use options::names as mount_option_names;
 pub(crate) use pod_files::{HOSTNAME, HOSTS, RESOLV_CONF, SHARED_MEMORY};
+pub use pod_limits::PodLimits;
+pub(crate) use pod_limits::{POD_CPU_PERIOD, POD_CPU_QUOTA, POD_MEMORY};
 pub use policy::{AllowedSockets, AllowedSysctls, Apparmor, Policy};
 pub use seccomp::Profile;
 pub(crate) use seccomp::{
@@ -109,6 +112,8 @@ pub struct HostPart {
     pub cgroups_path: Option<String>,
     /// Of the microVM as a whole.
     pub limits: HostLimits,
+    /// Of the pod, where this is the container of its sandbox.
+    pub pod: PodLimits,
     pub annotations: BTreeMap<String, String>,
     /// `process.terminal`.
     pub terminal: bool,

@@ -121,7 +121,8 @@ impl Containers {
             Some(cgroup) if made_for_it => cgroup.limits.clone(),
             Some(_) | None => HostLimits::default(),
         };
-        let demand = Demand::of(&plan.guest.resources, &limits);
+        let demand = Demand::of_new(&plan.guest, &plan.pod, &limits);
+        let need = self.table().sized(&key.container, demand)?;
         if made_for_it {
             // Side by side: a failure of either ends the sandbox, and with it what the other has done.
             let created = agent.create(key, &guest, stdio.for_agent(), Some(&tuning));
@@ -130,7 +131,7 @@ impl Containers {
             entered?;
         } else {
             self.enter_cgroup(key).await?;
-            self.sandbox.make_room(&agent, demand).await?;
+            self.sandbox.make_room(&agent, demand, need).await?;
             if let Some(score) = plan.guest.process.oom_score_adj {
                 self.sandbox.raise_oom_score(score)?;
             }
@@ -138,7 +139,7 @@ impl Containers {
         }
         self.apply_network(key, &agent, found).await?;
         self.sandbox.watch_volumes(&agent, &key.container, &guest.mounts).await;
-        Ok(self.table().made(&key.container, demand)?)
+        Ok(self.table().made(&key.container)?)
     }
 
     /// Opens its files, as who creates the container sees them.

@@ -18,7 +18,7 @@ fn plan() -> ExecPlan {
 fn created() -> Table {
     let mut table = Table::default();
     table.reserve(&key("").container, "/b".into(), None, Stdio::default()).unwrap();
-    table.made(&key("").container, Demand::default()).unwrap();
+    table.made(&key("").container).unwrap();
     table
 }
 

@@ -41,15 +41,13 @@ fn demand(resources: &Resources) -> Demand {
 /// Memory and vCPUs, and what was warned about.
 fn sized(vm: &Vm, resources: &Resources) -> (u32, u8, Vec<String>) {
     let mut warnings = Vec::new();
-    let sizes = sizes(&config(), vm, resources, &HostLimits::default(), &mut warnings).unwrap();
+    let sizes = sizes(&config(), vm, demand(resources), &mut warnings).unwrap();
     assert_eq!((sizes.max_memory_mib, sizes.max_vcpus), (4096, 4));
     (sizes.memory_mib, sizes.vcpus, warnings)
 }
 
 fn refused(vm: &Vm) -> String {
-    let error =
-        sizes(&config(), vm, &Resources::default(), &HostLimits::default(), &mut Vec::new()).unwrap_err();
-    error.to_string()
+    sizes(&config(), vm, Demand::default(), &mut Vec::new()).unwrap_err().to_string()
 }
 
 fn hardware(memory_mib: Option<u32>, vcpus: Option<u32>) -> Vm {
@@ -90,7 +88,7 @@ fn a_machine_has_a_vcpu_for_each_of_the_hosts_cpus_that_it_may_use_or_as_many_as
         let host =
             HostLimits { cpus: Some(CpuList::try_from(cpus.to_owned()).unwrap()), ..HostLimits::default() };
         let limits = limited(None, quota, None);
-        sizes(&config(), &Vm::default(), &limits, &host, &mut Vec::new()).unwrap().vcpus
+        sizes(&config(), &Vm::default(), Demand::of(&limits, &host), &mut Vec::new()).unwrap().vcpus
     };
     assert_eq!(["6", "4-5", "0-3,3", "0-63"].map(|cpus| vcpus(cpus, None)), [1, 2, 4, 4]);
     assert_eq!(vcpus("4-7", Some(Limit::Value(150_000))), 2);
@@ -140,7 +138,7 @@ fn wishes_beyond_the_bounds_are_refused_by_their_field() {
 #[test]
 fn annotations_that_the_operator_does_not_allow_are_refused() {
     let config = Config { allowed_annotations: vec!["org.bulkhead.vm.vcpus".into()], ..config() };
-    let sized = |vm: &Vm| sizes(&config, vm, &Resources::default(), &HostLimits::default(), &mut Vec::new());
+    let sized = |vm: &Vm| sizes(&config, vm, Demand::default(), &mut Vec::new());
     sized(&annotated(None, Some(2))).unwrap();
     assert_eq!(
         sized(&annotated(Some(300), None)).unwrap_err().to_string(),
@@ -171,7 +169,7 @@ fn a_machine_grows_by_what_the_host_has_left_and_not_for_a_trifle() {
 #[test]
 fn a_machine_whose_size_the_bundle_chose_does_not_grow_by_itself() {
     let grows_to = |vm: &Vm| {
-        let sizes = sizes(&config(), vm, &Resources::default(), &HostLimits::default(), &mut Vec::new());
+        let sizes = sizes(&config(), vm, Demand::default(), &mut Vec::new());
         sizes.unwrap().grows_to_mib
     };
     assert_eq!(grows_to(&Vm::default()), 4096);
@@ -183,7 +181,7 @@ fn a_machine_whose_size_the_bundle_chose_does_not_grow_by_itself() {
 #[test]
 fn the_files_of_a_guest_are_bounded_by_the_memory_that_it_may_have() {
     let files = |resources: &Resources| {
-        sizes(&config(), &Vm::default(), resources, &HostLimits::default(), &mut Vec::new()).unwrap().files
+        sizes(&config(), &Vm::default(), demand(resources), &mut Vec::new()).unwrap().files
     };
     assert_eq!(files(&limited(mib(256), None, None)), 512 * (256 + 64 + 8));
     assert_eq!(files(&Resources::default()), 1 << 20);
@@ -198,6 +196,40 @@ fn containers_of_one_sandbox_are_added_up() {
     assert_eq!(Need::of([demand(&a), demand(&b)]), Need { memory_mib: Some(320 + 64 + 10), vcpus: Some(2) });
     assert_eq!(Need::of([demand(&a), Demand::default()]), Need::default());
     assert_eq!(Need::of([]), Need::default());
+}
+
+/// The container that holds a pod with these limits.
+fn pod(memory: Option<Limit>, cpu_quota: Option<Limit>) -> Demand {
+    let guest = ContainerSpec { pauses: true, ..crate::sandbox::fake::spec(&[]) };
+    Demand::of_new(&guest, &PodLimits { memory, cpu_quota, cpu_period: None }, &HostLimits::default())
+}
+
+#[test]
+fn a_pods_machine_has_room_for_all_its_containers_from_the_start() {
+    let pod = pod(mib(320), Some(Limit::Value(120_000)));
+    let sizes = sizes(&config(), &Vm::default(), pod, &mut Vec::new()).unwrap();
+    assert_eq!((sizes.memory_mib, sizes.vcpus), (320 + 64 + 10, 2));
+    assert_eq!((pod.memory(), sizes.grows_to_mib, sizes.files), (Memory::Limited, 4096, 1 << 20));
+    // Whose limits are parts of the pod's.
+    let web = demand(&limited(mib(220), Some(Limit::Value(100_000)), None));
+    let log = demand(&limited(mib(100), Some(Limit::Value(20_000)), None));
+    let enough = Need { memory_mib: Some(sizes.memory_mib), vcpus: Some(2) };
+    assert_eq!([Need::of([pod]), Need::of([pod, web]), Need::of([pod, web, log])], [enough; 3]);
+    // One that was made larger since, and one without a limit.
+    let larger = demand(&limited(mib(640), Some(Limit::Value(300_000)), None));
+    assert_eq!(Need::of([pod, larger]), Need { memory_mib: Some(640 + 64 + 20), vcpus: Some(3) });
+    assert_eq!(Need::of([pod, web, Demand::default()]), Need::default());
+}
+
+#[test]
+fn a_pod_without_limits_is_sized_by_its_containers_when_they_are_there() {
+    let pod = pod(None, None);
+    let sizes = sizes(&config(), &Vm::default(), pod, &mut Vec::new()).unwrap();
+    assert_eq!((sizes.memory_mib, sizes.vcpus, pod.memory()), (512, 1, Memory::Unlimited));
+    let web = demand(&limited(mib(320), None, None));
+    assert_eq!(Need::of([pod]), Need::default());
+    assert_eq!(Need::of([pod, web]), Need { memory_mib: Some(320 + 64 + 10), vcpus: None });
+    assert_eq!(Need::default().or(web.beside(512, 1)), Need { memory_mib: Some(512 + 330), vcpus: Some(1) });
 }
 
 #[test]

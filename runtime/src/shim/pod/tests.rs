@@ -1,10 +1,14 @@
 use std::{fs, path::Path};
 
-use bulkhead_protocol::pod::{DnsConfig, NamespaceMode, PodSandboxConfig};
+use bulkhead_protocol::{
+    container::Limit,
+    pod::{DnsConfig, NamespaceMode, PodSandboxConfig},
+};
 use containerd_shim_protos::sandbox_api::CreateSandboxRequest;
 use protobuf::{EnumOrUnknown, Message as _, well_known_types::any::Any};
 
 use super::{Pod, cgroups_path, resolv_conf};
+use crate::spec::PodLimits;
 
 fn request(change: impl FnOnce(&mut PodSandboxConfig)) -> CreateSandboxRequest {
     let mut config = PodSandboxConfig { hostname: "web".into(), ..Default::default() };
@@ -26,6 +30,7 @@ fn a_bundle_says_what_cri_said() {
         let linux = config.linux.mut_or_insert_default();
         linux.cgroup_parent = "/kubepods/besteffort/pod1".into();
         linux.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+        linux.resources.mut_or_insert_default().memory_limit_in_bytes = 256 << 20;
         config.metadata.mut_or_insert_default().namespace = "default".into();
     }));
     let config = described.unwrap().config_json("web", Path::new("/dev/shm"));
@@ -40,7 +45,10 @@ fn a_bundle_says_what_cri_said() {
     let bundle = tempfile::tempdir().unwrap();
     fs::create_dir(bundle.path().join("rootfs")).unwrap();
     fs::write(bundle.path().join("config.json"), config.to_string()).unwrap();
-    crate::spec::load(bundle.path(), &"pod".parse().unwrap(), &crate::spec::Policy::default(), None).unwrap();
+    let bundle =
+        crate::spec::load(bundle.path(), &"pod".parse().unwrap(), &crate::spec::Policy::default(), None);
+    let limits = PodLimits { memory: Some(Limit::Value(256 << 20)), ..PodLimits::default() };
+    assert_eq!(bundle.unwrap().host.pod, limits);
 }
 
 #[test]
