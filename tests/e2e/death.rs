@@ -12,7 +12,11 @@ use nix::{
 const SOON: Duration = Duration::from_secs(15);
 
 fn running(host: &TestHost) -> Container<'_> {
-    let container = host.create("victim", &host.bundle().args(["probe", "linger"]));
+    named(host, "victim")
+}
+
+fn named<'h>(host: &'h TestHost, name: &str) -> Container<'h> {
+    let container = host.create(name, &host.bundle().args(["probe", "linger"]));
     container.start();
     container.until_stdout("ready");
     container
@@ -68,18 +72,21 @@ fn a_guest_kernel_that_panics_is_reported_with_its_last_words() {
 }
 
 #[test]
-fn a_guest_that_stands_still_is_ended_by_kill_and_by_delete_force() {
+fn a_vmm_that_was_stopped_ends_at_once_by_kill_and_delete_and_soon_by_itself() {
     let host = TestHost::new();
-    let killed = running(&host);
-    // What a guest that is stuck or hostile looks like from outside: it does not answer.
+    let (alone, killed) = (named(&host, "alone"), named(&host, "killed"));
     let stop =
         |container: &Container<'_>| kill(pid("bulkhead-vmm", &[], &container.id), Signal::SIGSTOP).unwrap();
-    stop(&killed);
+    for container in [&killed, &alone] {
+        stop(container);
+    }
     killed.kill("KILL");
-    assert_eq!(killed.wait(), 137);
-    assert!(killed.stderr().contains("the guest's agent did not answer a kill"), "{}", killed.stderr());
-    killed.until_status("stopped", SOON);
-    killed.delete();
+    for container in [killed, alone] {
+        assert_eq!(container.wait(), 137);
+        assert!(container.stderr().contains("the VMM was stopped by a signal"), "{}", container.stderr());
+        container.until_status("stopped", SOON);
+        container.delete();
+    }
     let deleted = running(&host);
     stop(&deleted);
     deleted.delete_force();

@@ -14,6 +14,8 @@ use crate::{
 const KERNEL_LEAST: (u32, u32) = (5, 12);
 /// KVM, virtio-fs and the jail are tried on this one and later.
 const KERNEL_TRIED: (u32, u32) = (6, 1);
+/// Linux's default for `fs.fanotify.max_user_groups`.
+const FANOTIFY_GROUPS: u64 = 128;
 /// KVM's worker for huge pages became a thread of the VMM (`vhost_task`) in 6.13, and in 6.12's stable releases.
 const KVM_THREAD_IS_CHEAP: (u32, u32) = (6, 12);
 
@@ -155,6 +157,40 @@ pub(super) fn memory(root: &Path, needed_mib: u32) -> Finding {
         }
         Some(mib) => Finding::ok(subject, format!("{mib} MiB available, a microVM may use {needed_mib} MiB")),
         None => Finding::warn(subject, "/proc/meminfo has no MemAvailable", "mount /proc"),
+    }
+}
+
+/// Changes on the host that a microVM hears of, so that it need not ask for each name: one fanotify group for each, and a mark for
+/// each directory that its containers know.
+pub(super) fn file_watches(root: &Path, wanted: bool) -> Finding {
+    let subject = "files";
+    if !wanted {
+        return Finding::ok(
+            subject,
+            "a microVM asks for each name: the configuration has exclusive_rootfs = false",
+        );
+    }
+    let limit = |name: &str| -> Option<u64> {
+        let text = fs::read_to_string(root.join("proc/sys/fs/fanotify").join(name)).ok()?;
+        text.trim().parse().ok()
+    };
+    match (limit("max_user_groups"), limit("max_user_marks")) {
+        (Some(groups), Some(marks)) if groups >= FANOTIFY_GROUPS => Finding::ok(
+            subject,
+            format!(
+                "up to {groups} microVMs with {marks} directories in all keep what they know of a rootfs"
+            ),
+        ),
+        (Some(groups), _) => Finding::warn(
+            subject,
+            format!("only {groups} microVMs keep what they know of a rootfs; others ask for each name"),
+            "raise the sysctl fs.fanotify.max_user_groups, by one for each microVM",
+        ),
+        (None, _) => Finding::warn(
+            subject,
+            "the kernel does not tell microVMs of changes to files: they ask for each name",
+            "use Linux 5.13 or later with CONFIG_FANOTIFY, where programs without privileges may watch",
+        ),
     }
 }
 

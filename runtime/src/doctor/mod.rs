@@ -111,6 +111,7 @@ pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding
         }
     };
     found(host::memory(root, config.memory_mib));
+    found(host::file_watches(root, config.exclusive_rootfs));
     found(host::network(root, config.vhost_net));
     found(host::port_forward(is_root, config.port_forward));
     found(artefacts::kernel(&config.kernel));

@@ -111,6 +111,18 @@ fn a_report_is_one_json_document_of_findings() {
 }
 
 #[test]
+fn few_groups_or_none_for_changes_of_files_are_told() {
+    let (groups, marks) = ("proc/sys/fs/fanotify/max_user_groups", "proc/sys/fs/fanotify/max_user_marks");
+    let found = |files: &[(&str, &str)], wanted| host::file_watches(root(files).path(), wanted);
+    let usual = found(&[(groups, "128\n"), (marks, "205039\n")], true);
+    assert_eq!(usual.verdict, Verdict::Ok);
+    assert!(usual.detail.contains("128 microVMs with 205039 directories"), "{usual:?}");
+    assert_eq!(found(&[(groups, "16\n"), (marks, "205039\n")], true).verdict, Verdict::Warn);
+    assert_eq!(found(&[], true).verdict, Verdict::Warn);
+    assert_eq!(found(&[], false).verdict, Verdict::Ok);
+}
+
+#[test]
 fn memory_must_hold_one_microvm() {
     let meminfo = root(&[("proc/meminfo", "MemTotal:  4000000 kB\nMemAvailable:    1048576 kB\n")]);
     assert_eq!(host::memory(meminfo.path(), 512).verdict, Verdict::Ok);

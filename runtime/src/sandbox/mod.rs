@@ -38,6 +38,7 @@ pub(crate) mod share;
 pub mod sizing;
 mod slots;
 mod source;
+pub(crate) mod standstill;
 mod streams;
 pub(crate) mod timeline;
 mod tuning;
@@ -255,6 +256,11 @@ impl Sandbox {
             self.fail(Failure::Over(over.clone()));
         }
         over
+    }
+
+    /// Whether somebody on the host has stopped the VMM.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.parts.processes.stand_still()
     }
 
     /// Ends the VM for this reason; who watches for its end gives every process its exit.

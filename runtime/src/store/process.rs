@@ -100,6 +100,13 @@ impl Held {
         if self.wait(Instant::now())? { Ok(None) } else { Ok(Some(stat?.parent)) }
     }
 
+    /// Whether a signal has stopped it; a debugger's stop is another one (proc_pid_stat(5): `T`, not `t`). False when it has ended.
+    pub fn is_stopped(&self) -> bool {
+        let stopped = matches!(Stat::of(self.process.pid), Ok(stat) if stat.state == b'T');
+        // As in `parent`.
+        stopped && matches!(self.wait(Instant::now()), Ok(false))
+    }
+
     /// SIGKILL, without waiting; one that has ended is as good.
     pub fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.pidfd, Signal::KILL) {

@@ -57,6 +57,7 @@ use crate::{
         nics::Nics,
         pressure,
         resize::Machine,
+        standstill,
         timeline::Timeline,
         vmm::{Spawned, Stamps, Vmm, processes::Processes},
     },
@@ -211,6 +212,7 @@ async fn run(
     tokio::spawn(reap());
     tokio::spawn(collect(stamps, sandbox.clone()));
     tokio::spawn(watch_vmm(vmm.clone(), processes.clone(), containers.clone()));
+    tokio::spawn(standstill::watch(sandbox.clone(), vmm.clone()));
     let shutdown = Arc::new(Notify::new());
     let connections = Connections::new();
     let mut server = start_server(&containers, &shutdown, &connections, listener).await?;

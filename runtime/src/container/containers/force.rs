@@ -2,6 +2,7 @@
 //!
 //!   SIGKILL ─▶ agent ─answered─▶ the process's exit ─▶ done
 //!                │                   └─not within `limits::KILL`─┐
+//!                ├─the VMM was stopped───────────────────────────┤
 //!                ├─no answer within it──────────────────────────┤
 //!                └─connection broken, and the VM goes on────────┴▶ the VM is ended: every process in it gets that as its exit
 //!
@@ -24,6 +25,7 @@ use super::{
 use crate::sandbox::{
     agent::{Agent, AgentError},
     key::Key,
+    standstill::STOPPED,
 };
 
 impl Containers {
@@ -63,6 +65,11 @@ impl Containers {
         key: &Key,
         all: bool,
     ) -> Result<(), AgentError> {
+        // Nobody there can answer.
+        if self.sandbox.stands_still() {
+            self.sandbox.end(STOPPED).await;
+            return Ok(());
+        }
         let deadline = Instant::now() + limits::KILL;
         let end = self.table().end_in_guest(key);
         let Ok(told) = timeout_at(deadline, agent.signal(key, SIGKILL, all)).await else {

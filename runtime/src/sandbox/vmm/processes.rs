@@ -78,6 +78,11 @@ impl Processes {
         jailed.pidfd().try_clone()
     }
 
+    /// Whether a signal has stopped one of them.
+    pub(crate) fn stand_still(&self) -> bool {
+        self.held().iter().any(Held::is_stopped)
+    }
+
     /// SIGKILL to all, without waiting.
     pub(crate) fn kill(&self) {
         for held in self.held().iter() {

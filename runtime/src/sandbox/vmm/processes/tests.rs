@@ -65,3 +65,22 @@ fn a_process_that_is_older_than_the_vmm_is_not_the_vmms() {
     processes.end(Instant::now() + PATIENCE);
     outer.wait().unwrap();
 }
+
+#[test]
+fn a_process_that_a_signal_has_stopped_stands_still_until_it_goes_on_or_ends() {
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let processes = Processes::of(child.id()).unwrap();
+    assert!(!processes.stand_still());
+    let pid = rustix::process::Pid::from_child(&child);
+    // wait(2) tells of the stop and of the way on: signals are delivered when the process is next at it.
+    let told = |options| rustix::process::waitpid(Some(pid), options).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    told(rustix::process::WaitOptions::UNTRACED);
+    assert!(processes.stand_still());
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    told(rustix::process::WaitOptions::CONTINUED);
+    assert!(!processes.stand_still());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!processes.stand_still());
+}
