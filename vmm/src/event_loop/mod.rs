@@ -24,8 +24,8 @@ use rustix::event::{Timespec, epoll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::{
-    confine::{self, ConfineError, Kind},
-    threads,
+    confine::Kind,
+    threads::{ThreadError, confined, unprepared},
 };
 
 pub use rustix::event::epoll::EventFlags as Events;
@@ -43,7 +43,7 @@ pub enum LoopError {
     #[error("create the device loop")]
     Create { source: io::Error },
     #[error("start the device loop")]
-    Confine(#[from] ConfineError),
+    Thread(#[from] ThreadError),
     #[error("start a device on the loop")]
     Start { source: io::Error },
     #[error("the device loop does not answer")]
@@ -201,20 +201,10 @@ impl EventLoop {
             subscribers: BTreeMap::new(),
             owners: Owners::new(),
         };
-        let (ready, confined) = sync_channel(1);
-        let run = move || {
-            let entered = confine::enter(Kind::Devices, NAME);
-            let failed = entered.is_err();
-            // The spawner waits for it.
-            let _ = ready.send(entered);
-            if !failed {
-                turn.run();
-            }
-        };
-        let thread = threads::named(NAME).spawn(run).map_err(create)?;
+        let (thread, enters) = confined(Kind::Devices, NAME, unprepared, move |()| turn.run())?;
         let handle = Handle { commands, wake, next: Arc::new(AtomicU32::new(WAKE + 1)) };
         let event_loop = Self { handle, thread: Some(thread) };
-        confined.recv().map_err(|_| LoopError::Gone)??;
+        enters.wait()?;
         Ok(event_loop)
     }
 

@@ -15,7 +15,6 @@ mod registers;
 mod runner;
 
 use std::{
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -36,8 +35,8 @@ pub use self::{
     runner::{Outcome, Reporter, Shared},
 };
 use crate::{
-    confine::{self, ConfineError},
-    threads,
+    confine::Kind,
+    threads::{Entering, ThreadError, confined, unprepared},
     vm::{Vm, VmError, step, too_many},
 };
 
@@ -49,12 +48,8 @@ const STOP: Duration = Duration::from_secs(5);
 pub enum VcpuError {
     #[error("set up vCPU {id}")]
     Setup { id: u8, source: VmError },
-    #[error("start the thread of vCPU {id}")]
-    Thread { id: u8, source: io::Error },
-    #[error("start the thread of vCPU {id}")]
-    Confine { id: u8, source: ConfineError },
-    #[error("the thread of vCPU {id} ended before it ran")]
-    Ended { id: u8 },
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
     #[error("install the handler of the stop signal")]
     Signal { source: vmm_sys_util::errno::Error },
 }
@@ -109,7 +104,7 @@ impl ParkedVcpus {
             WaitingVcpus { gates: Vec::new(), vcpus: Vcpus { stop: Arc::clone(&stop), threads: Vec::new() } };
         let mut entering = Vec::new();
         for (id, fd) in (0_u8..).zip(self.vcpus) {
-            let ((ended, end), (gate, open), (ready, confined)) = (channel(), channel(), channel());
+            let ((ended, end), (gate, open)) = (channel(), channel::<()>());
             let runner = Runner {
                 id,
                 fd,
@@ -120,29 +115,18 @@ impl ParkedVcpus {
                 again: Again::default(),
                 _ended: ended,
             };
-            let name = format!("vcpu{id}");
-            let run = {
-                let name = name.clone();
-                move || {
-                    // The starter waits for it.
-                    let _ = ready.send(confine::enter(confine::Kind::Vcpu, &name));
-                    // A gate that is dropped means that another thread could not start.
-                    if open.recv().is_ok() {
-                        runner.run();
-                    }
+            let run = move |()| {
+                // A gate that is dropped means that another thread could not start.
+                if open.recv().is_ok() {
+                    runner.run();
                 }
             };
-            let handle =
-                threads::named(name).spawn(run).map_err(|source| VcpuError::Thread { id, source })?;
+            let (handle, enters) = confined(Kind::Vcpu, format!("vcpu{id}"), unprepared, run)?;
             waiting.vcpus.threads.push(Thread { handle, end });
             waiting.gates.push(gate);
-            entering.push((id, confined));
+            entering.push(enters);
         }
-        // All threads are there before the first is waited for, so that they confine themselves side by side.
-        for (id, confined) in entering {
-            let entered = confined.recv().map_err(|_| VcpuError::Ended { id })?;
-            entered.map_err(|source| VcpuError::Confine { id, source })?;
-        }
+        entering.into_iter().try_for_each(Entering::wait)?;
         Ok(waiting)
     }
 }

@@ -15,7 +15,6 @@ use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::channel,
     },
     thread::JoinHandle,
 };
@@ -25,7 +24,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::disk::{Cache, Disk};
 use crate::{
-    confine::{self, ConfineError, Kind},
+    confine::Kind,
     devices::{
         device::Activation,
         interrupt::Interrupt,
@@ -33,7 +32,7 @@ use crate::{
     },
     event_loop::borrow,
     memory::Memory,
-    threads,
+    threads::{Entering, ThreadError, confined, unprepared},
 };
 
 const WORKERS: usize = 4;
@@ -46,12 +45,8 @@ const STOP: u64 = u64::MAX;
 pub enum WorkerError {
     #[error("create the event descriptors of the disk workers")]
     Events { source: io::Error },
-    #[error("start a disk worker")]
-    Spawn { source: io::Error },
     #[error(transparent)]
-    Confine(#[from] ConfineError),
-    #[error("the thread of a disk worker ended before it was ready")]
-    Ended,
+    Thread(#[from] ThreadError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,30 +99,15 @@ impl Workers {
         epoll::add(&shared.epoll, borrow(&shared.stop), EventData::new_u64(STOP), EventFlags::IN)
             .map_err(|errno| events(errno.into()))?;
         let mut workers = Self { pool: Pool(Arc::new(shared)), threads: Vec::new() };
-        let mut preparing = Vec::new();
+        let mut entering = Vec::new();
         for number in 0..WORKERS {
-            let name = format!("disk{number}");
-            let (ready, confined) = channel();
-            let run = {
-                let (name, shared) = (name.clone(), Arc::clone(&workers.pool.0));
-                move || {
-                    let entered = confine::enter(Kind::Disks, &name);
-                    let failed = entered.is_err();
-                    // The spawner waits for it.
-                    let _ = ready.send(entered);
-                    if !failed {
-                        shared.work();
-                    }
-                }
-            };
-            let thread = threads::named(name).spawn(run).map_err(|source| WorkerError::Spawn { source })?;
+            let shared = Arc::clone(&workers.pool.0);
+            let run = move |()| shared.work();
+            let (thread, enters) = confined(Kind::Disks, format!("disk{number}"), unprepared, run)?;
             workers.threads.push(thread);
-            preparing.push(confined);
+            entering.push(enters);
         }
-        // All threads are there before the first is waited for, so that they confine themselves side by side.
-        for confined in preparing {
-            confined.recv().map_err(|_| WorkerError::Ended)??;
-        }
+        entering.into_iter().try_for_each(Entering::wait)?;
         Ok(workers)
     }
 

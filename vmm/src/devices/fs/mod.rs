@@ -40,8 +40,9 @@ use self::{
     strip::Strip,
     watch::Watcher,
 };
-pub use self::{locks::WaiterError, pool::WorkerError, watch::WatcherError};
+pub use self::{locks::WaiterError, watch::WatcherError};
 use super::device::{ActivateError, Activation, VirtioDevice, copy_config};
+use crate::threads::ThreadError;
 
 /// hiprio and one request queue, which several workers serve. A request of 1 MiB takes 260 descriptors.
 const QUEUE_SIZES: [u16; 2] = [128, 1024];
@@ -55,7 +56,7 @@ pub enum FsError {
     #[error("the tag of the share has {len} bytes; 1 to {TAG} are allowed, none of them zero")]
     Tag { len: usize },
     #[error(transparent)]
-    Workers(#[from] WorkerError),
+    Workers(#[from] ThreadError),
     #[error(transparent)]
     Waiters(#[from] WaiterError),
     #[error(transparent)]

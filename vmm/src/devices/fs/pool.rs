@@ -34,7 +34,7 @@ use super::{
     slow::{Slow, is_slow},
 };
 use crate::{
-    confine::{self, ConfineError, Kind},
+    confine::Kind,
     devices::{
         device::Activation,
         interrupt::Interrupt,
@@ -42,7 +42,7 @@ use crate::{
     },
     event_loop::borrow,
     memory::{Memory, MemoryError},
-    threads,
+    threads::{Entering, ThreadError, confined},
 };
 
 /// One may sync, one may wait for a disk, and one is left.
@@ -50,18 +50,6 @@ const WORKERS: usize = 3;
 /// The workers that slow operations may take.
 const SLOW: usize = WORKERS - 1;
 const STOP: u64 = u64::MAX;
-
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    #[error("start a file worker")]
-    Spawn { source: io::Error },
-    #[error("give a file worker its own working directory and umask")]
-    Own { source: io::Error },
-    #[error(transparent)]
-    Confine(#[from] ConfineError),
-    #[error("the thread of a file worker ended before it was ready")]
-    Ended,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PoolError {
@@ -86,33 +74,20 @@ struct Shift {
 
 impl Workers {
     /// Returns when all are confined.
-    pub(super) fn spawn(filter: &Filter) -> Result<Self, WorkerError> {
+    pub(super) fn spawn(filter: &Filter) -> Result<Self, ThreadError> {
         let mut workers = Self { threads: Vec::new() };
-        let mut preparing = Vec::new();
+        let mut entering = Vec::new();
         for number in 0..WORKERS {
-            let name = format!("fs{number}");
-            let ((shifts, taken), (ready, confined)) = (channel::<Shift>(), channel());
-            let run = {
-                let (name, filter) = (name.clone(), filter.clone());
-                move || {
-                    let prepared = prepare(&filter, &name);
-                    drop(filter);
-                    let failed = prepared.is_err();
-                    // The spawner waits for it.
-                    let _ = ready.send(prepared);
-                    if !failed {
-                        taken.iter().for_each(|shift| shift.serve());
-                    }
-                }
-            };
-            let thread = threads::named(name).spawn(run).map_err(|source| WorkerError::Spawn { source })?;
+            let (shifts, taken) = channel::<Shift>();
+            let filter = filter.clone();
+            // Serving files changes what threads of a process share otherwise: the working directory and the umask.
+            let before = move || filter.prepare_thread();
+            let run = move |()| taken.iter().for_each(|shift| shift.serve());
+            let (thread, enters) = confined(Kind::Files, format!("fs{number}"), before, run)?;
             workers.threads.push((shifts, thread));
-            preparing.push(confined);
+            entering.push(enters);
         }
-        // All threads are there before the first is waited for, so that they confine themselves side by side.
-        for confined in preparing {
-            confined.recv().map_err(|_| WorkerError::Ended)??;
-        }
+        entering.into_iter().try_for_each(Entering::wait)?;
         Ok(workers)
     }
 }
@@ -125,12 +100,6 @@ impl Drop for Workers {
             let _ = thread.join();
         }
     }
-}
-
-/// Splits the thread off from what serving files changes of it, and confines it.
-fn prepare(filter: &Filter, name: &str) -> Result<(), WorkerError> {
-    filter.prepare_thread().map_err(|source| WorkerError::Own { source })?;
-    Ok(confine::enter(Kind::Files, name)?)
 }
 
 /// One that keeps its memory, so that it may be put off.

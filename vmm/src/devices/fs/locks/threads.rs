@@ -3,11 +3,7 @@
 //! They come with the device, since no thread can be made while the guest runs, and wait for work. They have no capabilities and
 //! a short list of system calls: what they need was opened by others.
 
-use std::{
-    io,
-    sync::{Arc, mpsc::channel},
-    thread::JoinHandle,
-};
+use std::{sync::Arc, thread::JoinHandle};
 
 use rustix::{io::Errno, thread::gettid};
 use vmm_sys_util::signal::register_signal_handler;
@@ -19,8 +15,8 @@ use super::{
     waiting::{Thread, Waiting},
 };
 use crate::{
-    confine::{self, ConfineError},
-    threads,
+    confine,
+    threads::{Entering, ThreadError, confined},
 };
 
 /// Locks of strangers that can be waited for at once, each by one owner or by many.
@@ -30,12 +26,8 @@ const THREADS: usize = 16;
 pub enum WaiterError {
     #[error("install the handler of the signal that ends a wait")]
     Signal { source: vmm_sys_util::errno::Error },
-    #[error("start a thread that waits for locks")]
-    Spawn { source: io::Error },
     #[error(transparent)]
-    Confine(#[from] ConfineError),
-    #[error("a thread that waits for locks ended before it was ready")]
-    Ended,
+    Thread(#[from] ThreadError),
 }
 
 /// The threads; dropping them ends what waits, without an answer.
@@ -57,31 +49,17 @@ impl Waiters {
         register_signal_handler(call::wake_signal(), on_wake)
             .map_err(|source| WaiterError::Signal { source })?;
         let mut waiters = Self { locks: Arc::clone(locks), threads: Vec::new() };
-        let (ready, confined) = channel();
         let process = rustix::process::getpid().as_raw_pid();
+        let mut entering = Vec::new();
         for number in 0..THREADS {
-            let name = format!("lock{number}");
-            let (locks, ready) = (Arc::clone(locks), ready.clone());
-            let run = {
-                let name = name.clone();
-                move || {
-                    let thread = Thread { process, id: gettid().as_raw_pid() };
-                    let entered = confine::enter(confine::Kind::Locks, &name);
-                    let failed = entered.is_err();
-                    // The spawner waits for it.
-                    let _ = ready.send(entered);
-                    if !failed {
-                        serve(&locks, thread);
-                    }
-                }
-            };
-            let thread = threads::named(name).spawn(run).map_err(|source| WaiterError::Spawn { source })?;
+            let locks = Arc::clone(locks);
+            let itself = move || Ok(Thread { process, id: gettid().as_raw_pid() });
+            let run = move |thread| serve(&locks, thread);
+            let (thread, enters) = confined(confine::Kind::Locks, format!("lock{number}"), itself, run)?;
             waiters.threads.push(thread);
+            entering.push(enters);
         }
-        drop(ready);
-        for _ in 0..THREADS {
-            confined.recv().map_err(|_| WaiterError::Ended)??;
-        }
+        entering.into_iter().try_for_each(Entering::wait)?;
         locks.queue.free(THREADS);
         Ok(waiters)
     }

@@ -9,7 +9,7 @@ mod group;
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::channel},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
 
@@ -18,10 +18,10 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 pub(super) use self::group::{Group, Place};
 use crate::{
-    confine::{self, ConfineError},
+    confine::Kind,
     devices::interrupt::Interrupt,
     event_loop::borrow,
-    threads,
+    threads::{ThreadError, confined, unprepared},
 };
 
 /// How long the watcher looks away: 20 ms.
@@ -31,12 +31,8 @@ const REST: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 pub enum WatcherError {
     #[error("create the event that ends the watcher of files")]
     Event { source: io::Error },
-    #[error("start the watcher of files")]
-    Spawn { source: io::Error },
     #[error(transparent)]
-    Confine(#[from] ConfineError),
-    #[error("the watcher of files ended before it was ready")]
-    Ended,
+    Thread(#[from] ThreadError),
 }
 
 /// The thread; dropping it ends it.
@@ -72,23 +68,11 @@ impl Watcher {
         let stop =
             EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(|source| WatcherError::Event { source })?;
         let shared = Arc::new(Shared { interrupt: Mutex::default(), stop });
-        let (ready, confined) = channel();
-        let run = {
-            let shared = Arc::clone(&shared);
-            move || {
-                // It needs no more than those who wait for locks.
-                let entered = confine::enter(confine::Kind::Locks, "watch");
-                let failed = entered.is_err();
-                // The spawner waits for it.
-                let _ = ready.send(entered);
-                if !failed {
-                    shared.watch(&group);
-                }
-            }
-        };
-        let thread = threads::named("watch").spawn(run).map_err(|source| WatcherError::Spawn { source })?;
+        let watching = Arc::clone(&shared);
+        // It needs no more than those who wait for locks.
+        let (thread, enters) = confined(Kind::Locks, "watch", unprepared, move |()| watching.watch(&group))?;
         let watcher = Self { shared, thread: Some(thread) };
-        confined.recv().map_err(|_| WatcherError::Ended)??;
+        enters.wait()?;
         Ok(watcher)
     }
 
