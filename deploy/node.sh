@@ -88,6 +88,11 @@ new_config() {
     printf '%s\n%s\n' "${old:-version = $version
 }" "$begin"
     cat "$here/containerd/bulkhead-$version.toml"
+    # The first table of a runtime takes the place of containerd's own, and the CRI plugin does not load without its default runtime.
+    if ! printf %s "$old" | grep -v '^[[:space:]]*#' | grep -q 'containerd\.runtimes\.'; then
+        sed '/^#/d; s/runtimes\.bulkhead]/runtimes.runc]/; s/io\.containerd\.bulkhead\.v2/io.containerd.runc.v2/' \
+            "$here/containerd/bulkhead-$version.toml"
+    fi
     echo "$end"
 }
 

@@ -22,7 +22,7 @@ use protobuf::MessageField;
 use crate::disks::{Loop, image};
 
 /// Removes a pod, of which nothing is left then.
-fn removed(cri: &Cri, pod: &Pod) {
+pub(crate) fn removed(cri: &Cri, pod: &Pod) {
     cri.remove_pod(pod);
     cri.assert_no_trace_of(pod);
 }

@@ -30,8 +30,10 @@ fn the_node_script_installs_once_and_takes_all_away() {
     let parsed: toml::Table = installed.parse().unwrap();
     let cri = &parsed["plugins"]["io.containerd.grpc.v1.cri"];
     assert_eq!(cri["sandbox_image"].as_str(), Some("pause:1"));
-    let runtime = &cri["containerd"]["runtimes"]["bulkhead"]["runtime_type"];
-    assert_eq!(runtime.as_str(), Some("io.containerd.bulkhead.v2"));
+    let runtime = |name: &str| cri["containerd"]["runtimes"][name]["runtime_type"].as_str();
+    assert_eq!(runtime("bulkhead"), Some("io.containerd.bulkhead.v2"));
+    // Without a table of its default runtime, beside one of another, the CRI plugin does not load.
+    assert_eq!(runtime("runc"), Some("io.containerd.runc.v2"));
 
     // A second time changes nothing.
     let told = node(&host, "install", &prefix).success();
@@ -65,6 +67,19 @@ fn the_node_script_installs_once_and_takes_all_away() {
     assert_eq!(left, "");
     // Nor is it an error.
     node(&host, "uninstall", &prefix).success();
+}
+
+#[test]
+fn the_node_script_leaves_the_runtimes_of_a_configuration_as_they_are() {
+    let host = TestHost::new();
+    let config = host.dir().join("containerd.toml");
+    let before = "version = 3\n[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.other]\nruntime_type = \"x\"\n";
+    fs::write(&config, before).unwrap();
+    node(&host, "install", &host.dir().join("prefix")).success();
+    let parsed: toml::Table = fs::read_to_string(&config).unwrap().parse().unwrap();
+    let runtimes = &parsed["plugins"]["io.containerd.cri.v1.runtime"]["containerd"]["runtimes"];
+    assert_eq!(runtimes["other"]["runtime_type"].as_str(), Some("x"));
+    assert_eq!(runtimes.as_table().unwrap().len(), 2, "{runtimes}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod sandbox;
 mod schema;
 mod shim;
 mod size;
+mod streaming;
 mod systemd;
 mod terminal;
 mod volumes;

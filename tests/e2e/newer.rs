@@ -7,7 +7,7 @@ use bulkhead_tests::{
     lab::newer::Suite,
 };
 
-use crate::{containerd, cri, engine};
+use crate::{containerd, cri, engine, streaming};
 
 #[test]
 fn containerd_1_7_tells_of_all_that_happens() {
@@ -44,6 +44,11 @@ fn a_pod_by_the_sandbox_service_from_its_first_call_to_its_last() {
 #[test]
 fn a_pod_by_the_sandbox_service_outlives_its_containerd_and_not_its_vmm() {
     cri::outlives_its_containerd_and_not_its_vmm(&mut Cri::by_sandbox_service());
+}
+
+#[test]
+fn the_streams_of_a_pod_by_the_sandbox_service_reach_a_client() {
+    streaming::reach_a_client(&mut Cri::by_sandbox_service());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! its commands: nothing in the product knows about this crate.
 
 pub mod bench;
+pub mod crictl;
 pub mod demo;
 pub mod differential;
 pub mod host;

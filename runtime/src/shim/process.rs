@@ -1,16 +1,18 @@
 //! One process that containerd knows: the init of a container, or an exec.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    pump::Pumps,
     reaper::Status,
-    stdio::{Asked, Outputs},
+    stdio::{Asked, Input, Outputs},
     terminal::Terminal,
 };
 use crate::store;
@@ -37,8 +39,7 @@ pub(super) struct Exit {
 /// What is held on the host for it.
 #[derive(Debug, Default)]
 pub(super) struct Held {
-    /// What brings its input, until `CloseIO`.
-    pub(super) input: Option<Pumps>,
+    pub(super) input: Option<Input>,
     pub(super) terminal: Option<Terminal>,
     /// Until they have been taken, or it is deleted.
     pub(super) outputs: Outputs,
@@ -51,6 +52,8 @@ pub(super) struct Process {
     proxy: Mutex<Option<store::Process>>,
     phase: Mutex<Phase>,
     held: Mutex<Held>,
+    /// `CloseIO` was called, perhaps before the process was there. Changed with `held` locked.
+    input_closed: AtomicBool,
     exit: watch::Sender<Option<Exit>>,
 }
 
@@ -66,6 +69,7 @@ impl Process {
             proxy: Mutex::default(),
             phase: Mutex::new(Phase::Created),
             held: Mutex::default(),
+            input_closed: AtomicBool::new(false),
             exit: watch::Sender::new(None),
         }
     }
@@ -73,7 +77,15 @@ impl Process {
     /// It is there, and this is what stands for it.
     pub(super) fn is_made(&self, proxy: store::Process, held: Held) {
         *lock(&self.proxy) = Some(proxy);
-        *lock(&self.held) = held;
+        let mut kept = lock(&self.held);
+        *kept = held;
+        if let Some(input) = &mut kept.input {
+            if self.input_closed.load(Ordering::Relaxed) {
+                input.close();
+            } else {
+                input.hold();
+            }
+        }
     }
 
     /// 0: there is none yet. It stays what it was when the process has ended.
@@ -139,8 +151,13 @@ impl Process {
         lock(&self.held).outputs = Outputs::default();
     }
 
+    /// Its input ends when its client does.
     pub(super) fn close_input(&self) {
-        lock(&self.held).input = None;
+        let mut held = lock(&self.held);
+        self.input_closed.store(true, Ordering::Relaxed);
+        if let Some(input) = &mut held.input {
+            input.close();
+        }
     }
 
     /// False when it has no terminal.

@@ -7,8 +7,11 @@
 //!
 //! A fifo for output is opened for reading as well: then a client that is not there yet is no wait, and one that has gone (a
 //! containerd that restarts) is no broken pipe. The daemon keeps a descriptor of it beyond the end of the process, until what is
-//! in it has been taken (`Outputs`): bytes in a fifo are gone with the last descriptor. Input comes through a pipe of ours, since a fifo without a client reads as ended:
-//! a thread waits for the client, and for its end.
+//! in it has been taken (`Outputs`): bytes in a fifo are gone with the last descriptor.
+//!
+//! Input comes through a pipe of ours, which a thread fills. From when the process is there until `CloseIO` the fifo is held open for
+//! writing as well: a client that goes (a containerd that restarts) is no end of input then. Else it is: who ends its input before
+//! the process is there cannot call `CloseIO`, and what a client writes after it still reaches the process.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,9 +21,11 @@ use std::{
         unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{FileType, OFlags},
     pipe::PipeFlags,
 };
@@ -83,9 +88,38 @@ fn place(text: &str) -> Result<Place, StdioError> {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) streams: Streams,
-    /// Dropped by `CloseIO`.
-    pub(super) input: Option<Pumps>,
+    pub(super) input: Option<Input>,
     pub(super) outputs: Outputs,
+}
+
+/// What brings a process its input, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Input {
+    path: PathBuf,
+    /// Until it is known whether to hold it: a client must see when nobody reads any more.
+    fifo: Option<Arc<File>>,
+    /// Has the fifo not end with a client.
+    writer: Option<File>,
+    _pumps: Pumps,
+}
+
+impl Input {
+    /// From now on the input outlives its clients, unless it has ended with one already.
+    pub(super) fn hold(&mut self) {
+        let Some(fifo) = self.fifo.take() else { return };
+        let mut fds = [PollFd::new(&*fifo, PollFlags::empty())];
+        let looked = poll(&mut fds, Some(&Timespec::default()));
+        let [found] = fds;
+        if looked.is_ok() && !found.revents().contains(PollFlags::HUP) {
+            // Without one it ends with a client, which is all that is lost.
+            self.writer = opened(&self.path, OpenOptions::new().write(true)).ok();
+        }
+    }
+
+    /// From now on the input ends with its client.
+    pub(super) fn close(&mut self) {
+        (self.fifo, self.writer) = (None, None);
+    }
 }
 
 /// The fifos that a client takes a process's output from.
@@ -159,7 +193,7 @@ pub(super) fn kept(asked: &Asked, streams: [&Option<OwnedFd>; 2]) -> Result<Outp
 }
 
 /// What the process reads, and what is copied into it.
-fn input(text: &str) -> Result<Option<(OwnedFd, Option<Pumps>)>, StdioError> {
+fn input(text: &str) -> Result<Option<(OwnedFd, Option<Input>)>, StdioError> {
     let path = match place(text)? {
         Place::Nowhere => return Ok(None),
         Place::Path(path) | Place::Appended(path) => path,
@@ -173,9 +207,9 @@ fn input(text: &str) -> Result<Option<(OwnedFd, Option<Pumps>)>, StdioError> {
     let piped = || {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         unwaiting(&write)?;
-        let pumps = Pumps::new()?;
-        pumps.start("stdin", file.into(), File::from(write).into())?;
-        Ok((read, Some(pumps)))
+        let (fifo, pumps) = (Arc::new(file), Pumps::new()?);
+        pumps.start("stdin", fifo.clone(), File::from(write).into())?;
+        Ok((read, Some(Input { path: path.clone(), fifo: Some(fifo), writer: None, _pumps: pumps })))
     };
     piped().map(Some).map_err(failed)
 }

@@ -36,7 +36,10 @@ use std::{
 pub use bundle::Bundle;
 pub use container::Container;
 pub use containerd::{Containerd, RUNTIME, shim_state};
-pub use cri::{Cri, HANDLER, Pod, RUNC, Refusal, api as cri_api, container as cri_container};
+pub use cri::{
+    Client as CriClient, Cri, HANDLER, IMAGE as CRI_IMAGE, Pod, RUNC, Refusal, api as cri_api,
+    container as cri_container, image as cri_image,
+};
 pub use docker::Docker;
 pub use engine::{Engine, Release};
 pub use podman::Podman;

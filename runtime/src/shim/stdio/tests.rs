@@ -2,17 +2,25 @@ use std::io::{Read as _, Write as _};
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 
-use super::*;
+use super::{
+    super::process::{Held, Process},
+    *,
+};
+use crate::store;
 
 const OWNER: Owner<'_> = Owner { container: "web", namespace: "test" };
 
-/// A fifo for input, its process's end and what feeds it, and a client that has written to it.
-fn fed(directory: &Path) -> (File, Option<Pumps>, File) {
+/// A fifo for input, its process's end and what feeds it.
+fn fed(directory: &Path) -> (String, File, Input) {
     let stdin = fifo(directory, "in");
     let opened = open(&Asked { stdin: stdin.clone(), ..Asked::default() }, OWNER).unwrap();
-    let mut client = OpenOptions::new().write(true).open(&stdin).unwrap();
-    client.write_all(b"hello").unwrap();
-    (opened.streams.stdin.unwrap().into(), opened.input, client)
+    (stdin, opened.streams.stdin.unwrap().into(), opened.input.unwrap())
+}
+
+fn client(stdin: &str, says: &[u8]) -> File {
+    let mut client = OpenOptions::new().write(true).open(stdin).unwrap();
+    client.write_all(says).unwrap();
+    client
 }
 
 fn fifo(directory: &Path, name: &str) -> String {
@@ -22,23 +30,77 @@ fn fifo(directory: &Path, name: &str) -> String {
 }
 
 #[test]
-fn input_waits_for_a_client_and_ends_with_it() {
+fn input_outlives_a_client_that_goes() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut read, _input, client) = fed(directory.path());
-    drop(client);
-    let mut all = String::new();
-    read.read_to_string(&mut all).unwrap();
-    assert_eq!(all, "hello");
+    let (stdin, mut read, mut input) = fed(directory.path());
+    input.hold();
+    drop(client(&stdin, b"hello "));
+    let mut first = [0; 6];
+    read.read_exact(&mut first).unwrap();
+    // As a containerd that was started again.
+    let second = client(&stdin, b"again");
+    input.close();
+    drop(second);
+    let mut rest = String::new();
+    read.read_to_string(&mut rest).unwrap();
+    assert_eq!((&first, &*rest), (b"hello ", "again"));
 }
 
 #[test]
-fn closing_the_input_ends_it_though_a_client_holds_it() {
+fn input_that_ends_before_its_process_is_there_has_ended() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut read, input, _client) = fed(directory.path());
-    drop(input);
+    let (stdin, mut read, mut input) = fed(directory.path());
+    // More than the pipe holds, so that the end is not taken yet.
+    let says = vec![b'x'; 100 << 10];
+    drop(client(&stdin, &says));
+    input.hold();
+    let mut all = Vec::new();
+    read.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), says.len());
+}
+
+#[test]
+fn input_that_was_closed_before_its_process_is_there_ends_with_its_client() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stdin, mut read, input) = fed(directory.path());
+    let client = client(&stdin, b"last");
+    let process = Process::new(Asked::default());
+    process.close_input();
+    process.is_made(store::Process::ended(1), Held { input: Some(input), ..Held::default() });
+    drop(client);
     let mut all = String::new();
     read.read_to_string(&mut all).unwrap();
-    assert_eq!(all, "hello");
+    assert_eq!(all, "last");
+}
+
+#[test]
+fn a_client_sees_that_its_process_takes_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stdin, read, mut input) = fed(directory.path());
+    input.hold();
+    let mut client = client(&stdin, b"x");
+    drop(read);
+    let (done, written) = std::sync::mpsc::channel();
+    std::thread::spawn(move || done.send(client.write_all(&vec![b'x'; 1 << 20])));
+    let written = written.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn all_input_comes_though_it_was_closed_before_it_was_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stdin, mut read, mut input) = fed(directory.path());
+    input.hold();
+    // More than the fifo and the pipe hold.
+    let says = vec![b'x'; 1 << 20];
+    let early = client(&stdin, b"y");
+    input.close();
+    std::thread::scope(|scope| {
+        scope.spawn(|| drop((client(&stdin, &says), early)));
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).unwrap();
+        assert_eq!((all.len(), all.first()), (says.len() + 1, Some(&b'y')));
+    });
 }
 
 #[test]

@@ -27,25 +27,30 @@ pub struct Refusal {
 
 /// A server of the Container Runtime Interface.
 #[derive(Debug)]
-pub(super) struct Client {
-    pub(super) socket: PathBuf,
+pub struct Client {
+    socket: PathBuf,
     /// For files of a call.
-    pub(super) dir: PathBuf,
+    dir: PathBuf,
 }
 
 impl Client {
+    pub fn new(socket: PathBuf, dir: PathBuf) -> Self {
+        Self { socket, dir }
+    }
+
     /// Calls `METHOD` of `runtime.v1.SERVICE`.
     ///
     /// # Errors
     /// The server's. Panics when there is no answer.
-    pub(super) fn call<A: Message>(
+    pub fn call<A: Message>(
         &self,
         service: &str,
         method: &str,
         request: &impl Message,
     ) -> Result<A, Refusal> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let headers = self.dir.join(format!("headers{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let headers = self.dir.join(format!("headers{}x{count}", std::process::id()));
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--http2-prior-knowledge", "--data-binary", "@-"]);
         curl.args(["--header", "content-type: application/grpc", "--header", "te: trailers"]);

@@ -27,8 +27,7 @@ use super::{
     finish, found, process, trace, until,
 };
 use crate::lab::newer::Suite;
-use client::Client;
-pub use client::Refusal;
+pub use client::{Client, Refusal};
 
 mod generated {
     #![allow(clippy::all, clippy::pedantic, clippy::undocumented_unsafe_blocks, clippy::unwrap_used)]
@@ -40,7 +39,8 @@ pub use generated::cri as api;
 
 /// The CRI plugin's own, for all its containers.
 const NAMESPACE: &str = "k8s.io";
-const IMAGE: &str = "bulkhead.test/probe:1";
+/// The name of `image`.
+pub const IMAGE: &str = "bulkhead.test/probe:1";
 /// What pods name as their RuntimeClass's handler.
 pub const HANDLER: &str = "bulkhead";
 /// To compare with.
@@ -87,7 +87,7 @@ impl Cri {
             write_network(dir);
             configuration(dir, handler == BY_SANDBOX_SERVICE)
         });
-        let client = Client { socket: containerd.socket(), dir: containerd.dir().to_owned() };
+        let client = Client::new(containerd.socket(), containerd.dir().to_owned());
         let cri = Self { containerd, client, handler, pods: Mutex::default() };
         cri.import();
         cri
@@ -111,6 +111,11 @@ impl Cri {
     /// A directory for files of the test itself.
     pub fn dir(&self) -> &Path {
         self.containerd.dir()
+    }
+
+    /// For the `--runtime-endpoint` of crictl.
+    pub fn endpoint(&self) -> String {
+        format!("unix://{}", self.containerd.socket().display())
     }
 
     /// What containerd has logged.
@@ -472,8 +477,8 @@ fn write_network(dir: &Path) {
     fs::write(conf.join("10-e2e.conflist"), network.to_string()).expect("the network");
 }
 
-/// The image as an archive of docker's form.
-fn image(dir: &Path) -> PathBuf {
+/// The image as an archive of docker's form, made in a directory.
+pub fn image(dir: &Path) -> PathBuf {
     let layer = archive(dir);
     // For runc, which runs it; a microVM needs none.
     fs::write(dir.join("pause"), "#!/bin/sh\nexec sleep 1000000\n").expect("the pause program");
