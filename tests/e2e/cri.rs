@@ -7,10 +7,12 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use bulkhead_tests::host::{
-    Cri, DEADLINE, Pod, cri_api as api, cri_container as container, in_network, process, until,
+    CRI_IMAGE, Cri, DEADLINE, Pod, cri_api as api, cri_container as container, cri_image, in_network,
+    process, tour, until,
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -87,6 +89,73 @@ impl Drop for Late {
     fn drop(&mut self) {
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
+}
+
+#[test]
+fn the_pods_of_the_readme_go_as_they_stand() {
+    // A node has containerd, a network for pods, and registries: here, one on loopback that stands for all.
+    // Not on /tmp, which the page has to itself.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let image = cri_image(dir.path());
+    let places = format!(
+        r#"
+        mkdir -p /etc/containerd /etc/cni /var/lib/containerd /opt /run/bin
+        for dir in /etc/containerd /etc/cni /var/lib/containerd /opt; do mount -t tmpfs tour $dir; done
+        ln -s {crictl} /run/bin/crictl
+        PATH=/run/bin:$PATH
+        mkdir -p /opt/cni/bin /etc/cni/net.d /etc/containerd/certs.d/_default /run/registry
+        cat >/opt/cni/bin/e2e-wire <<'PLUGIN'
+{plugin}
+PLUGIN
+        chmod 755 /opt/cni/bin/e2e-wire
+        ln -s e2e-wire /opt/cni/bin/loopback
+        cat >/etc/cni/net.d/10-e2e.conflist <<NETWORK
+{{ "cniVersion": "0.3.1", "name": "10.79.0", "plugins": [{{ "type": "e2e-wire" }}] }}
+NETWORK
+        cat >/etc/containerd/certs.d/_default/hosts.toml <<HOSTS
+server = "http://127.0.0.1:5000"
+[host."http://127.0.0.1:5000"]
+HOSTS
+        cat >/etc/containerd/config.toml <<CONFIG
+version = 2
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "/etc/containerd/certs.d"
+CONFIG
+        systemctl() {{
+            [ -z "$daemon" ] || {{ kill $daemon; wait $daemon; }}
+            containerd >>/run/containerd.log 2>&1 &
+            daemon=$!
+            until ctr version >/run/ctr.log 2>&1; do
+                kill -0 $daemon || {{ cat /run/containerd.log; exit 1; }}
+                sleep 0.2
+            done
+            crictl pods -q >/run/crictl.log 2>&1 || {{ cat /run/containerd.log; exit 1; }}
+        }}
+        cat >/run/registry.yml <<REGISTRY
+version: 0.1
+storage: {{ filesystem: {{ rootdirectory: /run/registry }} }}
+http: {{ addr: 127.0.0.1:5000 }}
+REGISTRY
+        docker-registry serve /run/registry.yml >/run/registry.log 2>&1 &
+        until curl -fsS http://127.0.0.1:5000/v2/ >/run/curl.log 2>&1; do sleep 0.2; done
+        # Another containerd fills it.
+        pause=$(containerd config default | sed -n 's/.*sandbox_image = "\(.*\)"/\1/p')
+        systemctl restart containerd
+        ctr images import {image} >/run/import.log
+        for name in library/busybox:latest ${{pause#*/}}; do
+            ctr images tag {name} 127.0.0.1:5000/$name >/run/tag.log
+            ctr images push --plain-http 127.0.0.1:5000/$name >/run/push.log 2>&1 || cat /run/push.log
+        done
+        kill $daemon && wait $daemon
+        daemon=
+        umount /var/lib/containerd && mount -t tmpfs tour /var/lib/containerd
+        trap 'crictl pods -q | xargs -r crictl stopp; crictl pods -q | xargs -r crictl rmp' EXIT"#,
+        crictl = env!("CARGO_BIN_EXE_bulkhead-crictl"),
+        plugin = include_str!("../src/host/cri/plugin.sh"),
+        image = image.display(),
+        name = CRI_IMAGE,
+    );
+    tour(include_str!("../../README.md"), &places, Duration::from_secs(400));
 }
 
 #[test]
