@@ -23,6 +23,17 @@ pub struct Mapping {
     pub count: u32,
 }
 
+/// Whether this process is in the user namespace that the kernel started with: every id is one of the machine. /proc must be
+/// mounted; without it the answer is yes.
+pub fn is_initial() -> bool {
+    fs::read_to_string("/proc/self/uid_map").map_or(true, |map| maps_all(&map))
+}
+
+/// Whether a map, as uid_map has it, is that of the first user namespace.
+fn maps_all(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// What the child says when it lives in its namespace.
 const MADE: [u8; 1] = [1];
 
