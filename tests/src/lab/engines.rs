@@ -26,7 +26,7 @@ const PACKAGES: [&str; 13] = [
     "catatonit",
     "slirp4netns",
     "uidmap",
-    "fuse-overlayfs",
+    "dbus-user-session",
     "docker.io",
     "docker-registry",
     "iptables",

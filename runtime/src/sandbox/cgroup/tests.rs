@@ -1,8 +1,8 @@
 use super::*;
 
 fn path(cgroups_path: Option<&str>, systemd: bool) -> Result<String, CgroupError> {
-    let tree = systemd.then_some(&Tree::MACHINE);
-    let path = resolve(cgroups_path, &"web".parse().unwrap(), tree)?;
+    let tree = systemd.then_some(Tree::MACHINE);
+    let path = resolve(cgroups_path, &"web".parse().unwrap(), tree.as_ref())?;
     Ok(path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned())
 }
 
