@@ -47,6 +47,18 @@ pub(crate) enum ShareError {
     Jail { source: io::Error },
 }
 
+impl ShareError {
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Namespace { source } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "start containers as root, or as a user by a rootless engine such as podman (docs/podman.md)",
+            ),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Share {
     path: PathBuf,

@@ -34,7 +34,7 @@ fn what_keeps_a_user_from_kvm_is_said() {
     let missing = device(root(&[]).path());
     assert!(missing.verdict == Verdict::Fail && missing.hint.unwrap().contains("firmware"), "{missing:?}");
     let locked = root(&[("dev/kvm", ""), ("etc/group", "")]);
-    fs::set_permissions(locked.path().join("dev/kvm"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(locked.path().join("dev/kvm"), fs::Permissions::from_mode(0o000)).unwrap();
     let gid = fs::metadata(locked.path().join("dev/kvm")).unwrap().gid();
     fs::write(locked.path().join("etc/group"), format!("kvm:x:{gid}:\n")).unwrap();
     assert!(who_may(locked.path(), KVM).contains("group kvm (mode 0000)"));
