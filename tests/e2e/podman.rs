@@ -21,7 +21,7 @@ pub(crate) fn goes_on_its_tour(before: &str) {
         trap 'podman pod rm -fat 0; podman rm -fat 0' EXIT";
     let page = include_str!("../../docs/podman.md");
     let (page, _) = page.split_once(crate::rootless::HEADING).unwrap();
-    tour(page, &format!("{before}\n{places}"), Duration::from_secs(660));
+    tour(page, &format!("{before}\n{places}"), Duration::from_secs(900));
 }
 
 #[test]

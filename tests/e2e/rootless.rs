@@ -82,5 +82,5 @@ fn a_users_tour_prints_what_its_page_says() {
     let (_, page) = page.split_once(HEADING).unwrap();
     let _slice = Slice;
     let guide = Guide { places: PLACES, shell: "alice", after: AFTER };
-    tour_as(guide, page, Duration::from_secs(660));
+    tour_as(guide, page, Duration::from_secs(900));
 }
