@@ -17,7 +17,6 @@ use std::{
 };
 
 use bulkhead_sys::user_namespace;
-
 use serde::Serialize;
 use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Variant, wire::serialized::Data};
 
