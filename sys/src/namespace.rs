@@ -46,6 +46,17 @@ pub fn visit_mounts_of<T: Send>(process: impl AsFd + Sync, work: impl FnOnce() -
     visit("mntns", inside, work)
 }
 
+/// Runs `work` on a thread of its own whose children are in a pid namespace of their own: the first is its pid 1. The namespace that
+/// this process is in may be one that it could not enter again, as that of a rootless engine is.
+///
+/// # Errors
+/// Those of unshare(2): EPERM without CAP_SYS_ADMIN. As `visit_network`.
+pub fn with_children_in_new_pid_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    // SAFETY: NEWPID changes where the children of this thread go, and nothing else; no memory or descriptor is unshared.
+    let leave = || Ok(unsafe { unshare_unsafe(UnshareFlags::NEWPID) }?);
+    visit("pidns", leave, work)
+}
+
 fn visit<T: Send>(
     name: &str,
     enter: impl FnOnce() -> io::Result<()> + Send,

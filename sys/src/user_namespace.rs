@@ -23,6 +23,35 @@ pub struct Mapping {
     pub count: u32,
 }
 
+/// Whether this process is in the user namespace that the kernel started with: every id is one of the machine. /proc must be
+/// mounted; without it the answer is yes.
+pub fn is_initial() -> bool {
+    fs::read_to_string("/proc/self/uid_map").map_or(true, |map| maps_all(&map))
+}
+
+/// Whether a map, as uid_map has it, is that of the first user namespace.
+fn maps_all(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// The effective uid of this process as the user namespace around its own has it; its own in the first one. /proc must be mounted;
+/// without it the answer is the uid inside.
+pub fn uid_outside() -> u32 {
+    let uid = rustix::process::geteuid().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    outside(&map, uid).unwrap_or(uid)
+}
+
+/// What a map, as uid_map has it, makes of an id.
+fn outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (inside, outside, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let offset = id.checked_sub(inside).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// What the child says when it lives in its namespace.
 const MADE: [u8; 1] = [1];
 

@@ -39,6 +39,7 @@ mod privileges;
 mod process;
 mod resources;
 mod rootfs;
+mod rootless;
 mod run;
 mod sandbox;
 mod schema;

@@ -3,11 +3,11 @@
 use std::fs;
 
 use bulkhead_tests::{
-    host::{Containerd, Cri, DEADLINE, Docker, Engine as _, RUNTIME, Release, until},
+    host::{Containerd, Cri, DEADLINE, Docker, Engine as _, RUNTIME, Release, newer_podman, until},
     lab::newer::Suite,
 };
 
-use crate::{containerd, cri, engine, streaming};
+use crate::{containerd, cri, engine, podman, streaming};
 
 #[test]
 fn containerd_1_7_tells_of_all_that_happens() {
@@ -73,6 +73,16 @@ fn docker_26_rules_a_container_from_its_start_to_its_end() {
 #[test]
 fn docker_28_rules_a_container_from_its_start_to_its_end() {
     rules_a_container_from_its_start_to_its_end(&Docker::by_shim(Suite::Forky));
+}
+
+#[test]
+fn podman_5_4_prints_what_its_page_says() {
+    podman::goes_on_its_tour(&newer_podman(Suite::Trixie));
+}
+
+#[test]
+fn podman_5_8_prints_what_its_page_says() {
+    podman::goes_on_its_tour(&newer_podman(Suite::Forky));
 }
 
 fn rules_a_container_from_its_start_to_its_end(docker: &Docker) {

@@ -8,13 +8,20 @@ use crate::engine;
 
 #[test]
 fn the_podman_tour_prints_what_its_page_says() {
+    goes_on_its_tour("");
+}
+
+/// `before`: commands that choose the podman.
+pub(crate) fn goes_on_its_tour(before: &str) {
     let places = "
         cp -a /etc/containers /tmp/containers
         mount --bind /tmp/containers /etc/containers
         mkdir -p /var/lib/containers
         mount -t tmpfs tour /var/lib/containers
         trap 'podman pod rm -fat 0; podman rm -fat 0' EXIT";
-    tour(include_str!("../../docs/podman.md"), places, Duration::from_secs(660));
+    let page = include_str!("../../docs/podman.md");
+    let (page, _) = page.split_once(crate::rootless::HEADING).unwrap();
+    tour(page, &format!("{before}\n{places}"), Duration::from_secs(900));
 }
 
 #[test]

@@ -229,16 +229,19 @@ fn place_for(context: &Context, bundle: &Bundle, id: &ContainerId) -> Result<Opt
         return Ok(None);
     }
     let given = bundle.host.cgroups_path.as_deref();
-    let systemd = context.cgroup_manager == CgroupManager::Systemd;
-    if systemd {
-        systemd::is_there().map_err(CgroupError::from)?;
-    }
-    let path = cgroup::resolve(given, id, systemd)?;
-    if given.is_none() && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err() {
+    let tree = match context.cgroup_manager {
+        CgroupManager::Systemd => Some(systemd::Tree::find().map_err(CgroupError::from)?),
+        CgroupManager::Cgroupfs | CgroupManager::Disabled => None,
+    };
+    let path = cgroup::resolve(given, id, tree.as_ref())?;
+    if tree.is_none()
+        && given.is_none()
+        && rustix::fs::access(cgroup::ROOT, rustix::fs::Access::WRITE_OK).is_err()
+    {
         context.log.debug("/sys/fs/cgroup cannot be written: no cgroup for the sandbox");
         return Ok(None);
     }
-    let scope = if systemd { Scope::at(&path, cgroup::ROOT.as_ref()) } else { None };
+    let scope = tree.and_then(|tree| Scope::at(&path, &Path::new(cgroup::ROOT).join(tree.group)));
     Ok(Some(Place { path, scope }))
 }
 

@@ -26,7 +26,7 @@ mod state;
 mod update;
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -259,7 +259,16 @@ fn print(text: &str) -> Result<(), Error> {
 }
 
 fn default_root() -> PathBuf {
-    let of_user = if nix::unistd::geteuid().is_root() { None } else { std::env::var_os("XDG_RUNTIME_DIR") };
+    let user = std::env::var_os("USER");
+    let root = nix::unistd::geteuid().is_root()
+        && (bulkhead_sys::user_namespace::is_initial() || user.is_some_and(|user| user == "root"));
+    default_root_of(root, std::env::var_os("XDG_RUNTIME_DIR"))
+}
+
+/// `root` is a machine's or a container's own. A rootless engine is root of a user namespace as well, by the name of its user or by
+/// none: it and its user, who is outside of that namespace, must find the same containers. runc goes by the same.
+fn default_root_of(root: bool, session: Option<OsString>) -> PathBuf {
+    let of_user = session.filter(|dir| !root && !dir.is_empty());
     of_user.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("bulkhead")
 }
 

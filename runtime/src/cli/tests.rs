@@ -116,3 +116,13 @@ fn checkpoint_and_restore_are_refused_in_clear_words_whatever_follows() {
         assert!(error.to_string().starts_with(&format!("{command} is not supported")), "{error}");
     }
 }
+
+#[test]
+fn state_is_in_the_session_of_whoever_is_not_a_machines_root() {
+    let root = |root, session: Option<&str>| default_root_of(root, session.map(OsString::from));
+    assert_eq!(root(true, Some("/run/user/1000")), Path::new("/run/bulkhead"));
+    assert_eq!(root(false, Some("/run/user/1000")), Path::new("/run/user/1000/bulkhead"));
+    for none in [None, Some("")] {
+        assert_eq!(root(false, none), Path::new("/run/bulkhead"));
+    }
+}

@@ -65,6 +65,8 @@ pub(crate) struct Creation {
     caller: Process,
     cgroup: Option<Place>,
     entrance: Option<Entrance>,
+    /// Where this process was before it went there.
+    home: Option<PathBuf>,
     /// This process, the server, may be in its cgroup.
     hosts_sandbox: bool,
     done: bool,
@@ -96,6 +98,7 @@ impl Creation {
             caller,
             cgroup,
             entrance: None,
+            home: cgroup::own(),
             hosts_sandbox,
             done: false,
             warnings: Vec::new(),
@@ -163,7 +166,7 @@ impl Drop for Creation {
         self.entrance = None;
         if self.hosts_sandbox {
             // A cgroup with a process in it cannot be removed, and this is one.
-            let _ = cgroup::enter(cgroup::ROOT.as_ref(), std::process::id());
+            cgroup::leave(self.home.as_deref());
         }
         if let Err(error) = undo::everything(&self.dir) {
             note(&format!("undo the creation of {}: {}", self.id, chain(&error)));

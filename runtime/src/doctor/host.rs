@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use bulkhead_sys::chain;
 
-use super::Finding;
+use super::{Finding, user::may_use_vhost};
 use crate::{
     network::{Loopback, VHOST},
     sandbox::cgroup,
@@ -19,16 +19,8 @@ const FANOTIFY_GROUPS: u64 = 128;
 /// KVM's worker for huge pages became a thread of the VMM (`vhost_task`) in 6.13, and in 6.12's stable releases.
 const KVM_THREAD_IS_CHEAP: (u32, u32) = (6, 12);
 
-pub(super) fn privileges(root: bool) -> Finding {
-    if root {
-        Finding::ok("privileges", "running as root")
-    } else {
-        Finding::warn(
-            "privileges",
-            "not running as root",
-            "run doctor as root: only root can start containers",
-        )
-    }
+pub(super) fn privileges() -> Finding {
+    Finding::ok("privileges", "running as root")
 }
 
 pub(super) fn kernel_release() -> String {
@@ -198,13 +190,13 @@ pub(super) fn file_watches(root: &Path, wanted: bool) -> Finding {
 pub(super) fn network(root: &Path, wanted: bool) -> Finding {
     let subject = "network";
     let there = root.join(VHOST.trim_start_matches('/')).exists();
-    match (wanted, there) {
-        (true, true) => Finding::ok(subject, "frames are moved by the host kernel: vhost-net"),
-        (true, false) => Finding::ok(subject, format!("frames are moved by the VMM: there is no {VHOST}")),
-        (false, _) => {
-            Finding::ok(subject, "frames are moved by the VMM: the configuration has vhost_net = false")
-        }
-    }
+    let detail = match (wanted, there, may_use_vhost(root)) {
+        (true, true, true) => "frames are moved by the host kernel: vhost-net".to_owned(),
+        (true, true, false) => format!("frames are moved by the VMM: {VHOST} may not be opened"),
+        (true, false, _) => format!("frames are moved by the VMM: there is no {VHOST}"),
+        (false, ..) => "frames are moved by the VMM: the configuration has vhost_net = false".to_owned(),
+    };
+    Finding::ok(subject, detail)
 }
 
 /// Whether connections to the loopback addresses of a pod's network namespace reach the guest. Tries a BPF program, which is
@@ -216,7 +208,9 @@ pub(super) fn port_forward(root: bool, wanted: bool) -> Finding {
     }
     match Loopback::check() {
         Ok(()) => Finding::ok(subject, "the host kernel leads the pod's loopback addresses to the guest"),
-        Err(_) if !root => Finding::ok(subject, "not looked at: only root can"),
+        Err(_) if !root => {
+            Finding::ok(subject, "not for a user: the kernel lets root alone have such a BPF program")
+        }
         Err(error) => Finding::warn(
             subject,
             format!("kubectl port-forward finds nobody: {}", chain(&error)),

@@ -8,6 +8,7 @@
 mod artefacts;
 mod host;
 mod isolation;
+mod user;
 
 use std::{error::Error, path::Path};
 
@@ -87,7 +88,12 @@ impl Report {
 pub fn examine(config: Result<Config, impl Error>, mut found: impl FnMut(Finding)) {
     let root = Path::new("/");
     let is_root = rustix::process::geteuid().is_root();
-    found(host::privileges(is_root));
+    if is_root {
+        found(host::privileges());
+    } else {
+        let uid = rustix::process::geteuid().as_raw();
+        user::examine(root, &user::User::find(root, uid)).into_iter().for_each(&mut found);
+    }
     let release = host::kernel_release();
     found(host::kernel(&release));
     found(host::user_namespaces(root));

@@ -9,10 +9,11 @@
 //! that no packet of another interface leads here.
 
 mod program;
+mod redirect;
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::{AsFd as _, OwnedFd},
 };
 
@@ -34,8 +35,32 @@ const BACKLOG: i32 = 128;
 pub struct Loopback {
     /// For each family that the namespace has; they do not block.
     pub listeners: Vec<TcpListener>,
-    /// Of the program, which is gone when this is closed.
+    /// Of the program or the table, which is gone when this is closed.
     pub link: OwnedFd,
+    /// How an accepted connection tells what was meant.
+    pub meant: Meant,
+}
+
+/// Where the kernel keeps the address that a client has connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meant {
+    /// It is the socket's own.
+    Own,
+    /// The socket's own is that of the listener.
+    Original,
+}
+
+impl Meant {
+    /// The address that was meant by who made the connection.
+    ///
+    /// # Errors
+    /// When the kernel does not know it.
+    pub fn of(self, client: impl std::os::fd::AsFd, own: SocketAddr) -> io::Result<SocketAddr> {
+        match self {
+            Self::Own => Ok(own),
+            Self::Original => redirect::original(client, own),
+        }
+    }
 }
 
 impl Loopback {
@@ -45,7 +70,14 @@ impl Loopback {
     /// The step that failed: where the kernel has no such programs or does not let us have one. Nothing is left then.
     pub fn take(namespace: &Namespace) -> Result<Self, NetworkError> {
         let failed = |step| move |source| NetworkError::Loopback { step, source };
-        let (sockets, program) = load()?;
+        let (sockets, program) = match load() {
+            Err(NetworkError::Loopback { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                return Self::redirected(namespace);
+            }
+            loaded => loaded?,
+        };
         let made = visit_network(namespace, || [four(), six()]).map_err(failed("enter the namespace"))?;
         let [four, six] = made;
         let four = four.map_err(failed("listen on 127.0.0.1"))?;
@@ -58,7 +90,20 @@ impl Loopback {
         }
         let link = bpf::link(namespace.as_fd(), Kind::SocketLookup, program.as_fd())
             .map_err(failed("attach a BPF program to the namespace"))?;
-        Ok(Self { listeners, link })
+        Ok(Self { listeners, link, meant: Meant::Own })
+    }
+
+    /// As `take`, for who may have no BPF.
+    fn redirected(namespace: &Namespace) -> Result<Self, NetworkError> {
+        let failed = |step| move |source| NetworkError::Loopback { step, source };
+        let made = visit_network(namespace, || -> Result<Self, NetworkError> {
+            let four = four().map_err(failed("listen on 127.0.0.1"))?;
+            let six = six().ok();
+            let link =
+                redirect::take(&four, six.as_ref()).map_err(failed("redirect connections by nftables"))?;
+            Ok(Self { listeners: [four].into_iter().chain(six).collect(), link, meant: Meant::Original })
+        });
+        made.map_err(failed("enter the namespace"))?
     }
 
     /// Whether this host's kernel would let this process do that. Nothing is attached.

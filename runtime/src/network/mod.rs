@@ -31,7 +31,7 @@ use crate::store::{NamespaceId, StateError};
 
 pub use attach::{VHOST, attach, open_vhost};
 pub use devices::{Moved, check as check_devices, move_in as move_devices};
-pub use loopback::Loopback;
+pub use loopback::{Loopback, Meant};
 pub use scan::{Interface, Scan};
 pub use undo::{detach, undo};
 

@@ -11,8 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bulkhead_sys::namespace::{Kind, enter};
-use rustix::thread::UnshareFlags;
+use bulkhead_sys::namespace::with_children_in_new_pid_namespace;
 
 use super::{COMMAND, CONTROL_FD, Plan, Report};
 use crate::{network::Namespace, sandbox::pass_as, store::Process};
@@ -77,8 +76,6 @@ pub struct Child {
 }
 
 impl Child {
-    /// Must be called while this process has one thread: others could not be made in between.
-    ///
     /// # Errors
     /// When it cannot be started; nothing runs then.
     pub fn spawn(plan: &Plan, network: &Network) -> Result<Self, LaunchError> {
@@ -89,7 +86,9 @@ impl Child {
         // In this order: the number that the socket gets may be that of the namespace.
         network.apply(&mut command);
         pass_as(&mut command, theirs.into(), CONTROL_FD);
-        let child = in_new_pid_namespace(|| command.spawn().map_err(spawn))?;
+        let child = with_children_in_new_pid_namespace(|| command.spawn())
+            .map_err(|source| LaunchError::Namespace { source })?
+            .map_err(spawn)?;
         // The command holds their end: with it our end would never see theirs close.
         drop(command);
         let process = Process::of(child.id()).map_err(spawn)?;
@@ -142,16 +141,4 @@ impl Child {
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
     }
-}
-
-/// A namespace made by unshare(2) holds for children only, so the next child is its pid 1; then ours is put back, for
-/// a process whose children go elsewhere can make no thread.
-fn in_new_pid_namespace<T>(spawn: impl FnOnce() -> Result<T, LaunchError>) -> Result<T, LaunchError> {
-    let namespace = |source: io::Error| LaunchError::Namespace { source };
-    let own = File::open("/proc/self/ns/pid").map_err(namespace)?;
-    // SAFETY: NEWPID changes where the children of this thread go; no memory or descriptor is unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }.map_err(|e| namespace(e.into()))?;
-    let child = spawn();
-    enter(own, Kind::ProcessID).map_err(namespace)?;
-    child
 }

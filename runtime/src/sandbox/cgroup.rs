@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::{
     store::{Entry, Journal, StateError},
-    systemd::SystemdError,
+    systemd::{SystemdError, Tree},
 };
 
 /// Where the unified hierarchy is mounted.
@@ -80,13 +80,18 @@ pub fn is_unified() -> bool {
 ///
 /// # Errors
 /// When the spec's value would leave the hierarchy, or is not of the systemd form when that is asked for.
-pub fn resolve(cgroups_path: Option<&str>, id: &ContainerId, systemd: bool) -> Result<PathBuf, CgroupError> {
-    let relative = match cgroups_path {
-        None | Some("") if systemd => systemd_path(&format!(":bulkhead:{id}"))?,
-        None | Some("") => format!("bulkhead/{id}"),
-        Some(path) if systemd => systemd_path(path)?,
+pub fn resolve(
+    cgroups_path: Option<&str>,
+    id: &ContainerId,
+    systemd: Option<&Tree>,
+) -> Result<PathBuf, CgroupError> {
+    let given = cgroups_path.filter(|path| !path.is_empty());
+    let relative = match (given, systemd) {
+        (None, Some(tree)) => systemd_path(&format!(":bulkhead:{id}"), tree)?,
+        (None, None) => format!("bulkhead/{id}"),
+        (Some(path), Some(tree)) => systemd_path(path, tree)?,
         // crun and runc put a relative path below the hierarchy's root as well.
-        Some(path) => path.trim_start_matches('/').to_owned(),
+        (Some(path), None) => path.trim_start_matches('/').to_owned(),
     };
     let plain = Path::new(&relative).components().all(|part| matches!(part, Component::Normal(_)));
     if relative.is_empty() || !plain || relative.contains('\0') {
@@ -95,8 +100,8 @@ pub fn resolve(cgroups_path: Option<&str>, id: &ContainerId, systemd: bool) -> R
     Ok(Path::new(ROOT).join(relative))
 }
 
-/// `machine-a.slice:libpod:web` → `machine.slice/machine-a.slice/libpod-web.scope`.
-fn systemd_path(path: &str) -> Result<String, CgroupError> {
+/// `machine-a.slice:libpod:web` → `machine.slice/machine-a.slice/libpod-web.scope`, below the cgroup of that systemd.
+fn systemd_path(path: &str, tree: &Tree) -> Result<String, CgroupError> {
     let refuse = || CgroupError::Systemd { path: path.to_owned() };
     let mut parts = path.split(':');
     let (Some(slice), Some(prefix), Some(name), None) =
@@ -104,7 +109,7 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
     else {
         return Err(refuse());
     };
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let slice = if slice.is_empty() { tree.slice } else { slice };
     let stem = slice.strip_suffix(".slice").ok_or_else(refuse)?;
     // A slice holds units, no processes.
     if name.is_empty()
@@ -113,7 +118,7 @@ fn systemd_path(path: &str) -> Result<String, CgroupError> {
     {
         return Err(refuse());
     }
-    let mut expanded = String::new();
+    let mut expanded = if tree.group.is_empty() { String::new() } else { format!("{}/", tree.group) };
     // `-` is the root slice, which has no directory.
     let stem = if stem == "-" { "" } else { stem };
     for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]).filter(|(end, _)| *end > 0) {
@@ -182,6 +187,20 @@ pub fn enter(path: &Path, pid: u32) -> Result<(), CgroupError> {
         pid,
         source,
     })
+}
+
+/// The cgroup of this process, where the unified hierarchy is mounted.
+pub fn own() -> Option<PathBuf> {
+    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let relative = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    is_unified().then(|| Path::new(ROOT).join(relative))
+}
+
+/// Takes this process out of the cgroup of a container, as far as it may go: to the root of the hierarchy, else to `home`, in which
+/// it was before.
+pub fn leave(home: Option<&Path>) {
+    let go = |path: &Path| enter(path, std::process::id()).is_ok();
+    let _ = go(Path::new(ROOT)) || home.is_some_and(go);
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use tokio::{
 use super::streams::{StreamError, Streams};
 use crate::{
     log::note,
-    network::{Loopback, Namespace, NetworkError},
+    network::{Loopback, Meant, Namespace, NetworkError},
 };
 
 /// After an accept that failed for want of descriptors or memory: others may give some back meanwhile.
@@ -86,20 +86,21 @@ impl Forward {
 
     async fn try_listen(&self, namespace: Namespace) -> Result<(), ListenError> {
         let taken = spawn_blocking(move || Loopback::take(&namespace)).await;
-        let Loopback { listeners, link } = taken.map_err(|error| ListenError::Loop(error.into()))??;
+        let Loopback { listeners, link, meant } =
+            taken.map_err(|error| ListenError::Loop(error.into()))??;
         let link = Arc::new(link);
         for listener in listeners {
             let listener = TcpListener::from_std(listener).map_err(ListenError::Loop)?;
             let (forward, link) = (self.clone(), link.clone());
             tokio::spawn(async move {
-                forward.serve(listener).await;
+                forward.serve(listener, meant).await;
                 drop(link);
             });
         }
         Ok(())
     }
 
-    async fn serve(&self, listener: TcpListener) {
+    async fn serve(&self, listener: TcpListener, meant: Meant) {
         loop {
             let client = match listener.accept().await {
                 Ok((client, _)) => client,
@@ -116,7 +117,7 @@ impl Forward {
                 // Beyond the cap the client is reset, like one whose connection fails.
                 let Ok(client) = reset_when_dropped(client) else { return };
                 if let Ok(place) = place {
-                    let _ = forward.carry(client).await;
+                    let _ = forward.carry(client, meant).await;
                     drop(place);
                 }
             });
@@ -124,9 +125,10 @@ impl Forward {
     }
 
     /// One connection, from the accept to the end of both directions.
-    async fn carry(&self, client: TcpStream) -> Result<(), ForwardError> {
+    async fn carry(&self, client: TcpStream, meant: Meant) -> Result<(), ForwardError> {
         let container = self.container.clone().ok_or(ForwardError::NoPort)?;
-        let header = header(container, client.local_addr()?).ok_or(ForwardError::NoPort)?;
+        let meant = meant.of(&client, client.local_addr()?)?;
+        let header = header(container, meant).ok_or(ForwardError::NoPort)?;
         let client = Endpoint::new(client.into_std()?.into())?;
         let guest = self.streams.open(&header).await?;
         relay(&client, &guest).await?;

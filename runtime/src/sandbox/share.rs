@@ -27,7 +27,7 @@ use bulkhead_sys::{
 use rustix::{
     fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, fstat, openat2},
     io::Errno,
-    mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount},
+    mount::{MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount},
     thread::UnshareFlags,
 };
 
@@ -45,6 +45,18 @@ pub(crate) enum ShareError {
     IdMap { path: PathBuf, source: io::Error },
     #[error("look into the mount namespace of the VMM, which takes CAP_SYS_ADMIN and CAP_SYS_PTRACE")]
     Jail { source: io::Error },
+}
+
+impl ShareError {
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Namespace { source } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "start containers as root, or as a user by a rootless engine such as podman (docs/podman.md)",
+            ),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +79,9 @@ impl Share {
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", slave).map_err(namespace)?;
         rustix::mount::mount_bind(path, path).map_err(share)?;
-        rustix::mount::mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "").map_err(share)?;
+        // Only adds to the attributes that are there: of a mount of another user namespace none may be taken away.
+        let mounted = made.open_mounted().map_err(share)?;
+        Attributes::read_only().apply(&mounted).map_err(share)?;
         // Private first: a bind of a slave is a slave too, and nothing of the host's may come in by itself.
         for kind in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
             rustix::mount::mount_change(path, kind).map_err(share)?;
@@ -89,9 +103,13 @@ impl Share {
 
     /// For the VMM: its root directory to be.
     pub(crate) fn open(&self) -> Result<OwnedFd, ShareError> {
+        self.open_mounted().map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
+    }
+
+    /// What is mounted on the directory.
+    fn open_mounted(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::open(&self.path, flags, Mode::empty())
-            .map_err(|e| ShareError::Share { path: self.path.clone(), source: e.into() })
     }
 
     /// Shows what `tree` has, which is of `export`, to the guest, under a name that it has not seen before.

@@ -1,4 +1,4 @@
-//! D-Bus with systemd itself, over the socket that systemctl uses for root: there need not be a message bus.
+//! D-Bus with systemd itself, over the socket that systemctl uses: there need not be a message bus.
 //!
 //!   AUTH EXTERNAL ─▶ OK ─▶ BEGIN ─▶ method call ─▶ … signals … ─▶ its reply
 //!
@@ -75,7 +75,8 @@ impl Bus {
         let stream = UnixStream::connect(path).map_err(|source| BusError::Socket { source })?;
         let mut bus =
             Self { stream, patience, deadline: Instant::now() + patience, signals: VecDeque::new() };
-        let user = rustix::process::geteuid().as_raw().to_string();
+        // As systemd sees the peer.
+        let user = bulkhead_sys::user_namespace::uid_outside().to_string();
         let hex: String = user.bytes().map(|digit| format!("{digit:02x}")).collect();
         bus.write(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
         let answer = bus.line()?;

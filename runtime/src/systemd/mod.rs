@@ -5,14 +5,20 @@
 //! A directory without a unit does not last: a reload of systemd takes its controllers away, and the end of the slice removes
 //! it. A limit of the whole unit is set as a file and as a property, since systemd writes the files anew at any time
 //! (`properties`). All calls go over systemd's own socket (`bus`), with a deadline.
+//!
+//! A user may have a systemd of its own, below whose cgroup its units are. A rootless engine means that one.
 
 mod bus;
 mod properties;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use bulkhead_sys::user_namespace;
 use serde::Serialize;
-use zbus::{DynamicType, OwnedObjectPath, Variant, wire::serialized::Data};
+use zbus::{DynamicType, OwnedObjectPath, OwnedVariant, Variant, wire::serialized::Data};
 
 use self::bus::{Bus, BusError, read};
 
@@ -23,6 +29,7 @@ const BOOTED: &str = "/run/systemd/system";
 const SOCKET: &str = "/run/systemd/private";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 /// For one call and its job: the time that runc gives a job.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The name of systemd's error about an unknown unit.
@@ -32,8 +39,10 @@ const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 pub enum SystemdError {
     #[error("--systemd-cgroup needs systemd, and systemd is not the init system of this host")]
     Absent,
-    #[error("connect to systemd")]
-    Connect { source: BusError },
+    #[error("connect to systemd at {}", .socket.display())]
+    Connect { socket: PathBuf, source: BusError },
+    #[error("ask systemd for its cgroup")]
+    Tree { source: BusError },
     #[error("ask systemd to {step} {unit}")]
     Call { step: &'static str, unit: String, source: BusError },
     #[error("systemd did not {step} {unit}: the job ended as {result:?}")]
@@ -60,8 +69,69 @@ pub fn follow(scope: &Scope, cgroup: &Path) -> Result<(), SystemdError> {
 
 /// # Errors
 /// `Absent` where systemd is not the init system.
-pub fn is_there() -> Result<(), SystemdError> {
+fn is_there() -> Result<(), SystemdError> {
     if Path::new(BOOTED).is_dir() { Ok(()) } else { Err(SystemdError::Absent) }
+}
+
+/// Where a systemd has its units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// The cgroup above all its slices, from the root of the hierarchy on and without a slash at either end. Empty for the root.
+    pub group: String,
+    /// Of units that name none.
+    pub slice: &'static str,
+}
+
+impl Tree {
+    /// That of the machine's systemd.
+    pub const MACHINE: Self = Self { group: String::new(), slice: "system.slice" };
+
+    /// That of the systemd which makes the scopes of this process.
+    ///
+    /// # Errors
+    /// `Absent` where systemd is not the init system; a user's does not answer.
+    pub fn find() -> Result<Self, SystemdError> {
+        is_there()?;
+        let Home::User(_) = Home::find() else { return Ok(Self::MACHINE) };
+        let mut manager = Manager::connect()?;
+        let mut get = || -> Result<String, BusError> {
+            let answer = manager.0.call((OBJECT, PROPERTIES, "Get"), &(MANAGER, "ControlGroup"))?;
+            match &*read::<OwnedVariant>(&answer)? {
+                Variant::Str(group) => Ok(group.as_str().trim_matches('/').to_owned()),
+                _ => Err(BusError::Message { what: "the cgroup is not a text" }),
+            }
+        };
+        let group = get().map_err(|source| SystemdError::Tree { source })?;
+        Ok(Self { group, slice: "user.slice" })
+    }
+}
+
+/// Whose systemd it is.
+#[derive(Debug, PartialEq, Eq)]
+enum Home {
+    Machine,
+    /// That of this user, as logind starts it.
+    User(u32),
+}
+
+impl Home {
+    /// The machine's root has the machine's. Root of a user namespace may be a container's own, with a systemd like a machine's, or a
+    /// rootless engine, whose user has one.
+    fn find() -> Self {
+        let root = rustix::process::geteuid().is_root();
+        if root && user_namespace::is_initial() {
+            return Self::Machine;
+        }
+        let user = Self::User(user_namespace::uid_outside());
+        if root && !user.socket().exists() { Self::Machine } else { user }
+    }
+
+    fn socket(&self) -> PathBuf {
+        match self {
+            Self::Machine => PathBuf::from(SOCKET),
+            Self::User(uid) => PathBuf::from(format!("/run/user/{uid}/systemd/private")),
+        }
+    }
 }
 
 /// Makes the scope, with `pid` in it: systemd makes no empty scope, and removes a scope with its last process.
@@ -115,8 +185,9 @@ struct Manager(Bus);
 impl Manager {
     fn connect() -> Result<Self, SystemdError> {
         is_there()?;
-        let bus = Bus::connect(Path::new(SOCKET), DEADLINE);
-        bus.map(Self).map_err(|source| SystemdError::Connect { source })
+        let socket = Home::find().socket();
+        let bus = Bus::connect(&socket, DEADLINE);
+        bus.map(Self).map_err(|source| SystemdError::Connect { socket, source })
     }
 
     fn call<B: Serialize + DynamicType>(

@@ -42,11 +42,11 @@ pub use cri::{
 };
 pub use docker::Docker;
 pub use engine::{Engine, Release};
-pub use podman::Podman;
+pub use podman::{Podman, newer_podman};
 pub use process::process;
 pub use systemd::Systemd;
 pub use terminal::Terminal;
-pub use tour::tour;
+pub use tour::{Guide, tour, tour_as};
 pub use wait::{Finished, finish, until};
 pub use wire::{Wire, in_network, ip};
 

@@ -13,8 +13,17 @@ use super::{
     found::own_mounts,
     stage,
 };
+use crate::lab::newer::{self, Suite};
 
 const PODMAN: &str = "/usr/bin/podman";
+
+/// Commands that put podman of a newer Debian, and what it starts, in the place of the machine's own, for a tour. They are for a mount
+/// namespace of one's own.
+#[must_use]
+pub fn newer_podman(suite: Suite) -> String {
+    // The installation was below what is covered.
+    format!("{}\nmount --bind {} /usr/local", newer::over_usr(suite), stage().display())
+}
 
 /// All containers go when it is dropped.
 #[derive(Debug)]

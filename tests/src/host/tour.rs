@@ -36,16 +36,52 @@ fn prelude() -> String {
 /// The shell has mount, network and pid namespaces of its own: engines change the first two, and nothing outlives the last.
 pub fn tour(page: &str, places: &str, deadline: Duration) {
     let steps = steps(page);
-    assert!(!steps.is_empty(), "no console blocks");
-    let mut script = format!("{}\n{places}\nprintf '{MARK}'\n", prelude());
-    for step in &steps {
-        script.push_str(&format!("{}\nprintf '{MARK}'\n", step.command));
-    }
-    let namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
-    let finished =
-        finish(Command::new("unshare").args(namespaces).args(["bash", "-c", &script]), b"", deadline);
-    let text = finished.text();
+    let script = format!("{}\n{places}\n{}", prelude(), script(&steps));
+    let text = said(&script, "", deadline);
     let said: Vec<&str> = text.split(MARK).collect();
+    compare(&steps, &said);
+}
+
+/// Somebody else than root, for a tour of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Guide<'a> {
+    /// As for `tour`, by root.
+    pub places: &'a str,
+    /// The words that start the shell of the page, without its options.
+    pub shell: &'a str,
+    /// By root, when the page is through. They are to print nothing.
+    pub after: &'a str,
+}
+
+/// As `tour`, in another shell.
+pub fn tour_as(guide: Guide<'_>, page: &str, deadline: Duration) {
+    let steps = steps(page);
+    let Guide { places, shell, after } = guide;
+    let root = format!("{}\n{places}\n{shell} -c \"$1\"\n{after}\nprintf '{MARK}'", prelude());
+    let text = said(&root, &script(&steps), deadline);
+    let mut said: Vec<&str> = text.split(MARK).collect();
+    said.pop();
+    compare(&steps, &said);
+    assert_eq!(said.last(), Some(&""), "after the page");
+}
+
+/// What each step prints, and a mark after it. The first mark says that the page begins.
+fn script(steps: &[Step]) -> String {
+    assert!(!steps.is_empty(), "no console blocks");
+    let marked = steps.iter().map(|step| format!("{}\nprintf '{MARK}'\n", step.command));
+    format!("printf '{MARK}'\n{}", marked.collect::<String>())
+}
+
+/// All that a script prints, in namespaces of its own.
+fn said(script: &str, argument: &str, deadline: Duration) -> String {
+    let namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let mut command = Command::new("unshare");
+    command.args(namespaces).args(["bash", "-c", script, "tour", argument]);
+    finish(&mut command, b"", deadline).text()
+}
+
+/// `said`: before the first step, of each step, and after the last.
+fn compare(steps: &[Step], said: &[&str]) {
     assert_eq!(said[0], "", "the prelude");
     let mut wrong = String::new();
     for (step, said) in steps.iter().zip(&said[1..]) {
@@ -60,7 +96,7 @@ pub fn tour(page: &str, places: &str, deadline: Duration) {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
-    assert_eq!(said.len(), steps.len() + 2, "the shell ended early:\n{text}");
+    assert_eq!(said.len(), steps.len() + 2, "the shell ended early:\n{}", said.concat());
 }
 
 fn steps(page: &str) -> Vec<Step> {

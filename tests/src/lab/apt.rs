@@ -49,9 +49,18 @@ impl Apt {
     /// # Errors
     /// The package cannot be had, or not be unpacked.
     pub fn unpack(&self, package: &str, suite: &str, to: &Path) -> Result<(), Error> {
+        let plan = self.plan(&[package], suite)?;
+        self.unpack_alone(&plan.iter().map(String::as_str).collect::<Vec<_>>(), suite, to)
+    }
+
+    /// The names of `packages` of `suite` and of everything that they depend on.
+    ///
+    /// # Errors
+    /// A package cannot be had.
+    pub fn plan(&self, packages: &[&str], suite: &str) -> Result<Vec<String>, Error> {
         let mut plan = self.get();
-        plan.args(["install", "--simulate", "--no-install-recommends", "-t", suite, package]);
-        self.unpack_alone(&planned(&run(&mut plan)?), suite, to)
+        plan.args(["install", "--simulate", "--no-install-recommends", "-t", suite]).args(packages);
+        Ok(planned(&run(&mut plan)?).into_iter().map(str::to_owned).collect())
     }
 
     /// Unpacks `packages` of `suite`, and nothing of what they depend on, without running any script, into `to`.

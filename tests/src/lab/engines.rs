@@ -18,12 +18,15 @@ use super::tools::{remove, run};
 use super::{Error, apt};
 
 /// What the tests call or an engine calls in turn; their dependencies come along.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 13] = [
     "podman",
     "conmon",
     "netavark",
     "aardvark-dns",
     "catatonit",
+    "slirp4netns",
+    "uidmap",
+    "dbus-user-session",
     "docker.io",
     "docker-registry",
     "iptables",

@@ -46,7 +46,7 @@ pub enum Error {
     Spawn { program: String, source: io::Error },
     #[error("{command} failed with {status}{}", detail(.output))]
     Tool { command: String, status: String, output: String },
-    #[error("have containerd and docker of Debian {suite}, which the tests of newer engines need")]
+    #[error("have containerd, docker and podman of Debian {suite}, which the tests of newer engines need")]
     Newer { suite: &'static str, source: Box<Self> },
     #[error("{what} is missing")]
     Missing { what: String, hint: &'static str },

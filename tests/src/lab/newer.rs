@@ -1,12 +1,15 @@
-//! Newer engines than the machine's: containerd and docker of later releases of Debian, unpacked in the cache and started where they
-//! lie.
+//! Newer engines than the machine's: containerd, docker and podman of later releases of Debian, unpacked in the cache.
 //!
 //! ```text
-//!  packages of a newer Debian, without what they depend on ─▶ dpkg-deb -x ─▶ each says its version ─▶ cache/engines-SUITE
+//!  packages of a newer Debian ─▶ dpkg-deb -x ─▶ each says its version ─▶ cache/engines-SUITE
 //! ```
 //!
-//! Programs in Go link little: these ask for a C library of 2.34 and for libsystemd, which Debian 12 has. So they need no
-//! loader of their own, and start each other by PATH. The lab shows the cache at its usual path.
+//! Programs in Go link little: those of containerd and docker ask for a C library of 2.34 and for libsystemd, which Debian 12 has. So
+//! they come without what they depend on, are started where they lie, and start each other by PATH. The lab shows the cache at its
+//! usual path.
+//!
+//! podman and what it starts want the libraries of their own release. These are beside them, and programs of Debian 12 can do with
+//! them. So a test puts the tree over its `/usr`, in a mount namespace of its own (`over_usr`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,13 @@ impl Suite {
 
 /// containerd with `ctr`, docker: the daemon and its command.
 const PACKAGES: [&str; 3] = ["containerd", "docker.io", "docker-cli"];
+/// podman, and what it starts. Of what they depend on the libraries come along.
+const WITH_LIBRARIES: [&str; 5] = ["podman", "conmon", "netavark", "aardvark-dns", "nftables"];
+/// Must start on this machine with the libraries of the tree.
+const OWN_LIBRARIES: [&str; 4] =
+    ["usr/bin/podman", "usr/bin/conmon", "usr/lib/podman/netavark", "usr/sbin/nft"];
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 /// Must start on this machine.
 const PROGRAMS: [&str; 4] = ["usr/bin/containerd", "usr/bin/ctr", "usr/bin/docker", "usr/sbin/dockerd"];
 /// Names, in the tree, the packages it was made for: another list makes another tree.
@@ -48,6 +58,12 @@ const MADE_FOR: &str = "made-for";
 #[must_use]
 pub fn place(suite: Suite) -> PathBuf {
     tree_in(&places::cache(), suite)
+}
+
+/// Commands that put the tree of a suite over `/usr`. They are for a mount namespace of one's own; what is mounted below `/usr` is hidden.
+#[must_use]
+pub fn over_usr(suite: Suite) -> String {
+    format!("mount -t overlay -o ro,lowerdir={}/usr:/usr overlay /usr", place(suite).display())
 }
 
 fn tree_in(cache: &Path, suite: Suite) -> PathBuf {
@@ -62,13 +78,18 @@ pub fn prepare(cache: &Path) -> Result<(), Error> {
     Suite::ALL.into_iter().try_for_each(|suite| prepare_one(cache, suite))
 }
 
+/// What a tree is made for.
+fn wanted() -> String {
+    [&PACKAGES[..], &WITH_LIBRARIES].concat().join(" ")
+}
+
 fn prepare_one(cache: &Path, suite: Suite) -> Result<(), Error> {
     let tree = tree_in(cache, suite);
-    let wanted = PACKAGES.join(" ");
+    let wanted = wanted();
     if fs::read_to_string(tree.join(MADE_FOR)).is_ok_and(|made_for| made_for == wanted) {
         return Ok(());
     }
-    eprintln!("lab: fetching containerd and docker of Debian {} (60 MB, once)", suite.name());
+    eprintln!("lab: fetching containerd, docker and podman of Debian {} (120 MB, once)", suite.name());
     // A fetch that was killed may have left it.
     let place = cache.join(format!("engines-{}.new", suite.name()));
     remove(&place)?;
@@ -79,10 +100,19 @@ fn prepare_one(cache: &Path, suite: Suite) -> Result<(), Error> {
 
 fn make(place: &Path, tree: &Path, suite: &str, wanted: &str) -> Result<(), Error> {
     let staging = place.join("tree");
-    Apt::of(place.join("apt"), &[suite])?.unpack_alone(&PACKAGES, suite, &staging)?;
+    let apt = Apt::of(place.join("apt"), &[suite])?;
+    let mut packages = apt.plan(&WITH_LIBRARIES, suite)?;
+    packages.retain(|name| name.starts_with("lib"));
+    packages.extend([&PACKAGES[..], &WITH_LIBRARIES].concat().into_iter().map(str::to_owned));
+    apt.unpack_alone(&packages.iter().map(String::as_str).collect::<Vec<_>>(), suite, &staging)?;
     // A library may be missing: better known now than in the middle of a test.
     for program in PROGRAMS {
         run(Command::new(staging.join(program)).arg("--version"))?;
+    }
+    for program in OWN_LIBRARIES {
+        let mut command = Command::new(staging.join(LOADER));
+        command.arg("--library-path").arg(staging.join(LIBRARIES));
+        run(command.arg(staging.join(program)).arg("--version"))?;
     }
     let made_for = staging.join(MADE_FOR);
     fs::write(&made_for, wanted).map_err(Error::file("write", &made_for))?;

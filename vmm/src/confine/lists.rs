@@ -162,6 +162,7 @@ const CLOCK: &str = "where the clock source has no vDSO";
 const GROWN: &str = "a device that is activated when its driver binds, or one that resets";
 const CRASH: &str = "what the registers held when the guest reset itself";
 const PROTOCOL: &str = "an operation of the file protocol, which any guest may ask for";
+const NOT_ROOT: &str = "a new file of a user of the guest that is not root";
 const WAKE: &str = "the end of a wait for a lock";
 const CHECKED: &str = "builds with debug assertions look at a descriptor before they close it";
 const SIGNALS: &str = "after a signal handler, and after a stop by the freezer or a debugger";
@@ -260,6 +261,8 @@ const FILES: &[Rule] = &[
     any(libc::SYS_setresuid),
     any(libc::SYS_setresgid),
     any(libc::SYS_setgroups).unseen(PROTOCOL),
+    any(libc::SYS_capget).unseen(NOT_ROOT),
+    any(libc::SYS_capset).unseen(NOT_ROOT),
     any(libc::SYS_umask),
     // Names.
     any(libc::SYS_openat),

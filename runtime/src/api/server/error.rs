@@ -66,6 +66,7 @@ impl ServerError {
             Self::State(error) => error.hint(),
             Self::Undo(error) => error.hint(),
             Self::Creation(error) => error.hint(),
+            Self::Share(error) => error.hint(),
             Self::Vmm(_) => Some("`bulkhead doctor` checks whether this machine can run microVMs"),
             Self::Bootstrap(_)
             | Self::Descriptors
@@ -77,7 +78,6 @@ impl ServerError {
             | Self::Cgroup(_)
             | Self::Bounds(_)
             | Self::Unit(_)
-            | Self::Share(_)
             | Self::Serve { .. } => None,
         }
     }

@@ -69,3 +69,28 @@ fn nothing_is_left_when_it_is_dropped_and_a_second_one_takes_its_place() {
         }
     });
 }
+
+#[test]
+fn without_bpf_a_table_leads_to_the_listeners_and_goes_with_its_socket() {
+    in_fresh_namespace(|namespace| {
+        visit_network(namespace, loopback::bring_up).unwrap().unwrap();
+        for _ in 0..2 {
+            let taken = match Loopback::redirected(namespace) {
+                Ok(taken) => taken,
+                Err(error) => return eprintln!("not tried here: {}", bulkhead_sys::chain(&error)),
+            };
+            assert_eq!(taken.meant, Meant::Original);
+            for (listener, address) in [(0, "127.0.0.1:80"), (0, "127.0.0.1:65535"), (1, "[::1]:8080")] {
+                let _client = connect(namespace, address).unwrap();
+                let (accepted, from) = taken.listeners[listener].accept().unwrap();
+                let own = accepted.local_addr().unwrap();
+                assert_eq!(taken.meant.of(&accepted, own).unwrap().to_string(), address);
+                assert!(own.port() != from.port());
+            }
+            // A DNS server of an engine is.
+            assert!(refused(namespace, "127.0.0.11:53"));
+            drop(taken);
+            assert!(refused(namespace, "127.0.0.1:80"));
+        }
+    });
+}

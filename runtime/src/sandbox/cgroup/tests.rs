@@ -1,7 +1,8 @@
 use super::*;
 
 fn path(cgroups_path: Option<&str>, systemd: bool) -> Result<String, CgroupError> {
-    let path = resolve(cgroups_path, &"web".parse().unwrap(), systemd)?;
+    let tree = systemd.then_some(Tree::MACHINE);
+    let path = resolve(cgroups_path, &"web".parse().unwrap(), tree.as_ref())?;
     Ok(path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned())
 }
 
@@ -32,6 +33,20 @@ fn a_systemd_path_expands_its_slice() {
     );
     assert_eq!(path(Some(":crio:web"), true).unwrap(), "system.slice/crio-web.scope");
     assert_eq!(path(Some("-.slice::web"), true).unwrap(), "web.scope");
+}
+
+#[test]
+fn the_systemd_of_a_user_has_its_slices_below_its_own_cgroup() {
+    let tree = Tree { group: "user.slice/user-1.slice/user@1.service".to_owned(), slice: "user.slice" };
+    for (given, below) in [
+        (None, "user.slice/bulkhead-web.scope"),
+        (Some("user.slice:libpod:web"), "user.slice/libpod-web.scope"),
+        (Some("user-a.slice:libpod:web"), "user.slice/user-a.slice/libpod-web.scope"),
+        (Some("-.slice::web"), "web.scope"),
+    ] {
+        let path = resolve(given, &"web".parse().unwrap(), Some(&tree)).unwrap();
+        assert_eq!(path, Path::new(ROOT).join(&tree.group).join(below), "{given:?}");
+    }
 }
 
 #[test]

@@ -4,14 +4,18 @@
 //!   `As` for one call: groups, gid, uid of the guest's caller, and the umask where the host is to apply it; undone by drop
 //!
 //! Credentials are a thread's own for the kernel, and so are the system calls here: those of the C library would change all
-//! threads. The effective uid takes the effective capabilities with it, and brings them back.
+//! threads. The effective uid takes the effective capabilities with it, and brings them back. One stays: whether the caller may
+//! write to a directory is the guest's kernel to say, which knows of its capabilities and its user namespace, and it has said so.
 
 use std::{io, os::fd::AsFd};
 
 use rustix::{
     fs::Mode,
     process::{fchdir, umask},
-    thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    thread::{
+        CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_groups,
+        set_thread_res_gid, set_thread_res_uid,
+    },
 };
 
 /// Splits the thread off from what it changes for itself. To be called once, before it serves: names in the working directory
@@ -71,6 +75,7 @@ impl As {
         if *uid != 0 {
             set_thread_res_uid(None, Some(self::uid(*uid)?), None)?;
             now.uid = true;
+            pass_every_mode()?;
         }
         if let Some(mask) = mask {
             umask(Mode::from_bits_retain(mask & 0o777));
@@ -98,6 +103,13 @@ impl Drop for As {
             umask(Mode::empty());
         }
     }
+}
+
+/// Makes CAP_DAC_OVERRIDE effective again, and none beside it.
+fn pass_every_mode() -> io::Result<()> {
+    let sets = capabilities(None)?;
+    let effective = sets.permitted & CapabilitySet::DAC_OVERRIDE;
+    Ok(set_capabilities(None, CapabilitySets { effective, ..sets })?)
 }
 
 /// All ones mean "no change" to the kernel.

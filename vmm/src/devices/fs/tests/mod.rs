@@ -1,6 +1,7 @@
 //! What a guest gets away with: honest files work, dishonest names and messages do not.
 
 mod acls;
+mod callers;
 mod exclusive;
 mod guest;
 mod locks;
