@@ -77,8 +77,7 @@ pub(crate) fn confined<T>(
             }
         }
     };
-    let thread = named(name.as_str()).spawn(body);
-    match thread {
+    match named(name.as_str()).spawn(body) {
         Ok(thread) => Ok((thread, Entering { thread: name, entered })),
         Err(source) => Err(ThreadError::Start { thread: name, source }),
     }

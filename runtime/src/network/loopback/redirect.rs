@@ -214,42 +214,31 @@ fn answer(socket: &OwnedFd) -> io::Result<()> {
 /// # Errors
 /// One that was not.
 pub(super) fn original(client: impl AsFd, local: SocketAddr) -> io::Result<SocketAddr> {
-    let fd = client.as_fd().as_raw_fd();
-    let failed = |done| if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
     match local {
         SocketAddr::V4(_) => {
-            // SAFETY: an address is plain data for which all zeroes is a valid value.
-            let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-            let mut length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-            // SAFETY: the kernel writes at most `length` bytes into `address`; both outlive the call, and the descriptor is borrowed.
-            failed(unsafe {
-                libc::getsockopt(
-                    fd,
-                    libc::SOL_IP,
-                    ORIGINAL_DESTINATION,
-                    (&raw mut address).cast(),
-                    &raw mut length,
-                )
-            })?;
+            // SAFETY: an address is plain data for which all bytes are valid.
+            let address: libc::sockaddr_in = unsafe { destination_of(client, libc::SOL_IP) }?;
             let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
             Ok(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
         }
         SocketAddr::V6(_) => {
             // SAFETY: as above.
-            let mut address: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-            let mut length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            // SAFETY: as above.
-            failed(unsafe {
-                libc::getsockopt(
-                    fd,
-                    libc::SOL_IPV6,
-                    ORIGINAL_DESTINATION,
-                    (&raw mut address).cast(),
-                    &raw mut length,
-                )
-            })?;
+            let address: libc::sockaddr_in6 = unsafe { destination_of(client, libc::SOL_IPV6) }?;
             let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
             Ok(SocketAddrV6::new(ip, u16::from_be(address.sin6_port), 0, 0).into())
         }
     }
+}
+
+/// # Safety
+/// `T` is plain data for which all bytes are valid.
+unsafe fn destination_of<T>(client: impl AsFd, level: libc::c_int) -> io::Result<T> {
+    // SAFETY: the caller's duty.
+    let mut address: T = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<T>() as libc::socklen_t;
+    let fd = client.as_fd().as_raw_fd();
+    let (value, length) = ((&raw mut address).cast(), &raw mut length);
+    // SAFETY: the kernel writes at most `length` bytes into `address`; both outlive the call, and the descriptor is borrowed.
+    let done = unsafe { libc::getsockopt(fd, level, ORIGINAL_DESTINATION, value, length) };
+    if done == 0 { Ok(address) } else { Err(io::Error::last_os_error()) }
 }
